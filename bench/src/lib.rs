@@ -1,0 +1,1 @@
+//! steno-bench

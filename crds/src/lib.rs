@@ -1,0 +1,36 @@
+//! The one configuration language of Steno.
+//!
+//! An [`AuditPolicy`] is what a user writes and what `kubectl apply`, `steno-sidecar dev` and `steno-sidecar check` take.
+//! [`render()`] turns it into a [`SidecarConfig`]: the same specification with every default filled in, a hash, and the
+//! names of the policy. The operator and the command line call the same function, so that what was checked on a laptop is
+//! what runs in a pod.
+//!
+//! Rules of this room:
+//! - types are pure (serde, schemars); nothing here reads a file, a clock or the network;
+//! - every default and bound stands once, in [`bounds`]; types, validation, schema and the reference page are made from it;
+//! - secrets are only ever references ([`SecretRef`]); a rendered configuration carries none;
+//! - a fault names the field by its path and says how to mend it ([`Fault`]);
+//! - unknown fields are reported, not fatal, so that an older sidecar runs a newer configuration; below `redaction` they
+//!   are refused, because a rule that is silently ignored is a leak.
+
+pub mod bounds;
+mod fault;
+mod path;
+mod policy;
+mod quantity;
+mod render;
+mod schema;
+mod settings;
+mod validate;
+
+pub use fault::Fault;
+pub use path::{MemberPath, Segment, fold_name};
+pub use policy::*;
+pub use quantity::{ByteSize, Span};
+pub use render::{Parsed, PolicyRef, SidecarConfig, parse, render};
+pub use schema::{policy_schema, reference_markdown};
+pub use settings::{KAFKA_ALLOWED, Setting};
+pub use validate::REGEX_SIZE_LIMIT;
+
+/// The group and version of Steno's objects.
+pub const API_VERSION: &str = "audit.steno.dev/v1alpha1";

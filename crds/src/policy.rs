@@ -1,0 +1,697 @@
+//! The types of an AuditPolicy. Field descriptions here are what users read in the CRD and the reference page.
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{ByteSize, Span, bounds};
+
+/// An AuditPolicy: what is audited, how it is made safe, and where it goes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditPolicy {
+    /// Always `audit.steno.dev/v1alpha1`.
+    pub api_version: String,
+    /// Always `AuditPolicy`.
+    pub kind: String,
+    /// Name and namespace.
+    pub metadata: Metadata,
+    /// What the policy asks for.
+    pub spec: AuditPolicySpec,
+}
+
+/// The part of an object's metadata that Steno reads.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Metadata {
+    /// Name of the policy.
+    pub name: String,
+    /// Namespace of the policy; also the default tenant.
+    #[serde(default = "default_namespace")]
+    pub namespace: String,
+}
+
+/// What an AuditPolicy asks for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuditPolicySpec {
+    /// Pods that the policy may serve; all pods of the namespace where it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+    /// Where events go.
+    pub kafka: Kafka,
+    /// Values for members that a client leaves out.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// Members that must be there after normalisation, such as `resource.id`; without them the event is refused (422).
+    #[serde(default)]
+    pub require: Vec<String>,
+    /// What never leaves the pod in clear.
+    #[serde(default)]
+    pub redaction: Redaction,
+    /// Which raw bodies are kept.
+    #[serde(default)]
+    pub capture: Capture,
+    /// Bounds on events, bodies and rates.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How long and how many event ids are remembered.
+    #[serde(default)]
+    pub dedupe: Dedupe,
+    /// What a 2xx means.
+    #[serde(default)]
+    pub ack: Ack,
+    /// Events that are delivered ahead of others and whose answer waits for it.
+    #[serde(default)]
+    pub critical: Critical,
+    /// When delivery is paused, and what happens to new events meanwhile.
+    #[serde(default)]
+    pub breaker: Breaker,
+    /// The journal on disk.
+    #[serde(default)]
+    pub spool: Spool,
+    /// The hash chain.
+    #[serde(default)]
+    pub integrity: Integrity,
+    /// Where records go that Kafka refuses for good.
+    #[serde(default)]
+    pub dead_letter: DeadLetter,
+    /// The sidecar process itself.
+    #[serde(default)]
+    pub sidecar: Sidecar,
+}
+
+/// A Kubernetes label selector.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LabelSelector {
+    /// Labels that must be equal.
+    #[serde(default)]
+    pub match_labels: BTreeMap<String, String>,
+    /// Expressions that must all hold.
+    #[serde(default)]
+    pub match_expressions: Vec<LabelExpression>,
+}
+
+/// One expression of a label selector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LabelExpression {
+    /// The label.
+    pub key: String,
+    /// How it is compared.
+    pub operator: LabelOperator,
+    /// The values for `In` and `NotIn`.
+    #[serde(default)]
+    pub values: Vec<String>,
+}
+
+/// How a label is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum LabelOperator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+}
+
+/// A key of a Secret. The operator never reads it; the sidecar reads the mounted file `<name>/<key>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRef {
+    /// Name of the Secret, in the policy's namespace.
+    pub name: String,
+    /// Key inside the Secret.
+    pub key: String,
+}
+
+/// Kafka: brokers, topic, guarantee, security.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Kafka {
+    /// Bootstrap brokers, `host:port` each. At least one.
+    pub brokers: Vec<String>,
+    /// Topic that events go to. 1 to 249 of `a-z A-Z 0-9 . _ -`.
+    pub topic: String,
+    /// Create the topic where it is missing. Not set: a missing topic opens the breaker until somebody creates it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub create: Option<TopicCreate>,
+    /// What a record's key is made of; it decides the partition. With `Chain` a chain stays in order in one partition.
+    #[serde(default)]
+    pub key: KafkaKey,
+    /// Codec of the batches.
+    #[serde(default)]
+    pub compression: Compression,
+    /// What delivery promises. `AtLeastOnce`: nothing is lost, a crash may send some records again with the same hash.
+    #[serde(default)]
+    pub guarantee: Guarantee,
+    /// Batch sizes by backlog: the row with the largest `backlog` not above the number of waiting records counts. Default
+    /// 100 records from 1, 300 from 5000 and 1000 from 10000 waiting. Up to 8 rows.
+    #[serde(default = "default_batch")]
+    pub batch: Vec<BatchStep>,
+    /// TLS to the brokers. Not set: plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// SASL authentication. Not set: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sasl: Option<Sasl>,
+    /// Further librdkafka properties, from an allow list; see the reference page.
+    #[serde(default)]
+    pub config: BTreeMap<String, String>,
+}
+
+/// How a missing topic is created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TopicCreate {
+    /// Number of partitions.
+    pub partitions: u64,
+    /// Copies of each partition.
+    pub replication_factor: u64,
+}
+
+/// One step of the batch sizes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BatchStep {
+    /// Records that wait, at least.
+    pub backlog: u64,
+    /// Records in a batch.
+    pub size: u64,
+}
+
+/// What a record's Kafka key is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum KafkaKey {
+    #[default]
+    Chain,
+    Tenant,
+    Actor,
+    Resource,
+    EventId,
+    None,
+}
+
+/// Codec of Kafka batches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Compression {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    #[default]
+    Zstd,
+}
+
+/// What delivery promises.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum Guarantee {
+    #[default]
+    AtLeastOnce,
+}
+
+/// TLS to the brokers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tls {
+    /// CA certificates (PEM) that the brokers' certificates are checked against. Not set: the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<SecretRef>,
+    /// Client certificate (PEM), for mutual TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_secret_ref: Option<SecretRef>,
+    /// Key of the client certificate (PEM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_secret_ref: Option<SecretRef>,
+}
+
+/// SASL authentication.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Sasl {
+    /// The mechanism.
+    pub mechanism: SaslMechanism,
+    /// The user name.
+    pub username: String,
+    /// The password.
+    pub password_secret_ref: SecretRef,
+}
+
+/// SASL mechanisms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum SaslMechanism {
+    #[serde(rename = "PLAIN")]
+    Plain,
+    #[serde(rename = "SCRAM-SHA-256")]
+    ScramSha256,
+    #[serde(rename = "SCRAM-SHA-512")]
+    ScramSha512,
+}
+
+/// Values for members that a client leaves out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Defaults {
+    /// The tenant. Default: the namespace, mode `Default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant_id: Option<TenantDefault>,
+    /// The service. Default: the pod's label `app.kubernetes.io/name` or `app`, else the policy's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The category. Default `user-action`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
+    /// The outcome. Default `unknown`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// The severity. Default `info`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<Severity>,
+}
+
+/// The tenant of events that name none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantDefault {
+    /// The tenant's id.
+    pub value: String,
+    /// `Default`: a client may name another. `Enforced`: an event that names another is refused (422).
+    #[serde(default)]
+    pub mode: DefaultMode,
+}
+
+/// Whether a default may be overridden by a client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum DefaultMode {
+    #[default]
+    Default,
+    Enforced,
+}
+
+/// How grave an event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Severity {
+    Debug,
+    Info,
+    Notice,
+    Warning,
+    Error,
+    Critical,
+}
+
+/// What never leaves the pod in clear. Unknown fields here are refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Redaction {
+    /// The builtin rules: secret names, card numbers, tokens, keys, credentials. Default true.
+    pub builtin: bool,
+    /// Further rules; the strongest action that matches a value wins, so that a rule never loosens another. Up to 256.
+    pub rules: Vec<RedactionRule>,
+    /// Key for `Hash`. Without it `Hash` removes the value and says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_secret_ref: Option<SecretRef>,
+}
+
+/// One redaction rule: exactly one of `path`, `detector` and `regex`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RedactionRule {
+    /// Members by path: `actor.id`, `metadata.*.ssn`, `**.password`. Case, `-` and `_` do not matter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Values of a kind, anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detector: Option<Detector>,
+    /// Text that matches, anywhere. Linear time; compiled size at most 256 KiB; no look-around or back-references.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regex: Option<String>,
+    /// What happens to it.
+    pub action: RedactionAction,
+    /// Paths where the rule does not apply. On a `detector` rule they also except the builtin use of this detector.
+    #[serde(default)]
+    pub except: Vec<String>,
+}
+
+/// Kinds of values that are found anywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Detector {
+    /// Members with a secret name (`password`, `authorization`, …), whole.
+    SecretName,
+    /// Payment card numbers: issuer prefix, length and Luhn.
+    Pan,
+    /// JSON Web Tokens.
+    Jwt,
+    /// PEM private keys.
+    Pem,
+    /// Access keys and tokens of cloud and code platforms.
+    CloudKey,
+    /// `Bearer` and `Basic` credentials.
+    Bearer,
+    /// Credentials in URLs and query strings.
+    UrlCredentials,
+    /// `password=…` and the like in free text and connection strings.
+    Kv,
+    /// US social security numbers.
+    Ssn,
+    /// International bank account numbers.
+    Iban,
+    /// E-mail addresses. Only where a rule asks for it.
+    Email,
+    /// IPv4 and IPv6 addresses. Only where a rule asks for it.
+    Ip,
+}
+
+/// What redaction does to a value, weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum RedactionAction {
+    /// Keeps the last four characters.
+    Mask,
+    /// Replaces it by `hmac-sha256:<keyId>:<hex>`, so that equal values can be correlated.
+    Hash,
+    /// Replaces it by `[REDACTED]`.
+    Replace,
+    /// Removes the member, or cuts the text out.
+    Remove,
+}
+
+/// Which raw bodies are kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Capture {
+    /// Keep members named `requestBody` (redacted like all else). Default false: they are removed, and marked.
+    pub request_bodies: bool,
+    /// Keep members named `responseBody` (redacted like all else). Default false: they are removed, and marked.
+    pub response_bodies: bool,
+}
+
+/// Bounds on events, bodies and rates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Limits {
+    /// Largest record, sidecar members included.
+    pub max_event_bytes: ByteSize,
+    /// Largest request body, after decompression.
+    pub max_body_bytes: ByteSize,
+    /// Most events in one batch request.
+    pub max_batch_items: u64,
+    /// Most connections at a time on the ingest listener.
+    pub max_connections: u64,
+    /// What happens to a larger event: `Truncate` cuts its largest values and marks them, `Reject` answers 413.
+    pub on_oversize: OnOversize,
+    /// Events a second.
+    pub rate: Rate,
+}
+
+/// What happens to an event larger than `maxEventBytes`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum OnOversize {
+    #[default]
+    Truncate,
+    Reject,
+}
+
+/// Token buckets, in events a second. What is not set is not limited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rate {
+    /// All events together, critical ones aside.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// Each tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_tenant: Option<u64>,
+    /// Size of a full bucket. Default: one second's worth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u64>,
+    /// Critical events, which have a bucket of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub critical: Option<u64>,
+    /// Tenants whose buckets are remembered; the least recently seen is forgotten first.
+    pub max_tenants: u64,
+}
+
+/// How long and how many event ids are remembered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Dedupe {
+    /// How long a retry is recognised, in time that the sidecar ran.
+    pub window: Span,
+    /// Ids in memory, 64 bytes each; older ones are looked up on disk.
+    pub max_entries: u64,
+}
+
+/// What a 2xx means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Ack {
+    /// Written to the operating system: survives the process, not a power cut.
+    Written,
+    /// On disk (fdatasync).
+    #[default]
+    Durable,
+    /// On disk, and waited for Kafka up to `critical.timeout`; the answer's `delivery` says how it went.
+    Delivered,
+}
+
+/// Events that are delivered ahead of others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Critical {
+    /// Severities that are critical. Default `critical`.
+    pub severities: Vec<Severity>,
+    /// How long an answer waits for delivery before it says `spooled`.
+    pub timeout: Span,
+}
+
+/// When delivery is paused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Breaker {
+    /// Failed batches in a row that open it.
+    pub failure_threshold: u64,
+    /// How long it stays open before one batch is tried.
+    pub cooldown: Span,
+    /// No delivery and no broker for so long opens it, too.
+    pub no_broker_for: Span,
+    /// New events while it is open: `Spool` takes them, `Reject` answers 503 `circuit_open`.
+    pub when_open: WhenOpen,
+}
+
+/// New events while the breaker is open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum WhenOpen {
+    #[default]
+    Spool,
+    Reject,
+}
+
+/// The journal on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Spool {
+    /// Bound of everything in the directory.
+    pub max_bytes: ByteSize,
+    /// New events while it is full.
+    pub when_full: WhenFull,
+    /// Delivered events that stay on disk.
+    pub retain: Retain,
+}
+
+/// New events while the spool is full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WhenFull {
+    /// 503 `spool_full`.
+    #[default]
+    Reject,
+    /// Wait up to the request's time-out, then 503.
+    Block,
+    /// 202 `dropped`, counted and recorded.
+    DropNewest,
+    /// The oldest undelivered events are dropped, counted and recorded. Gives up the promise that a 2xx is delivered.
+    DropOldest,
+}
+
+/// Delivered events that stay on disk. What is not set is not kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Retain {
+    /// At least so long, where `maxBytes` allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age: Option<Span>,
+    /// At most so many bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<ByteSize>,
+}
+
+/// The hash chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Integrity {
+    /// `Service`: one chain a pod; `Tenant`: one a tenant too; `None`: no chain.
+    pub scope: Scope,
+    /// Most chains of one sidecar; further tenants share the pod's.
+    pub max_chains: u64,
+}
+
+/// What has a chain of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum Scope {
+    None,
+    #[default]
+    Service,
+    Tenant,
+}
+
+/// Where records go that Kafka refuses for good.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeadLetter {
+    /// A topic. Not set, or the record is too large for it: the folder `dead/` in the spool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+}
+
+/// The sidecar process itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Sidecar {
+    /// Least grave log lines that are written.
+    pub log_level: LogLevel,
+    /// How long a stopping sidecar delivers what it has.
+    pub drain_timeout: Span,
+    /// How long a request may take, its body's arrival included.
+    pub request_timeout: Span,
+    /// Log lines a second for requests that went well; those that did not are always written. 0: none.
+    pub request_log_rate: u64,
+    /// Add a tenant label to the intake metrics. Default false: tenants can be many.
+    pub tenant_metrics: bool,
+}
+
+/// Least grave log lines.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+}
+
+// === defaults, from the table ===
+
+fn default_namespace() -> String {
+    "default".into()
+}
+
+fn default_batch() -> Vec<BatchStep> {
+    [(1, 100), (5_000, 300), (10_000, 1_000)].map(|(backlog, size)| BatchStep { backlog, size }).to_vec()
+}
+
+impl Default for TopicCreate {
+    fn default() -> Self {
+        Self { partitions: bounds::CREATE_PARTITIONS.value(), replication_factor: bounds::CREATE_REPLICATION.value() }
+    }
+}
+
+impl Default for Redaction {
+    fn default() -> Self {
+        Self { builtin: true, rules: Vec::new(), key_secret_ref: None }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_event_bytes: bounds::MAX_EVENT_BYTES.value(),
+            max_body_bytes: bounds::MAX_BODY_BYTES.value(),
+            max_batch_items: bounds::MAX_BATCH_ITEMS.value(),
+            max_connections: bounds::MAX_CONNECTIONS.value(),
+            on_oversize: OnOversize::default(),
+            rate: Rate::default(),
+        }
+    }
+}
+
+impl Default for Rate {
+    fn default() -> Self {
+        Self { total: None, per_tenant: None, burst: None, critical: None, max_tenants: bounds::RATE_TENANTS.value() }
+    }
+}
+
+impl Default for Dedupe {
+    fn default() -> Self {
+        Self { window: bounds::DEDUPE_WINDOW.value(), max_entries: bounds::DEDUPE_ENTRIES.value() }
+    }
+}
+
+impl Default for Critical {
+    fn default() -> Self {
+        Self { severities: vec![Severity::Critical], timeout: bounds::CRITICAL_TIMEOUT.value() }
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            failure_threshold: bounds::BREAKER_THRESHOLD.value(),
+            cooldown: bounds::BREAKER_COOLDOWN.value(),
+            no_broker_for: bounds::BREAKER_NO_BROKER.value(),
+            when_open: WhenOpen::default(),
+        }
+    }
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self { max_bytes: bounds::SPOOL_BYTES.value(), when_full: WhenFull::default(), retain: Retain::default() }
+    }
+}
+
+impl Default for Integrity {
+    fn default() -> Self {
+        Self { scope: Scope::default(), max_chains: bounds::MAX_CHAINS.value() }
+    }
+}
+
+impl Default for Sidecar {
+    fn default() -> Self {
+        Self {
+            log_level: LogLevel::default(),
+            drain_timeout: bounds::DRAIN_TIMEOUT.value(),
+            request_timeout: bounds::REQUEST_TIMEOUT.value(),
+            request_log_rate: bounds::REQUEST_LOG_RATE.value(),
+            tenant_metrics: false,
+        }
+    }
+}
+
+// === impl Severity ===
+
+impl Severity {
+    /// All severities, least grave first.
+    pub const ALL: [Self; 6] = [Self::Debug, Self::Info, Self::Notice, Self::Warning, Self::Error, Self::Critical];
+
+    /// The word in an event.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Notice => "notice",
+            Self::Warning => "warning",
+            Self::Error => "error",
+            Self::Critical => "critical",
+        }
+    }
+}

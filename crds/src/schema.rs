@@ -1,0 +1,161 @@
+//! Schema and reference page, made from the types and the table of bounds.
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+use crate::{AuditPolicy, KAFKA_ALLOWED, bounds};
+
+/// The JSON schema of an AuditPolicy, with defaults and bounds from the table in each field's description.
+pub fn policy_schema() -> Value {
+    let settings = schemars::generate::SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let mut schema = settings.into_generator().into_root_schema_for::<AuditPolicy>().to_value();
+    for row in bounds::TABLE {
+        if let Some(field) = field_mut(&mut schema, row.path()) {
+            let (default, min, max) = row.shown();
+            let text = field.get("description").and_then(Value::as_str).unwrap_or_default();
+            let default_text = default.as_ref().map_or_else(|| "Not set by default".into(), |value| format!("Default {value}"));
+            let text = format!("{text} {default_text}; from {min} to {max}.");
+            field.insert("description".into(), Value::String(text.trim().into()));
+        }
+    }
+    schema
+}
+
+fn field_mut<'a>(schema: &'a mut Value, path: &str) -> Option<&'a mut Map<String, Value>> {
+    let mut node = schema.get_mut("properties")?.get_mut("spec")?;
+    for step in path.split('.') {
+        let (name, is_list) = step.strip_suffix("[]").map_or((step, false), |name| (name, true));
+        node = object_of(node)?.get_mut("properties")?.get_mut(name)?;
+        if is_list {
+            node = node.get_mut("items")?;
+        }
+    }
+    node.as_object_mut()
+}
+
+/// The alternative of a schema that is an object: itself, or the one beside `null`.
+fn object_of(node: &mut Value) -> Option<&mut Value> {
+    if node.get("properties").is_some() {
+        return Some(node);
+    }
+    node.get_mut("anyOf")?.as_array_mut()?.iter_mut().find(|option| option.get("properties").is_some())
+}
+
+/// The reference page of AuditPolicy, in Markdown.
+pub fn reference_markdown() -> String {
+    let mut page = String::from(
+        "# AuditPolicy\n\n<!-- Generated from the types by `cargo test -p steno-crds` with UPDATE=1; do not edit. -->\n\n\
+         `audit.steno.dev/v1alpha1`. Sizes are written as `64Ki`, durations as `30s`. Secrets are references only: the sidecar\n\
+         reads the file `<name>/<key>` in its secrets directory.\n\n| field | values | meaning |\n|---|---|---|\n",
+    );
+    let schema = policy_schema();
+    if let Some(spec) = schema.pointer("/properties/spec") {
+        rows(&mut page, "", spec);
+    }
+    page.push_str("\n## Properties that `kafka.config` may set\n\n| property | values | meaning |\n|---|---|---|\n");
+    for (name, setting, doc) in KAFKA_ALLOWED {
+        let values = match setting {
+            crate::settings::Setting::Integer(min, max) => format!("{min} to {max}"),
+            crate::settings::Setting::Flag => "true, false".into(),
+            crate::settings::Setting::Word([]) => "text".into(),
+            crate::settings::Setting::Word(words) => words.join(", "),
+        };
+        let _ = writeln!(page, "| `{name}` | {values} | {doc} |");
+    }
+    page
+}
+
+fn rows(page: &mut String, prefix: &str, node: &Value) {
+    let alternatives = node.get("anyOf").and_then(Value::as_array);
+    let node = alternatives.and_then(|options| options.iter().find(|option| option.get("properties").is_some())).unwrap_or(node);
+    let Some(properties) = node.get("properties").and_then(Value::as_object) else { return };
+    let required: Vec<&str> = node.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    for (name, field) in properties {
+        let path = format!("{prefix}{name}");
+        let mark = if required.contains(&name.as_str()) { " (required)" } else { "" };
+        let text = field.get("description").and_then(Value::as_str).unwrap_or_default().replace('\n', " ").replace('|', "\\|");
+        let _ = writeln!(page, "| `{path}`{mark} | {} | {text} |", values(field));
+        match field.get("items") {
+            Some(items) => rows(page, &format!("{path}[]."), items),
+            None => rows(page, &format!("{path}."), field),
+        }
+    }
+}
+
+fn values(field: &Value) -> String {
+    let mut words = Vec::new();
+    collect_words(field, &mut words);
+    if words.is_empty() {
+        return kind(field);
+    }
+    words.join(", ")
+}
+
+fn collect_words(field: &Value, words: &mut Vec<String>) {
+    let from = |list: &Value| list.as_array().into_iter().flatten().filter_map(Value::as_str).map(|word| format!("`{word}`")).collect::<Vec<_>>();
+    if let Some(list) = field.get("enum") {
+        words.extend(from(list));
+    }
+    if let Some(word) = field.get("const").and_then(Value::as_str) {
+        words.push(format!("`{word}`"));
+    }
+    for option in ["oneOf", "anyOf"].iter().filter_map(|name| field.get(name)).filter_map(Value::as_array).flatten() {
+        collect_words(option, words);
+    }
+    if let Some(items) = field.get("items") {
+        collect_words(items, words);
+    }
+}
+
+fn kind(field: &Value) -> String {
+    let named = |value: &Value| value.as_str().filter(|kind| *kind != "null").map(str::to_owned);
+    let kind = match field.get("type") {
+        Some(Value::Array(kinds)) => kinds.iter().find_map(named),
+        Some(kind) => named(kind),
+        None => None,
+    };
+    match (kind.as_deref(), field.get("pattern").and_then(Value::as_str)) {
+        (_, Some(pattern)) if pattern.contains("Ki") => "size".into(),
+        (_, Some(_)) => "duration".into(),
+        (Some("array"), _) => "list".into(),
+        (Some(kind), _) => kind.into(),
+        (None, _) => "object".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_of_the_table_is_a_field_of_the_schema() {
+        let mut schema = policy_schema();
+        for row in bounds::TABLE {
+            assert!(field_mut(&mut schema, row.path()).is_some(), "{} is in the table, not in the types", row.path());
+        }
+    }
+
+    #[test]
+    fn every_field_has_a_description() {
+        fn walk(path: &str, node: &Value) {
+            for (name, field) in node.get("properties").and_then(Value::as_object).into_iter().flatten() {
+                let path = format!("{path}.{name}");
+                assert!(field.get("description").is_some(), "{path} has no description");
+                walk(&path, field);
+                field.get("items").into_iter().for_each(|items| walk(&path, items));
+            }
+        }
+        walk("", &policy_schema());
+    }
+
+    #[test]
+    fn the_reference_page_is_what_the_types_say() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/auditpolicy.md");
+        let page = reference_markdown();
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::create_dir_all(std::path::Path::new(path).parent().unwrap()).unwrap();
+            std::fs::write(path, &page).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), page, "run `make generate`");
+    }
+}

@@ -1,0 +1,223 @@
+//! What the types cannot say: bounds, formats, and fields that need each other.
+use std::collections::HashSet;
+
+use crate::{
+    AuditPolicySpec, ByteSize, Fault, Kafka, MemberPath, Redaction, RedactionRule, SecretRef, Span,
+    bounds::{self, Bound},
+    settings,
+};
+
+/// Largest compiled size of a user's regex, in bytes.
+pub const REGEX_SIZE_LIMIT: usize = 256 << 10;
+const MAX_RULES: usize = 256;
+
+struct Faults(Vec<Fault>);
+
+/// All faults of a specification, in field order.
+pub(crate) fn validate(spec: &AuditPolicySpec) -> Vec<Fault> {
+    let mut faults = Faults(Vec::new());
+    faults.kafka(&spec.kafka);
+    faults.members(spec);
+    faults.redaction(&spec.redaction);
+    faults.bounds(spec);
+    faults.together(spec);
+    faults.0
+}
+
+// === impl Faults ===
+
+impl Faults {
+    fn add(&mut self, path: impl AsRef<str>, message: impl Into<String>) {
+        self.0.push(Fault::new(format!("spec.{}", path.as_ref()), message));
+    }
+
+    fn within<T: PartialOrd + Copy + ToString>(&mut self, bound: &Bound<T>, value: impl Into<Option<T>>) {
+        self.within_at(bound.path, bound, value);
+    }
+
+    fn within_at<T: PartialOrd + Copy + ToString>(&mut self, path: &str, bound: &Bound<T>, value: impl Into<Option<T>>) {
+        if let Some(value) = value.into()
+            && (value < bound.min || value > bound.max)
+        {
+            let (min, max) = (bound.min.to_string(), bound.max.to_string());
+            self.add(path, format!("{} is out of bounds; write from {min} to {max}", value.to_string()));
+        }
+    }
+
+    fn kafka(&mut self, kafka: &Kafka) {
+        if kafka.brokers.is_empty() {
+            self.add("kafka.brokers", "names no broker; write at least one host:port");
+        }
+        for (index, broker) in kafka.brokers.iter().enumerate() {
+            if !is_address(broker) {
+                self.add(format!("kafka.brokers[{index}]"), format!("{broker:?} is not host:port, such as kafka.kafka.svc:9092"));
+            }
+        }
+        self.topic("kafka.topic", &kafka.topic);
+        if let Some(create) = &kafka.create {
+            self.within(&bounds::CREATE_PARTITIONS, create.partitions);
+            self.within(&bounds::CREATE_REPLICATION, create.replication_factor);
+        }
+        if kafka.batch.is_empty() || kafka.batch.len() > 8 {
+            self.add("kafka.batch", "has no rows or more than 8; leave it out for the default");
+        }
+        for (index, step) in kafka.batch.iter().enumerate() {
+            self.within_at(&format!("kafka.batch[{index}].backlog"), &bounds::BATCH_BACKLOG, step.backlog);
+            self.within_at(&format!("kafka.batch[{index}].size"), &bounds::BATCH_SIZE, step.size);
+        }
+        if let Some(tls) = &kafka.tls {
+            if tls.cert_secret_ref.is_some() != tls.key_secret_ref.is_some() {
+                self.add("kafka.tls", "sets one of certSecretRef and keySecretRef; a client certificate needs both");
+            }
+            for (name, reference) in
+                [("ca", &tls.ca_secret_ref), ("cert", &tls.cert_secret_ref), ("key", &tls.key_secret_ref)]
+            {
+                self.secret(&format!("kafka.tls.{name}SecretRef"), reference.as_ref());
+            }
+        }
+        if let Some(sasl) = &kafka.sasl {
+            if sasl.username.is_empty() {
+                self.add("kafka.sasl.username", "is empty");
+            }
+            self.secret("kafka.sasl.passwordSecretRef", Some(&sasl.password_secret_ref));
+        }
+        for (name, value) in &kafka.config {
+            if let Err(message) = settings::check(name, value) {
+                self.add(format!("kafka.config[{name}]"), message);
+            }
+        }
+    }
+
+    fn topic(&mut self, path: &str, topic: &str) {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if topic.is_empty() || topic.len() > 249 || matches!(topic, "." | "..") || !topic.chars().all(legal) {
+            self.add(path, format!("{topic:?} is not a topic name; write 1 to 249 of a-z A-Z 0-9 . _ -"));
+        }
+    }
+
+    fn secret(&mut self, path: &str, reference: Option<&SecretRef>) {
+        let plain = |name: &str| {
+            !name.is_empty()
+                && !name.starts_with("..")
+                && name != "."
+                && name.len() <= 253
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+        };
+        if let Some(reference) = reference
+            && !(plain(&reference.name) && plain(&reference.key))
+        {
+            self.add(path, "needs a name and a key of a Secret, each of a-z A-Z 0-9 . _ -");
+        }
+    }
+
+    fn members(&mut self, spec: &AuditPolicySpec) {
+        for (index, path) in spec.require.iter().enumerate() {
+            let plain = path.parse::<MemberPath>().is_ok() && !path.contains('*');
+            if !plain {
+                self.add(format!("require[{index}]"), format!("{path:?} is not a member such as resource.id"));
+            }
+        }
+        let defaults = &spec.defaults;
+        let tenant = defaults.tenant_id.as_ref().map(|tenant| &tenant.value);
+        for (name, value) in [
+            ("tenantId.value", tenant),
+            ("service", defaults.service.as_ref()),
+            ("category", defaults.category.as_ref()),
+            ("outcome", defaults.outcome.as_ref()),
+        ] {
+            if value.is_some_and(|value| value.is_empty() || value.len() > 256) {
+                self.add(format!("defaults.{name}"), "is empty or longer than 256 bytes");
+            }
+        }
+    }
+
+    fn redaction(&mut self, redaction: &Redaction) {
+        if redaction.rules.len() > MAX_RULES {
+            self.add("redaction.rules", format!("has {} rules; at most {MAX_RULES}", redaction.rules.len()));
+        }
+        self.secret("redaction.keySecretRef", redaction.key_secret_ref.as_ref());
+        for (index, rule) in redaction.rules.iter().enumerate() {
+            self.rule(&format!("redaction.rules[{index}]"), rule);
+        }
+    }
+
+    fn rule(&mut self, path: &str, rule: &RedactionRule) {
+        let set = usize::from(rule.path.is_some()) + usize::from(rule.detector.is_some()) + usize::from(rule.regex.is_some());
+        if set != 1 {
+            self.add(path, "sets none or several of path, detector and regex; set exactly one");
+        }
+        if let Some(Err(message)) = rule.path.as_ref().map(|path| path.parse::<MemberPath>()) {
+            self.add(format!("{path}.path"), message);
+        }
+        if let Some(regex) = &rule.regex {
+            match regex::RegexBuilder::new(regex).size_limit(REGEX_SIZE_LIMIT).build() {
+                Err(error) => self.add(format!("{path}.regex"), format!("does not compile: {}", last_line(&error.to_string()))),
+                Ok(regex) if regex.is_match("") => {
+                    self.add(format!("{path}.regex"), "matches the empty text; use + instead of *");
+                }
+                Ok(_) => {}
+            }
+        }
+        for (index, except) in rule.except.iter().enumerate() {
+            if let Err(message) = except.parse::<MemberPath>() {
+                self.add(format!("{path}.except[{index}]"), message);
+            }
+        }
+    }
+
+    fn bounds(&mut self, spec: &AuditPolicySpec) {
+        let (limits, rate) = (&spec.limits, &spec.limits.rate);
+        self.within(&bounds::MAX_EVENT_BYTES, limits.max_event_bytes);
+        self.within(&bounds::MAX_BODY_BYTES, limits.max_body_bytes);
+        self.within(&bounds::MAX_BATCH_ITEMS, limits.max_batch_items);
+        self.within(&bounds::MAX_CONNECTIONS, limits.max_connections);
+        self.within(&bounds::RATE_TOTAL, rate.total);
+        self.within(&bounds::RATE_TENANT, rate.per_tenant);
+        self.within(&bounds::RATE_BURST, rate.burst);
+        self.within(&bounds::RATE_CRITICAL, rate.critical);
+        self.within(&bounds::RATE_TENANTS, rate.max_tenants);
+        self.within(&bounds::DEDUPE_WINDOW, spec.dedupe.window);
+        self.within(&bounds::DEDUPE_ENTRIES, spec.dedupe.max_entries);
+        self.within(&bounds::CRITICAL_TIMEOUT, spec.critical.timeout);
+        self.within(&bounds::BREAKER_THRESHOLD, spec.breaker.failure_threshold);
+        self.within(&bounds::BREAKER_COOLDOWN, spec.breaker.cooldown);
+        self.within(&bounds::BREAKER_NO_BROKER, spec.breaker.no_broker_for);
+        self.within::<ByteSize>(&bounds::SPOOL_BYTES, spec.spool.max_bytes);
+        self.within::<Span>(&bounds::RETAIN_AGE, spec.spool.retain.age);
+        self.within(&bounds::RETAIN_BYTES, spec.spool.retain.bytes);
+        self.within(&bounds::MAX_CHAINS, spec.integrity.max_chains);
+        self.within(&bounds::DRAIN_TIMEOUT, spec.sidecar.drain_timeout);
+        self.within(&bounds::REQUEST_TIMEOUT, spec.sidecar.request_timeout);
+        self.within(&bounds::REQUEST_LOG_RATE, spec.sidecar.request_log_rate);
+    }
+
+    fn together(&mut self, spec: &AuditPolicySpec) {
+        if spec.limits.max_event_bytes > spec.limits.max_body_bytes {
+            self.add("limits.maxEventBytes", "is larger than limits.maxBodyBytes, so that such an event could never arrive");
+        }
+        if spec.limits.max_event_bytes.0 > spec.spool.max_bytes.0 / 32 {
+            self.add("spool.maxBytes", "is smaller than 32 events of limits.maxEventBytes; raise it or lower that");
+        }
+        if let Some(topic) = &spec.dead_letter.topic {
+            self.topic("deadLetter.topic", topic);
+            if *topic == spec.kafka.topic {
+                self.add("deadLetter.topic", "is the audit topic itself; name another");
+            }
+        }
+        let mut seen = HashSet::new();
+        if !spec.critical.severities.iter().all(|severity| seen.insert(severity.word())) {
+            self.add("critical.severities", "names a severity twice");
+        }
+    }
+}
+
+fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        !host.is_empty() && !host.contains([' ', ',', '/']) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
+fn last_line(text: &str) -> &str {
+    text.lines().last().unwrap_or(text)
+}

@@ -1,0 +1,182 @@
+//! The tree that events are worked on as.
+//!
+//! Strings borrow from the request's body where they have no escapes. Members of an object are kept sorted in canonical
+//! order, so that duplicates are neighbours and writing needs no sort.
+use std::{borrow::Cow, cmp::Ordering, sync::Arc};
+
+mod number;
+mod parse;
+mod write;
+
+pub use parse::{Fault, FaultKind, MAX_DEPTH, parse};
+pub use write::{Form, canonical, write_json, write_string};
+
+pub(crate) use number::survives;
+
+/// A JSON value.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Json<'a> {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// A number that IEEE double holds exactly enough to print it back.
+    Number(f64),
+    /// Text.
+    String(Cow<'a, str>),
+    /// A list.
+    Array(Vec<Json<'a>>),
+    /// Members.
+    Object(Object<'a>),
+    /// A value in place of which something else is shown.
+    Redacted(Box<Redacted>),
+    /// A value that is not shown at all; it still leaves its mark in the fingerprint.
+    Removed,
+    /// Canonical JSON that was written before, such as the writer's identity.
+    Raw(Arc<str>),
+}
+
+/// What stands for a redacted value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redacted {
+    /// What readers see.
+    pub shown: String,
+    /// What the fingerprint sees: the text with a fixed marker in place of each secret, the same whatever the action and key.
+    pub print: String,
+}
+
+/// The fixed marker of the fingerprint.
+pub const MARKER: &str = "\u{1}redacted";
+
+/// Members in canonical order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Object<'a> {
+    members: Vec<(Cow<'a, str>, Json<'a>)>,
+}
+
+/// Compares names as RFC 8785 does: by UTF-16 code units.
+pub fn compare_names(a: &str, b: &str) -> Ordering {
+    if a.is_ascii() || b.is_ascii() {
+        // Up to the first difference the bytes are equal; if one side is ASCII, byte order is code unit order.
+        return a.as_bytes().cmp(b.as_bytes());
+    }
+    a.encode_utf16().cmp(b.encode_utf16())
+}
+
+// === impl Json ===
+
+impl<'a> Json<'a> {
+    /// A string.
+    pub fn text(text: impl Into<Cow<'a, str>>) -> Self {
+        Self::String(text.into())
+    }
+
+    /// The text, where it is a string.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            Self::Redacted(redacted) => Some(&redacted.shown),
+            _ => None,
+        }
+    }
+
+    /// The members, where it is an object.
+    pub fn as_object(&self) -> Option<&Object<'a>> {
+        match self {
+            Self::Object(object) => Some(object),
+            _ => None,
+        }
+    }
+
+    /// What kind of value it is, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "a boolean",
+            Self::Number(_) => "a number",
+            Self::String(_) | Self::Redacted(_) | Self::Raw(_) => "a string",
+            Self::Array(_) => "an array",
+            Self::Object(_) => "an object",
+            Self::Removed => "nothing",
+        }
+    }
+}
+
+// === impl Object ===
+
+impl<'a> Object<'a> {
+    /// An object from members in any order; the error is a name that stands twice.
+    pub fn from_members(mut members: Vec<(Cow<'a, str>, Json<'a>)>) -> Result<Self, String> {
+        if !members.is_sorted_by(|a, b| compare_names(&a.0, &b.0) == Ordering::Less) {
+            members.sort_by(|a, b| compare_names(&a.0, &b.0));
+            if let Some(pair) = members.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+                return Err(pair[0].0.to_string());
+            }
+        }
+        Ok(Self { members })
+    }
+
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        self.members.binary_search_by(|member| compare_names(&member.0, name))
+    }
+
+    /// The member of this name.
+    pub fn get(&self, name: &str) -> Option<&Json<'a>> {
+        self.find(name).ok().map(|index| &self.members[index].1)
+    }
+
+    /// The member of this name.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Json<'a>> {
+        self.find(name).ok().map(|index| &mut self.members[index].1)
+    }
+
+    /// Whether there is a member of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.find(name).is_ok()
+    }
+
+    /// Sets a member; gives back what was there.
+    pub fn insert(&mut self, name: impl Into<Cow<'a, str>>, value: Json<'a>) -> Option<Json<'a>> {
+        let name = name.into();
+        match self.find(&name) {
+            Ok(index) => Some(std::mem::replace(&mut self.members[index].1, value)),
+            Err(index) => {
+                self.members.insert(index, (name, value));
+                None
+            }
+        }
+    }
+
+    /// Takes a member out.
+    pub fn remove(&mut self, name: &str) -> Option<Json<'a>> {
+        self.find(name).ok().map(|index| self.members.remove(index).1)
+    }
+
+    /// Members in canonical order.
+    pub fn iter(&self) -> impl Iterator<Item = &(Cow<'a, str>, Json<'a>)> {
+        self.members.iter()
+    }
+
+    /// Values in canonical order of their names.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut Json<'a>)> {
+        self.members.iter_mut().map(|(name, value)| (&**name, value))
+    }
+
+    /// Takes the members out.
+    pub fn into_members(self) -> Vec<(Cow<'a, str>, Json<'a>)> {
+        self.members
+    }
+
+    /// Number of members.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

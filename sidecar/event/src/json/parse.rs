@@ -1,0 +1,177 @@
+//! Text to tree, in one pass over a pull parser.
+use std::borrow::Cow;
+
+use jiter::{Jiter, JiterError, LinePosition, Peek};
+
+use super::{Json, Object, survives};
+
+/// Deepest nesting that is read. Audit events are flat; what is deeper is an attack or a mistake.
+pub const MAX_DEPTH: usize = 64;
+
+/// Why text could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// What is wrong.
+    pub kind: FaultKind,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+    /// Where in the tree, such as `metadata.items[3]`; empty at the root.
+    pub path: String,
+}
+
+/// What is wrong with a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FaultKind {
+    /// Not JSON.
+    Syntax(String),
+    /// A member's name stands twice in one object.
+    Duplicate(String),
+    /// A number that IEEE double does not hold.
+    Number,
+    /// Nested deeper than [`MAX_DEPTH`].
+    Depth,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kind, line, column, path } = self;
+        let place = if path.is_empty() { "the root" } else { path };
+        match kind {
+            FaultKind::Syntax(what) => write!(f, "not JSON at line {line}, column {column}: {what}"),
+            FaultKind::Duplicate(name) => write!(f, "the member {name:?} stands twice in {place}; send it once"),
+            FaultKind::Number => write!(
+                f,
+                "the number at {place} does not survive IEEE double (beyond 2^53, or too many digits); send it as a string"
+            ),
+            FaultKind::Depth => write!(f, "nested deeper than {MAX_DEPTH} levels; flatten it or send the inner part as a string"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Reads one JSON text.
+pub fn parse(text: &str) -> Result<Json<'_>, Fault> {
+    let mut reader = Reader { text, jiter: Jiter::new(text.as_bytes()), path: Vec::new() };
+    reader.root().map_err(|(kind, at)| {
+        let LinePosition { line, column } = reader.jiter.error_position(at);
+        Fault { kind, line, column, path: reader.shown_path() }
+    })
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    jiter: Jiter<'a>,
+    /// The way to the value being read; kept on failure so that the fault can name it.
+    path: Vec<Step<'a>>,
+}
+
+enum Step<'a> {
+    Name(Cow<'a, str>),
+    Index(usize),
+}
+
+type Failed = (FaultKind, usize);
+
+fn syntax(error: JiterError) -> Failed {
+    (FaultKind::Syntax(error.error_type.to_string()), error.index)
+}
+
+/// The part of `text` that `piece` is, if the parser did not have to unescape it.
+fn borrow<'a>(text: &'a str, piece: &str) -> Cow<'a, str> {
+    let offset = (piece.as_ptr() as usize).wrapping_sub(text.as_ptr() as usize);
+    match text.get(offset..offset.wrapping_add(piece.len())) {
+        Some(same) if std::ptr::eq(same.as_ptr(), piece.as_ptr()) => Cow::Borrowed(same),
+        _ => Cow::Owned(piece.to_owned()),
+    }
+}
+
+// === impl Reader ===
+
+impl<'a> Reader<'a> {
+    fn root(&mut self) -> Result<Json<'a>, Failed> {
+        let peek = self.jiter.peek().map_err(syntax)?;
+        let value = self.value(peek, 0)?;
+        self.jiter.finish().map_err(syntax)?;
+        Ok(value)
+    }
+
+    fn value(&mut self, peek: Peek, depth: usize) -> Result<Json<'a>, Failed> {
+        match peek {
+            Peek::String => {
+                let piece = self.jiter.known_str().map_err(syntax)?;
+                Ok(Json::String(borrow(self.text, piece)))
+            }
+            Peek::Object => self.object(depth + 1),
+            Peek::Array => self.array(depth + 1),
+            Peek::Null => self.jiter.known_null().map_err(syntax).map(|()| Json::Null),
+            Peek::True | Peek::False => self.jiter.known_bool(peek).map_err(syntax).map(Json::Bool),
+            _ => self.number(peek),
+        }
+    }
+
+    fn number(&mut self, peek: Peek) -> Result<Json<'a>, Failed> {
+        let at = self.jiter.current_index();
+        let bytes = self.jiter.known_number_bytes(peek).map_err(syntax)?;
+        let number = std::str::from_utf8(bytes).ok().and_then(survives);
+        number.map(Json::Number).ok_or((FaultKind::Number, at))
+    }
+
+    fn check_depth(&self, depth: usize) -> Result<(), Failed> {
+        if depth > MAX_DEPTH { Err((FaultKind::Depth, self.jiter.current_index())) } else { Ok(()) }
+    }
+
+    fn object(&mut self, depth: usize) -> Result<Json<'a>, Failed> {
+        self.check_depth(depth)?;
+        let start = self.jiter.current_index();
+        let text = self.text;
+        let mut members = Vec::new();
+        let mut name = self.jiter.known_object().map_err(syntax)?.map(|name| borrow(text, name));
+        if name.is_some() {
+            members.reserve(8);
+        }
+        while let Some(current) = name {
+            let peek = self.jiter.peek().map_err(syntax)?;
+            if matches!(peek, Peek::String | Peek::Null | Peek::True | Peek::False) {
+                let value = self.value(peek, depth)?;
+                members.push((current, value));
+            } else {
+                self.path.push(Step::Name(current));
+                let value = self.value(peek, depth)?;
+                if let Some(Step::Name(current)) = self.path.pop() {
+                    members.push((current, value));
+                }
+            }
+            name = self.jiter.next_key().map_err(syntax)?.map(|name| borrow(text, name));
+        }
+        Object::from_members(members).map(Json::Object).map_err(|name| (FaultKind::Duplicate(name), start))
+    }
+
+    fn array(&mut self, depth: usize) -> Result<Json<'a>, Failed> {
+        self.check_depth(depth)?;
+        let mut items = Vec::new();
+        let mut peek = self.jiter.known_array().map_err(syntax)?;
+        while let Some(current) = peek {
+            self.path.push(Step::Index(items.len()));
+            items.push(self.value(current, depth)?);
+            self.path.pop();
+            peek = self.jiter.array_step().map_err(syntax)?;
+        }
+        Ok(Json::Array(items))
+    }
+
+    fn shown_path(&self) -> String {
+        let mut shown = String::new();
+        for step in &self.path {
+            match step {
+                Step::Name(name) if shown.is_empty() => shown.push_str(name),
+                Step::Name(name) => shown.extend([".", name]),
+                Step::Index(index) => shown.push_str(&format!("[{index}]")),
+            }
+        }
+        // A path is for people; a client can make it as long as the body.
+        shown.chars().take(200).collect()
+    }
+}

@@ -1,0 +1,147 @@
+//! The disk as the journal sees it, and the real one.
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use crate::{Error, Result};
+
+/// A directory of files.
+pub trait Disk: Send + Sync + 'static {
+    /// Names and sizes of the files.
+    fn list(&self) -> io::Result<Vec<(String, u64)>>;
+    /// Opens a file for reading and writing; makes it where `create` is set and it is missing.
+    fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>>;
+    /// Renames a file; one of the new name is replaced.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes names durable.
+    fn sync_dir(&self) -> io::Result<()>;
+    /// Puts a damaged block aside, as far as possible.
+    fn quarantine(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+}
+
+/// One file.
+pub trait DiskFile: Send + Sync {
+    /// Reads at an offset; fewer bytes at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all bytes at an offset.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Makes contents and size durable.
+    fn sync(&self) -> io::Result<()>;
+    /// Size in bytes.
+    fn size(&self) -> io::Result<u64>;
+    /// Cuts or extends the file to a size.
+    fn set_size(&self, size: u64) -> io::Result<()>;
+}
+
+/// A directory of the file system, locked for this process.
+#[derive(Debug)]
+pub struct RealDisk {
+    dir: PathBuf,
+    handle: File,
+    _lock: File,
+}
+
+/// Most damaged blocks that are kept aside.
+const QUARANTINE_FILES: usize = 64;
+
+// === impl RealDisk ===
+
+impl RealDisk {
+    /// Opens the directory, makes it where it is missing (mode 0700), and locks it.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let shown = dir.display().to_string();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(Error::io("create", &shown))?;
+        let lock_path = dir.join("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
+        let lock = lock.map_err(Error::io("open", lock_path.display().to_string()))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| Error::Locked(shown.clone()))?;
+        let handle = File::open(dir).map_err(Error::io("open", &shown))?;
+        Ok(Self { dir: dir.to_owned(), handle, _lock: lock })
+    }
+
+    /// Refuses a directory that loses its contents with the node's power.
+    pub fn refuse_tmpfs(&self) -> Result<()> {
+        /// `TMPFS_MAGIC` of statfs(2).
+        const TMPFS: i64 = 0x0102_1994;
+        let shown = self.dir.display().to_string();
+        let found = rustix::fs::statfs(&self.dir).map_err(|error| Error::io("statfs", &shown)(error.into()))?;
+        if i64::from(found.f_type) == TMPFS { Err(Error::Tmpfs(shown)) } else { Ok(()) }
+    }
+}
+
+impl Disk for RealDisk {
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let found = entry.metadata()?;
+            if found.is_file() {
+                files.push((entry.file_name().to_string_lossy().into_owned(), found.len()));
+            }
+        }
+        Ok(files)
+    }
+
+    fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).mode(0o600).open(self.dir.join(name))?;
+        Ok(Arc::new(file))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.dir.join(from), self.dir.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.dir.join(name))
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+
+    fn quarantine(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let dir = self.dir.join("quarantine");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        if fs::read_dir(&dir)?.count() >= QUARANTINE_FILES {
+            return Err(io::Error::other("the quarantine is full"));
+        }
+        fs::write(dir.join(name), bytes)
+    }
+}
+
+impl DiskFile for File {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match FileExt::read_at(self, &mut buffer[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn set_size(&self, size: u64) -> io::Result<()> {
+        self.set_len(size)
+    }
+}

@@ -1,0 +1,87 @@
+//! Bits flip anywhere: the journal opens, the rest is there, and what is gone has a name.
+use proptest::prelude::*;
+
+use super::*;
+
+/// A journal over several segments, and what was written.
+fn written(disk: &SimDisk) -> BTreeMap<u64, (u32, Vec<u8>)> {
+    let mut journal = open(disk).journal;
+    let blocks = (0..60).map(|index| (index % 4 + 1, commit(&mut journal, index % 4 + 1, 700, index as u8).unwrap()));
+    blocks.map(|(count, (first, bytes))| (first, (count, bytes))).collect()
+}
+
+fn check(disk: &SimDisk, written: &BTreeMap<u64, (u32, Vec<u8>)>) {
+    let opened = open(disk);
+    let (blocks, lost) = read(&opened.journal, 0);
+    let named = |seq: u64| {
+        let within = |damage: &Damage| (damage.first_seq..damage.next_seq).contains(&seq);
+        lost.iter().any(within) || opened.damage.iter().any(within)
+    };
+    for (first, (count, bytes)) in written {
+        match blocks.get(first) {
+            Some(found) => assert_eq!(found, &(*count, bytes.clone()), "block {first} is not what was written"),
+            None => assert!((*first..first + u64::from(*count)).all(named), "block {first} is gone without a name: {lost:?} {:?}", opened.damage),
+        }
+    }
+    let top = written.last_key_value().map_or(0, |(first, (count, _))| first + u64::from(*count));
+    assert!(opened.journal.next_seq() >= top || opened.fresh, "a number would be used twice");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn one_flipped_bit_loses_at_most_what_is_named(pick in any::<prop::sample::Index>(), byte in any::<prop::sample::Index>(), bit in 0u8..8) {
+        let disk = SimDisk::new(7);
+        let written = written(&disk);
+        let files: Vec<_> = disk.files().into_iter().filter(|(name, size)| *size > 0 && (name.starts_with("seg-") || name == "state")).collect();
+        let (name, size) = files[pick.index(files.len())].clone();
+        disk.flip(&name, byte.index(size), bit);
+        check(&disk, &written);
+    }
+
+    #[test]
+    fn flips_in_headers_lose_at_most_what_is_named(block in any::<prop::sample::Index>(), byte in 0usize..160, bit in 0u8..8) {
+        let disk = SimDisk::new(7);
+        let written = written(&disk);
+        // Header of a block in the newest segment, where recovery looks: find it by its magic.
+        let (name, size) = disk.files().into_iter().rfind(|(name, _)| name.starts_with("seg-")).unwrap();
+        let file = disk.open(&name, false).unwrap();
+        let mut bytes = vec![0; size];
+        file.read_at(&mut bytes, 0).unwrap();
+        let blocks: Vec<usize> = (4096..size).step_by(8).filter(|at| bytes[*at..].starts_with(b"SBLK")).collect();
+        disk.flip(&name, blocks[block.index(blocks.len())] + byte, bit);
+        check(&disk, &written);
+    }
+}
+
+#[test]
+fn a_lost_block_is_named_in_its_chains_numbers() {
+    let disk = SimDisk::new(7);
+    let written = written(&disk);
+    let name = crate::journal::segment_name(1);
+    let target = *written.keys().nth(3).unwrap();
+    // Somewhere in the payload of the fourth block of the first segment.
+    let before: usize = written.iter().take(3).map(|(_, (_, bytes))| bytes.len() + 150).sum();
+    disk.flip(&name, 4096 + 80 + before + 400, 3);
+    let (_, lost) = read(&open(&disk).journal, 0);
+    let [damage] = lost.as_slice() else { panic!("{lost:?}") };
+    assert_eq!(damage.first_seq, target);
+    assert_eq!((damage.ranges[0].first, damage.ranges[0].last), (damage.first_seq, damage.next_seq - 1));
+}
+
+#[test]
+fn a_damaged_tail_is_named_and_its_numbers_are_not_used_again() {
+    let disk = SimDisk::new(7);
+    let written = written(&disk);
+    let (name, size) = disk.files().into_iter().rfind(|(name, _)| name.starts_with("seg-")).unwrap();
+    disk.flip(&name, size - 20, 1);
+    let mut opened = open(&disk);
+    let [damage] = opened.damage.as_slice() else { panic!("{:?}", opened.damage) };
+    let last = *written.last_key_value().unwrap().0;
+    assert_eq!((damage.first_seq, damage.at_tail), (last, true));
+    let (first, _) = commit(&mut opened.journal, 1, 10, 9).unwrap();
+    assert!(first >= damage.next_seq);
+    let seen = read(&opened.journal, 0);
+    assert!(seen.0.contains_key(&first) && seen.0.len() == written.len());
+}
