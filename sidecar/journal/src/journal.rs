@@ -395,10 +395,11 @@ impl Journal {
         self.state.save(next)
     }
 
-    /// Frees segments whose records are all below every durable position. `pressed`: also those that would be retained.
-    /// Gives back how many were freed.
-    pub fn free(&mut self, now_ms: u64, pressed: bool) -> Result<usize> {
+    /// Frees segments whose records are all below every durable position, and below `keep_from`. `pressed`: also those that would
+    /// be retained, one at a time. Gives back how many were freed.
+    pub fn free(&mut self, now_ms: u64, keep_from: u64, pressed: bool) -> Result<usize> {
         let Some(delivered) = self.state.current.positions.values().min().copied() else { return Ok(0) };
+        let delivered = delivered.min(keep_from);
         let free = self.freeable(delivered, now_ms, pressed);
         if free.is_empty() {
             return Ok(0);

@@ -262,7 +262,7 @@ fn scan(disk: &dyn Disk, uuid: &[u8; 16], segment: &Segment, keep: bool) -> Resu
             continue;
         }
         let found = window.resync(segment, seed, scan.end + 8, limit, scan.next_seq)?;
-        let claimed = header.or_else(|| damaged_header(&mut window, segment, scan.end, scan.next_seq, limit));
+        let claimed = header.or_else(|| damaged_header(&mut window, segment, &scan, limit));
         if found.is_none() && claimed.is_none() {
             return Ok(scan);
         }
@@ -282,7 +282,8 @@ fn scan(disk: &dyn Disk, uuid: &[u8; 16], segment: &Segment, keep: bool) -> Resu
 }
 
 /// A place that does not validate, but names this generation or the sequence number that is due: a damaged block, not the end.
-fn damaged_header(window: &mut Window, segment: &Segment, at: u64, next_seq: u64, limit: u64) -> Option<BlockHeader> {
+fn damaged_header(window: &mut Window, segment: &Segment, scan: &Scan, limit: u64) -> Option<BlockHeader> {
+    let (at, next_seq) = (scan.end, scan.next_seq);
     let bytes = window.get(segment, at, BLOCK_FIXED, limit).ok()?.to_vec();
     let number = |from: usize| bytes.get(from..from + 8).and_then(|part| part.try_into().ok()).map(u64::from_le_bytes);
     let agree = usize::from(bytes.get(..4) == Some(BLOCK_MAGIC))
@@ -294,7 +295,12 @@ fn damaged_header(window: &mut Window, segment: &Segment, at: u64, next_seq: u64
     let count = bytes.get(24..28).and_then(|part| part.try_into().ok()).map_or(1, u32::from_le_bytes);
     let whole = window.get(segment, at, 64 << 10, limit).ok()?.to_vec();
     let ranges = BlockHeader::claimed(&whole).map(|claimed| claimed.ranges).unwrap_or_default();
-    let plausible = |range: &ChainRange| range.last >= range.first && range.last - range.first < u64::from(PLAUSIBLE_COUNT);
+    // Nothing of this was checked: only what continues a known chain is believed.
+    let plausible = |range: &ChainRange| {
+        let head = scan.heads.get(&range.id);
+        let continues = head.is_some_and(|head| head.epoch == range.epoch && range.first == head.last + 1);
+        continues && range.last >= range.first && range.last - range.first < u64::from(PLAUSIBLE_COUNT)
+    };
     let ranges: Vec<ChainRange> = ranges.into_iter().filter(plausible).collect();
     // Any of these fields may be the damaged one: claim the most that is plausible. Numbers are cheap, silence is not.
     let by_ranges: u64 = ranges.iter().map(|range| range.last - range.first + 1).sum();

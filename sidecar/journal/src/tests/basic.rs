@@ -46,7 +46,7 @@ fn the_bound_holds_and_delivered_space_is_used_again() {
         let size: usize = disk.files().iter().map(|(_, size)| size).sum();
         assert!(size as u64 <= options().max_bytes, "{size} bytes in round {round}");
         journal.save_positions(&[(sink, journal.next_seq())].into()).unwrap();
-        while journal.free(0, false).unwrap() > 0 {}
+        while journal.free(0, u64::MAX, false).unwrap() > 0 {}
     }
     // What was delivered is not read again after a restart.
     let position = journal.next_seq();
@@ -80,9 +80,9 @@ fn a_reader_keeps_its_segment_from_being_used_again() {
     let mut reader = Reader::new(journal.shared(), 0);
     assert!(matches!(reader.next().unwrap(), Next::Block(_)));
     journal.save_positions(&[(1, journal.next_seq())].into()).unwrap();
-    assert_eq!(journal.free(0, false).unwrap(), 0);
+    assert_eq!(journal.free(0, u64::MAX, false).unwrap(), 0);
     reader.release();
-    assert!(journal.free(0, false).unwrap() > 0);
+    assert!(journal.free(0, u64::MAX, false).unwrap() > 0);
 }
 
 #[test]
@@ -94,9 +94,9 @@ fn retained_blocks_stay_until_they_are_old_or_space_is_short() {
         commit(&mut journal, 1, 8000, 3).unwrap();
     }
     journal.save_positions(&[(1, journal.next_seq())].into()).unwrap();
-    assert_eq!(journal.free(1500, false).unwrap(), 0, "young blocks were freed");
-    assert_eq!(journal.free(1500, true).unwrap(), 1, "space was short");
-    assert!(journal.free(60_000, false).unwrap() > 0, "old blocks were kept");
+    assert_eq!(journal.free(1500, u64::MAX, false).unwrap(), 0, "young blocks were freed");
+    assert_eq!(journal.free(1500, u64::MAX, true).unwrap(), 1, "space was short");
+    assert!(journal.free(60_000, u64::MAX, false).unwrap() > 0, "old blocks were kept");
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn run(seed: u64, steps: Vec<Step>) {
                 if opened.journal.save_positions(&[(1, next)].into()).is_ok() {
                     model.delivered = next;
                     model.acked.clear();
-                    let _ = opened.journal.free(0, false);
+                    let _ = opened.journal.free(0, u64::MAX, false);
                 }
             }
             Step::Plan { after, effect } => disk.plan(Fault { after, effect }),

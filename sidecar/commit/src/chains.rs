@@ -1,0 +1,135 @@
+//! The chains of one sidecar, with a way back for a block that fails.
+use std::collections::BTreeMap;
+
+use steno_chain::{ChainState, Sealed, seal};
+use steno_journal::ChainRange;
+
+/// What has a chain of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    None,
+    Writer,
+    Tenant,
+}
+
+/// All chains, by tenant; the empty name is the writer's own.
+pub(crate) struct Chains {
+    pub(crate) base: String,
+    pub(crate) scope: Scope,
+    pub(crate) most: usize,
+    chains: BTreeMap<String, ChainState>,
+    /// States from before this block, of the chains that it touched. `None`: the chain began in it.
+    before: BTreeMap<String, Option<ChainState>>,
+    /// First number of each touched chain in this block.
+    firsts: BTreeMap<String, u64>,
+    /// Chains that were written to since the start.
+    pub(crate) used: std::collections::BTreeSet<String>,
+}
+
+// === impl Chains ===
+
+impl Chains {
+    pub(crate) fn new(base: String, scope: Scope, most: usize, heads: Vec<ChainRange>) -> Self {
+        let mut chains = BTreeMap::new();
+        for head in heads {
+            let name = if head.id == base { Some(String::new()) } else { head.id.strip_prefix(&format!("{base}/")).map(str::to_owned) };
+            if let Some(name) = name {
+                chains.insert(name, ChainState { id: head.id, epoch: head.epoch, next: head.last + 1, prev: head.hash });
+            }
+        }
+        Self { base, scope, most, chains, before: BTreeMap::new(), firsts: BTreeMap::new(), used: std::collections::BTreeSet::new() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.chains.len()
+    }
+
+    /// The chain that a tenant's records go to.
+    pub(crate) fn name_for<'a>(&self, tenant: Option<&'a str>) -> &'a str {
+        match (self.scope, tenant) {
+            (Scope::Tenant, Some(tenant)) if self.chains.contains_key(tenant) || self.chains.len() < self.most => tenant,
+            _ => "",
+        }
+    }
+
+    /// Whether the chain of this name has begun.
+    pub(crate) fn has_begun(&self, name: &str) -> bool {
+        self.chains.contains_key(name)
+    }
+
+    /// Names of all chains.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.chains.keys().cloned().collect()
+    }
+
+    /// The id of the chain of this name.
+    pub(crate) fn id(&self, name: &str) -> String {
+        if name.is_empty() { self.base.clone() } else { format!("{}/{name}", self.base) }
+    }
+
+    fn touch(&mut self, name: &str) {
+        if !self.before.contains_key(name) {
+            let state = self.chains.get(name).cloned();
+            self.firsts.insert(name.to_owned(), state.as_ref().map_or(0, |state| state.next));
+            self.before.insert(name.to_owned(), state);
+        }
+        if !self.chains.contains_key(name) {
+            let id = self.id(name);
+            self.chains.insert(name.to_owned(), ChainState::begin(id));
+        }
+    }
+
+    /// Begins a new epoch of a chain, at the earliest from `next` on.
+    pub(crate) fn new_epoch(&mut self, name: &str, next: u64) {
+        self.touch(name);
+        if let Some(state) = self.chains.get_mut(name) {
+            *state = state.clone().new_epoch(next);
+            self.firsts.insert(name.to_owned(), state.next);
+        }
+    }
+
+    /// Whether a chain's last hash is not known, so that it must begin a new epoch.
+    pub(crate) fn is_broken(&self, name: &str) -> bool {
+        self.chains.get(name).is_some_and(|state| state.next > 0 && state.prev == [0; 32])
+    }
+
+    /// Seals a record into a chain.
+    pub(crate) fn seal(&mut self, name: &str, head: &[u8], tail: &[u8], out: &mut Vec<u8>) -> Option<Sealed> {
+        if self.scope == Scope::None {
+            out.extend_from_slice(head);
+            out.extend_from_slice(tail);
+            return None;
+        }
+        self.touch(name);
+        self.chains.get_mut(name).map(|state| seal(state, head, tail, out))
+    }
+
+    /// Heads of the chains that this block touched.
+    pub(crate) fn ranges(&self) -> Vec<ChainRange> {
+        let touched = self.before.keys().filter_map(|name| {
+            let state = self.chains.get(name)?;
+            let first = *self.firsts.get(name)?;
+            (state.next > first).then(|| ChainRange { id: state.id.clone(), epoch: state.epoch, first, last: state.next - 1, hash: state.prev })
+        });
+        touched.collect()
+    }
+
+    /// The block is on disk.
+    pub(crate) fn keep(&mut self) {
+        for name in std::mem::take(&mut self.before).into_keys() {
+            self.used.insert(name);
+        }
+        self.firsts.clear();
+    }
+
+    /// The block is not on disk: everything is as before.
+    pub(crate) fn undo(&mut self) {
+        for (name, state) in std::mem::take(&mut self.before) {
+            match state {
+                Some(state) => drop(self.chains.insert(name, state)),
+                None => drop(self.chains.remove(&name)),
+            }
+        }
+        self.firsts.clear();
+    }
+}

@@ -1,0 +1,401 @@
+//! Promises of the loop: each id once, conflicts told, failures without a trace, and all of it over restarts and power cuts.
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use proptest::prelude::*;
+use steno_chain::Verifier;
+use steno_event::{Draft, Filled, IdKey, encode, fingerprint, identity, json};
+use steno_journal::{
+    Next, Options, Reader,
+    sim::{Effect, Fault, SimDisk},
+    sink_id,
+};
+use tokio::sync::oneshot;
+
+use crate::{committer::*, work::*, *};
+
+const SEGMENT: u64 = 64 << 10;
+
+#[derive(Clone, Default)]
+struct TestClock(Arc<AtomicU64>);
+
+impl Clock for TestClock {
+    fn wall_ms(&self) -> u64 {
+        1_772_359_200_000 + self.0.load(Ordering::Relaxed)
+    }
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+struct Nobody;
+impl Observer for Nobody {
+    fn synced(&mut self, _: u64, _: Vec<Critical>) {}
+}
+
+fn config() -> CommitConfig {
+    CommitConfig {
+        note: steno_chain::NoteContext { tenant: "t".into(), service: "s".into(), writer: r#"{"pod":"p"}"#.into() },
+        pod_uid: "pod-1".into(),
+        chains: true,
+        by_tenant: false,
+        max_chains: 4,
+        window_ms: 60_000,
+        max_entries: 1024,
+        when_full: WhenFull::Reject,
+        answer_written: false,
+        journal: Options { max_bytes: 32 * SEGMENT, segment_bytes: SEGMENT, retain_ms: 0, retain_bytes: 0 },
+        sinks: vec!["kafka".into()],
+    }
+}
+
+struct Rig {
+    disk: SimDisk,
+    clock: TestClock,
+    loop_: Committer,
+    key: IdKey,
+    started: Started,
+}
+
+impl Rig {
+    fn open(disk: &SimDisk, config: &CommitConfig, clock: &TestClock) -> Result<Self, steno_journal::Error> {
+        let config = Arc::new(config.clone());
+        let (loop_, started) = Committer::open(Arc::new(disk.clone()), config, Box::new(clock.clone()), Box::new(Nobody), Metrics::default())?;
+        Ok(Self { disk: disk.clone(), clock: clock.clone(), loop_, key: IdKey(started.id_key), started })
+    }
+
+    fn new() -> Self {
+        Self::open(&SimDisk::new(1), &config(), &TestClock::default()).unwrap()
+    }
+
+    fn restart(self, config: &CommitConfig) -> Self {
+        let Self { disk, clock, loop_, .. } = self;
+        drop(loop_);
+        disk.cut();
+        disk.reboot();
+        Self::open(&disk, config, &clock).unwrap()
+    }
+
+    fn item(&self, id: &str, payload: &str) -> Item {
+        self.item_of(id, payload, "t", false, 1)
+    }
+
+    fn item_of(&self, id: &str, payload: &str, tenant: &str, critical: bool, rules: u32) -> Item {
+        let text = format!(r#"{{"action":"a","eventId":"{id}","message":"{payload}","tenantId":"{tenant}"}}"#);
+        let mut draft = Draft::from_json(json::parse(&text).unwrap()).unwrap();
+        let print = fingerprint(&self.key, &draft.members, &mut Vec::new());
+        draft.members.insert("kind", json::Json::text("Event"));
+        let identity = identity(&self.key, tenant, id);
+        let halves = encode(&draft.members);
+        Item { identity, print, rules, filled: Filled(0), halves, tenant: Some(tenant.into()), critical, received_ms: 0 }
+    }
+
+    fn turn(&mut self, batches: Vec<Vec<Item>>) -> Vec<Vec<Answer>> {
+        let (mut work, mut answers) = (Vec::new(), Vec::new());
+        for items in batches {
+            let (reply, answer) = oneshot::channel();
+            work.push(Work::Items { items, reply });
+            answers.push(answer);
+        }
+        self.loop_.turn(&mut work);
+        answers.into_iter().map(|mut answer| answer.try_recv().expect("an answer")).collect()
+    }
+
+    fn one(&mut self, item: Item) -> Answer {
+        self.turn(vec![vec![item]]).remove(0).remove(0)
+    }
+
+    fn deliver_all(&mut self) {
+        let next = self.started.shared.synced();
+        self.loop_.turn(&mut vec![Work::Positions([(sink_id("kafka"), next)].into())]);
+    }
+
+    fn records(&self) -> Vec<String> {
+        let mut reader = Reader::new(self.started.shared.clone(), 0);
+        let mut records = Vec::new();
+        loop {
+            match reader.next().unwrap() {
+                Next::Block(block) => records.extend(frames(&block.payload).map(|frame| String::from_utf8(frame.json.to_vec()).unwrap())),
+                Next::Lost(_) => {}
+                Next::CaughtUp => return records,
+            }
+        }
+    }
+
+    /// As [`Self::verify`], where the first records were delivered and are gone.
+    fn verify_rest(&self) {
+        use steno_chain::Finding::{Gap, NoGenesis};
+        let mut verifier = Verifier::default();
+        self.records().iter().for_each(|record| verifier.add(record));
+        let findings = verifier.finish().findings;
+        let wrong: Vec<_> = findings.iter().filter(|finding| !matches!(finding, NoGenesis { .. } | Gap { first: 0, .. } | Gap { explained: true, .. })).collect();
+        assert!(wrong.is_empty(), "{wrong:?}");
+    }
+
+    fn verify(&self) {
+        let mut verifier = Verifier::default();
+        self.records().iter().for_each(|record| verifier.add(record));
+        let verdict = verifier.finish();
+        assert!(verdict.is_clean() && verdict.records > 0, "{verdict:?}");
+    }
+}
+
+const SAME: Answer = Answer::Duplicate { compared: true };
+
+fn is_created(answer: &Answer) -> bool {
+    matches!(answer, Answer::Created(_))
+}
+
+#[test]
+fn a_retry_is_a_duplicate_and_a_tampered_one_a_conflict_in_one_block_too() {
+    let mut rig = Rig::new();
+    let batch = vec![rig.item("e", "x"), rig.item("e", "x"), rig.item("e", "y")];
+    let answers = rig.turn(vec![batch, vec![rig.item("e", "x"), rig.item("e", "z")]]).concat();
+    assert!(is_created(&answers[0]));
+    assert_eq!(answers[1..], [SAME, Answer::Conflict, SAME, Answer::Conflict]);
+    assert_eq!(rig.one(rig.item("e", "x")), SAME);
+    assert_eq!(rig.one(rig.item("e", "y")), Answer::Conflict);
+    assert!(is_created(&rig.one(rig.item_of("e", "x", "other", false, 1))), "another tenant's id is another event");
+    let records = rig.records();
+    assert_eq!(records.iter().filter(|record| record.contains(r#""kind":"Event""#)).count(), 2);
+    assert!(records.iter().any(|record| record.contains(r#""kind":"Conflict""#)));
+    assert!(!records.iter().any(|record| record.contains(r#""message":"y""#)), "a refused payload is nowhere");
+    rig.verify();
+}
+
+#[test]
+fn ids_are_remembered_over_restarts_memory_and_only_inside_the_window() {
+    let mut rig = Rig::new();
+    // Many more than the table holds, so that most are in files.
+    for round in 0..60 {
+        let batch = (0..100).map(|index| rig.item(&format!("{round}-{index}"), "x")).collect();
+        assert!(rig.turn(vec![batch]).concat().iter().all(is_created));
+        rig.deliver_all();
+    }
+    let check = |rig: &mut Rig| {
+        for round in (0..60).step_by(7) {
+            assert_eq!(rig.one(rig.item(&format!("{round}-3"), "x")), SAME, "round {round}");
+            assert_eq!(rig.one(rig.item(&format!("{round}-4"), "other")), Answer::Conflict);
+        }
+    };
+    check(&mut rig);
+    let mut rig = rig.restart(&config());
+    check(&mut rig);
+    // Time that passes while the sidecar is down does not count; running time does.
+    rig.clock.0.fetch_add(120_000, Ordering::Relaxed);
+    assert!(is_created(&rig.one(rig.item("0-3", "changed"))));
+}
+
+#[test]
+fn an_honest_retry_under_other_rules_is_no_conflict() {
+    let mut rig = Rig::new();
+    let first = rig.item_of("e", "x", "t", false, 1);
+    assert!(is_created(&rig.one(first.clone())));
+    // The rules changed, so the print may differ; the record is the same outside what was redacted.
+    let retry = Item { print: [9; 16], rules: 2, ..first.clone() };
+    assert_eq!(rig.one(retry.clone()), SAME);
+    let tampered = Item { print: [8; 16], ..rig.item_of("e", "tampered", "t", false, 2) };
+    assert_eq!(rig.one(tampered), Answer::Conflict);
+    // Once the record is gone nobody can tell; the honest client is believed, and it is on record.
+    for index in 0..1200 {
+        rig.one(rig.item(&format!("filler{index}"), &"f".repeat(900)));
+        rig.deliver_all();
+    }
+    rig.clock.0.fetch_add(2000, Ordering::Relaxed);
+    rig.deliver_all();
+    assert_eq!(rig.one(retry), Answer::Duplicate { compared: false });
+    assert!(rig.records().iter().any(|record| record.contains(r#""comparable":false"#)));
+}
+
+#[test]
+fn a_block_that_fails_leaves_no_trace_and_nobody_is_told_duplicate() {
+    let mut rig = Rig::new();
+    rig.disk.plan(Fault { after: 2, effect: Effect::Error });
+    let batch = vec![rig.item("e", "x"), rig.item("e", "x"), rig.item("e", "y")];
+    let answers = rig.turn(vec![batch]).concat();
+    assert!(answers.iter().all(|answer| matches!(answer, Answer::Failed(Failure::Disk(_)))), "{answers:?}");
+    assert!(is_created(&rig.one(rig.item("e", "y"))), "the failed try holds the id");
+    rig.verify();
+    let rig = rig.restart(&config());
+    rig.verify();
+}
+
+#[test]
+fn a_full_journal_refuses_and_takes_again_once_delivered() {
+    let mut rig = Rig::new();
+    let mut index = 0;
+    let mut fill = |rig: &mut Rig| {
+        loop {
+            index += 1;
+            let answer = rig.one(rig.item(&format!("e{index}"), &"x".repeat(8000)));
+            if !is_created(&answer) {
+                return answer;
+            }
+        }
+    };
+    assert_eq!(fill(&mut rig), Answer::Failed(Failure::Full));
+    assert_eq!(rig.one(rig.item("e1", &"x".repeat(8000))), SAME, "a retry needs no room");
+    let critical = rig.item_of("c", "x", "t", true, 1);
+    assert!(is_created(&rig.one(critical)), "critical events have room of their own");
+    rig.deliver_all();
+    assert!(is_created(&rig.one(rig.item("again", "x"))));
+    rig.verify_rest();
+}
+
+#[test]
+fn dropping_is_told_by_name_and_forgets_the_ids() {
+    let newest = CommitConfig { when_full: WhenFull::DropNewest, ..config() };
+    let mut rig = Rig::open(&SimDisk::new(1), &newest, &TestClock::default()).unwrap();
+    let mut dropped = 0;
+    for index in 0..400 {
+        dropped += u32::from(rig.one(rig.item(&format!("e{index}"), &"x".repeat(8000))) == Answer::Dropped);
+    }
+    assert!(dropped > 0);
+    rig.deliver_all();
+    rig.clock.0.fetch_add(5000, Ordering::Relaxed);
+    rig.one(rig.item("last", "x"));
+    assert!(rig.records().iter().any(|record| record.contains(r#""kind":"Drop""#) && record.contains(&format!(r#""records":{dropped}"#))));
+
+    let oldest = CommitConfig { when_full: WhenFull::DropOldest, ..config() };
+    let mut rig = Rig::open(&SimDisk::new(1), &oldest, &TestClock::default()).unwrap();
+    for index in 0..600 {
+        assert!(is_created(&rig.one(rig.item(&format!("e{index}"), &"x".repeat(8000)))), "{index}");
+    }
+    rig.verify_rest();
+    assert!(is_created(&rig.one(rig.item("e1", &"x".repeat(8000)))), "a dropped event can be sent again");
+}
+
+#[test]
+fn tenants_have_chains_up_to_the_bound_and_share_beyond() {
+    let by_tenant = CommitConfig { by_tenant: true, ..config() };
+    let mut rig = Rig::open(&SimDisk::new(1), &by_tenant, &TestClock::default()).unwrap();
+    for round in 0..3 {
+        for tenant in ["a", "b\"quoted", "c", "d", "e", "f"] {
+            rig.one(rig.item_of(&format!("{tenant}{round}").replace('"', ""), "x", &tenant.replace('"', ""), false, 1));
+        }
+    }
+    let mut verifier = Verifier::default();
+    rig.records().iter().for_each(|record| verifier.add(record));
+    let verdict = verifier.finish();
+    assert!(verdict.is_clean() && verdict.chains == 4, "{verdict:?}");
+    let rig = rig.restart(&by_tenant);
+    rig.verify();
+}
+
+#[test]
+fn a_chain_goes_on_over_a_restart_and_a_clean_end_is_recorded() {
+    let mut rig = Rig::new();
+    rig.one(rig.item("a", "x"));
+    let (done, _) = oneshot::channel();
+    let closed = rig.loop_.turn(&mut vec![Work::Close(done)]);
+    assert!(closed.is_some());
+    let mut rig = rig.restart(&config());
+    rig.one(rig.item("b", "x"));
+    rig.verify();
+    let genesis = rig.records().iter().filter(|record| record.contains(r#""kind":"Genesis""#)).count();
+    assert_eq!(genesis, 1);
+}
+
+#[test]
+fn damage_is_recorded_in_the_chain_and_verifies_as_explained() {
+    let mut rig = Rig::new();
+    for index in 0..20 {
+        rig.one(rig.item(&format!("e{index}"), "x"));
+    }
+    let disk = rig.disk.clone();
+    drop(rig);
+    let (name, size) = disk.files().into_iter().rfind(|(name, _)| name.starts_with("seg-")).unwrap();
+    disk.flip(&name, size - 100, 1);
+    let mut rig = Rig::open(&disk, &config(), &TestClock::default()).unwrap();
+    rig.one(rig.item("after", "x"));
+    assert!(rig.records().iter().any(|record| record.contains(r#""kind":"Recovered""#)));
+    rig.verify();
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Ids and payloads of a batch; small numbers, so that they meet again.
+    Batch(Vec<(u8, u8)>),
+    Deliver,
+    Plan(u32, Effect),
+    Reboot,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let effect = prop_oneof![Just(Effect::Error), Just(Effect::Short), Just(Effect::PowerCut), Just(Effect::NoSpace)];
+    prop_oneof![
+        8 => prop::collection::vec((0u8..40, 0u8..2), 1..12).prop_map(Step::Batch),
+        1 => Just(Step::Deliver),
+        2 => (1u32..10, effect).prop_map(|(after, effect)| Step::Plan(after, effect)),
+        1 => Just(Step::Reboot),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn each_acknowledged_id_is_there_once_with_its_payload_whatever_fails(seed in any::<u64>(), steps in prop::collection::vec(step(), 1..40)) {
+        let disk = SimDisk::new(seed);
+        let clock = TestClock::default();
+        let mut rig = Rig::open(&disk, &config(), &clock).unwrap();
+        let mut acked: HashMap<u8, u8> = HashMap::new();
+        for step in steps {
+            match step {
+                Step::Batch(batch) => {
+                    let items = batch.iter().map(|(id, payload)| rig.item(&id.to_string(), &payload.to_string())).collect();
+                    let answers = rig.turn(vec![items]).remove(0);
+                    for ((id, payload), answer) in batch.into_iter().zip(answers) {
+                        match answer {
+                            Answer::Created(_) => {
+                                prop_assert!(!acked.contains_key(&id), "{} was created twice", id);
+                                acked.insert(id, payload);
+                            }
+                            // A block that failed may be on disk all the same; a retry then finds it.
+                            Answer::Duplicate { .. } => {
+                                let known = *acked.entry(id).or_insert(payload);
+                                prop_assert_eq!(known, payload, "an unequal event was called a duplicate");
+                            }
+                            Answer::Conflict => {
+                                let known = *acked.entry(id).or_insert(1 - payload);
+                                prop_assert_eq!(known, 1 - payload, "an equal event was called a conflict");
+                            }
+                            Answer::Failed(_) => {}
+                            Answer::Dropped => prop_assert!(false, "nothing may be dropped"),
+                        }
+                    }
+                }
+                Step::Deliver => {}
+                Step::Plan(after, effect) => disk.plan(Fault { after, effect }),
+                Step::Reboot => disk.cut(),
+            }
+            if disk.is_off() {
+                drop(rig);
+                disk.reboot();
+                rig = Rig::open(&disk, &config(), &clock).unwrap();
+            }
+        }
+        disk.free_space();
+        if disk.is_off() {
+            disk.reboot();
+        }
+        drop(rig);
+        disk.cut();
+        disk.reboot();
+        let rig = Rig::open(&disk, &config(), &clock).unwrap();
+        let records = rig.records();
+        for (id, payload) in acked {
+            let (id, message) = (format!(r#""eventId":"{id}""#), format!(r#""message":"{payload}""#));
+            let found: Vec<_> = records.iter().filter(|record| record.contains(&id) && record.contains(r#""kind":"Event""#)).collect();
+            prop_assert_eq!(found.len(), 1, "{}", id);
+            prop_assert!(found[0].contains(&message));
+        }
+        rig.verify();
+    }
+}

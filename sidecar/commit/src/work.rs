@@ -1,0 +1,155 @@
+//! What the loop is asked, and what it answers.
+use std::{collections::BTreeMap, sync::Arc};
+
+use steno_chain::Note;
+use steno_event::{Filled, Halves};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::CommitConfig;
+
+/// An event, all stateless work on it done.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// Who it is.
+    pub identity: [u8; 16],
+    /// What the client sent.
+    pub print: [u8; 16],
+    /// Generation of the redaction rules it was made under.
+    pub rules: u32,
+    /// Members that the client left out.
+    pub filled: Filled,
+    /// The record, without its chain.
+    pub halves: Halves,
+    /// Its tenant, where chains are kept by tenant.
+    pub tenant: Option<Box<str>>,
+    /// Whether it is delivered ahead of others.
+    pub critical: bool,
+    /// When it was received, milliseconds since 1970.
+    pub received_ms: u64,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It is on disk under this sequence number.
+    Created(u64),
+    /// It was there before. `compared`: its payload is known to be equal.
+    Duplicate {
+        /// Whether the payloads could be compared.
+        compared: bool,
+    },
+    /// Its id was used before for something else.
+    Conflict,
+    /// It was dropped, as the policy says for a full spool.
+    Dropped,
+    /// It was not taken.
+    Failed(Failure),
+}
+
+/// Why an event was not taken. It is safe to try again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No room.
+    #[error("the spool is full")]
+    Full,
+    /// The disk refused.
+    #[error("the disk refused: {0}")]
+    Disk(String),
+    /// It cannot fit into a block.
+    #[error("the record does not fit into the journal")]
+    TooLarge,
+    /// The sidecar stops.
+    #[error("the sidecar is shutting down")]
+    Stopping,
+}
+
+/// A critical event that has just been synced.
+#[derive(Debug, Clone)]
+pub struct Critical {
+    /// Its sequence number.
+    pub seq: u64,
+    /// Its frame, as in the block.
+    pub frame: Vec<u8>,
+}
+
+/// What the loop is asked.
+#[derive(Debug)]
+pub enum Work {
+    /// Take events.
+    Items {
+        /// The events.
+        items: Vec<Item>,
+        /// Gets an answer for each, in order.
+        reply: oneshot::Sender<Vec<Answer>>,
+    },
+    /// Write a record about the sidecar.
+    Note {
+        /// The record.
+        note: Note,
+        /// Gets its sequence number once it is on disk.
+        reply: Option<oneshot::Sender<Result<u64, Failure>>>,
+    },
+    /// Sinks have delivered up to here.
+    Positions(BTreeMap<u64, u64>),
+    /// Go by another configuration; the note tells of it.
+    Reload(Arc<CommitConfig>, Note),
+    /// Write `Close` records and end.
+    Close(oneshot::Sender<()>),
+}
+
+/// How to reach the loop.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    sender: mpsc::Sender<Work>,
+}
+
+// === impl Handle ===
+
+impl Handle {
+    /// A queue of at most `depth` pieces of work, and its two ends.
+    pub fn new(depth: usize) -> (Self, mpsc::Receiver<Work>) {
+        let (sender, receiver) = mpsc::channel(depth);
+        (Self { sender }, receiver)
+    }
+
+    /// Has events taken; waits while the queue is full.
+    pub async fn submit(&self, items: Vec<Item>) -> Vec<Answer> {
+        let count = items.len();
+        let stopping = || vec![Answer::Failed(Failure::Stopping); count];
+        let (reply, answers) = oneshot::channel();
+        if self.sender.send(Work::Items { items, reply }).await.is_err() {
+            return stopping();
+        }
+        answers.await.unwrap_or_else(|_| stopping())
+    }
+
+    /// Has a record written, from a thread outside the runtime; waits until it is on disk.
+    pub fn note(&self, note: Note) -> Result<u64, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.sender.blocking_send(Work::Note { note, reply: Some(reply) }).map_err(|_| Failure::Stopping)?;
+        answer.blocking_recv().unwrap_or(Err(Failure::Stopping))
+    }
+
+    /// Tells how far sinks have delivered. Dropped where the queue is full: the next one will tell more.
+    pub fn positions(&self, positions: BTreeMap<u64, u64>) {
+        let _ = self.sender.try_send(Work::Positions(positions));
+    }
+
+    /// Has another configuration take effect.
+    pub async fn reload(&self, config: Arc<CommitConfig>, note: Note) {
+        let _ = self.sender.send(Work::Reload(config, note)).await;
+    }
+
+    /// Ends the loop in good order.
+    pub async fn close(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.sender.send(Work::Close(reply)).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+
+    /// Pieces of work that wait.
+    pub fn queued(&self) -> usize {
+        self.sender.max_capacity() - self.sender.capacity()
+    }
+}
