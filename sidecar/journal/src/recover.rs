@@ -106,7 +106,8 @@ fn find(disk: &dyn Disk, state: Option<&State>) -> Result<Found> {
                 };
                 found.segments.push((header, Arc::new(segment)));
             }
-            _ if is_spare || generation < oldest => found.spares.push(name),
+            Some(_) if generation < oldest => found.spares.push(name),
+            _ if is_spare => found.spares.push(name),
             _ => headless.push((name, file)),
         }
     }

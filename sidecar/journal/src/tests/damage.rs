@@ -41,6 +41,15 @@ proptest! {
     }
 
     #[test]
+    fn flips_in_segment_headers_and_state_lose_at_most_what_is_named(pick in any::<prop::sample::Index>(), byte in 0usize..520, bit in 0u8..8) {
+        let disk = SimDisk::new(7);
+        let written = written(&disk);
+        let files: Vec<_> = disk.files().into_iter().filter(|(name, size)| *size > 0 && (name.starts_with("seg-") || name == "state")).collect();
+        disk.flip(&files[pick.index(files.len())].0, byte, bit);
+        check(&disk, &written);
+    }
+
+    #[test]
     fn flips_in_headers_lose_at_most_what_is_named(block in any::<prop::sample::Index>(), byte in 0usize..160, bit in 0u8..8) {
         let disk = SimDisk::new(7);
         let written = written(&disk);
