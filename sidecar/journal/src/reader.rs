@@ -235,6 +235,13 @@ impl Reader {
         let first_seq = self.next_seq;
         let found = self.window.resync(&place.segment, place.seed, place.offset + 8, place.limit, first_seq)?;
         let found = found.filter(|(_, header)| header.first_seq < place.next_first);
+        if let Some((at, header)) = &found
+            && header.first_seq == first_seq
+        {
+            // Only a snapshot was damaged: no record is missing.
+            place.offset = *at;
+            return self.next();
+        }
         let next_seq = match (&found, claimed) {
             (Some((_, header)), _) => header.first_seq,
             (None, Some(claimed)) if place.is_last => claimed.next_seq().min(place.next_first),
@@ -256,7 +263,7 @@ impl Reader {
         if ranges.is_empty() {
             for (id, (epoch, head)) in self.known_heads(is_last, generation)? {
                 let before = self.heads.get(&id).filter(|(known, _)| *known == epoch).map_or(0, |(_, last)| *last);
-                let last = after.get(&id).filter(|(known, _)| *known == epoch).map_or(head, |(_, first)| first - 1);
+                let last = after.get(&id).filter(|(known, _)| *known == epoch).map_or(head, |(_, first)| first.saturating_sub(1));
                 if last > before {
                     ranges.push(ChainRange { id, epoch, first: before + 1, last, hash: [0; 32] });
                 }

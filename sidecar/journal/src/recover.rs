@@ -361,7 +361,7 @@ impl Scan {
             // Any of the known chains may have had them.
             ranges.extend(self.heads.values().map(|head| {
                 let behind = found.and_then(|found| found.ranges.iter().find(|range| range.id == head.id && range.epoch == head.epoch));
-                let last = behind.map_or(head.last + count, |range| range.first - 1);
+                let last = behind.map_or(head.last + count, |range| range.first.saturating_sub(1));
                 ChainRange { first: head.last + 1, last, hash: [0; 32], ..head.clone() }
             }));
             ranges.retain(|range| range.last >= range.first);
