@@ -34,6 +34,9 @@ pub struct Frame<'a> {
 // === impl Frame ===
 
 impl<'a> Frame<'a> {
+    /// Bytes of a frame besides its record.
+    pub const OVERHEAD: usize = FIXED + 4;
+
     /// Appends the frame; `write` appends the record.
     pub(crate) fn encode(&self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
         let start = out.len();

@@ -1,0 +1,235 @@
+//! Kafka by librdkafka.
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::Sender;
+use rdkafka::{
+    ClientContext, Message,
+    error::{KafkaError, RDKafkaErrorCode},
+    message::{DeliveryResult, Header, OwnedHeaders},
+    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
+};
+use steno_commit::Frame;
+use steno_crds::KafkaKey;
+use steno_event::{format_millis, json};
+
+use crate::{Event, Outcome, Refusal, Sink};
+
+mod config;
+mod preflight;
+
+pub use config::{Destination, Secrets, client_config};
+pub use preflight::{create_topic, preflight};
+
+/// The Kafka sink.
+pub struct KafkaSink {
+    producer: ThreadedProducer<Context>,
+    destination: Destination,
+    watch: Arc<Watch>,
+    /// The broker refuses old timestamps: send none that are.
+    clamp: bool,
+}
+
+/// What the client tells of its connections. Times are milliseconds since `origin`, plus one; 0: none.
+struct Watch {
+    origin: Instant,
+    absent_since: AtomicU64,
+    clamp: std::sync::atomic::AtomicBool,
+}
+
+struct Context {
+    sender: Sender<Event>,
+    watch: Arc<Watch>,
+}
+
+// === impl Context ===
+
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        let absent = matches!(error, KafkaError::Global(RDKafkaErrorCode::AllBrokersDown));
+        if absent {
+            let now = self.watch.origin.elapsed().as_millis() as u64 + 1;
+            let _ = self.watch.absent_since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        tracing::debug!(%error, reason, "librdkafka");
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, seq: usize) {
+        let result = match result {
+            Ok(_) => {
+                self.watch.absent_since.store(0, Ordering::Relaxed);
+                Ok(())
+            }
+            Err((error, message)) => {
+                let code = error.rdkafka_error_code();
+                if code == Some(RDKafkaErrorCode::InvalidTimestamp) {
+                    self.watch.clamp.store(true, Ordering::Relaxed);
+                }
+                Err(classify(code, message.topic()))
+            }
+        };
+        if seq & DEAD == 0 {
+            let _ = self.sender.send(Event::Outcome(Outcome { seq: seq as u64, result }));
+        }
+    }
+}
+
+/// Marks records of the dead-letter topic, whose outcome nobody waits for in the stream.
+const DEAD: usize = 1 << 63;
+
+/// What an error means, and what to do about it.
+fn classify(code: Option<RDKafkaErrorCode>, topic: &str) -> Refusal {
+    use RDKafkaErrorCode as Code;
+    let Some(code) = code else { return Refusal::Later("an error of the client".into()) };
+    match code {
+        Code::MessageSizeTooLarge | Code::InvalidRecord | Code::InvalidMessage | Code::MessageBatchTooLarge => {
+            Refusal::Refused { reason: format!("{code}"), alone: false }
+        }
+        Code::QueueFull => Refusal::Busy,
+        Code::InvalidTimestamp => Refusal::Later("the broker refuses records as old as these; they are sent with the present time".into()),
+        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
+            Refusal::Later(format!("topic {topic} does not exist; create it, or set kafka.create in the policy"))
+        }
+        Code::TopicAuthorizationFailed => Refusal::Later(format!("the broker does not authorise writing to topic {topic}; grant Write and Describe")),
+        Code::ClusterAuthorizationFailed => Refusal::Later("the broker does not authorise this client on the cluster".into()),
+        Code::Authentication | Code::SaslAuthenticationFailed => Refusal::Later("the broker refuses the credentials; check kafka.sasl and its Secret".into()),
+        Code::MessageTimedOut => Refusal::Later("no broker confirmed in time; check the brokers and the network".into()),
+        Code::PolicyViolation | Code::ThrottlingQuotaExceeded => Refusal::Later(format!("the broker limits this client: {code}")),
+        Code::Fatal | Code::OutOfOrderSequenceNumber | Code::UnknownProducerId | Code::InvalidProducerEpoch => {
+            Refusal::Broken(format!("the client must begin anew: {code}"))
+        }
+        code => Refusal::Later(format!("{code}")),
+    }
+}
+
+// === impl KafkaSink ===
+
+impl KafkaSink {
+    /// A producer for a destination, reporting to a channel.
+    pub fn new(destination: Destination, sender: Sender<Event>) -> Result<Self, String> {
+        let config = client_config(&destination)?;
+        let watch = Arc::new(Watch { origin: Instant::now(), absent_since: AtomicU64::new(0), clamp: false.into() });
+        let context = Context { sender: sender.clone(), watch: watch.clone() };
+        let producer: ThreadedProducer<Context> = config.create_with_context(context).map_err(|error| format!("the Kafka client could not be made: {error}"))?;
+        let to_check = destination.clone();
+        let check = move || {
+            let warnings = preflight(&to_check).unwrap_or_else(|reason| vec![reason]);
+            let _ = sender.send(Event::Preflight(warnings));
+        };
+        std::thread::Builder::new().name("steno-preflight".into()).spawn(check).map_err(|error| error.to_string())?;
+        Ok(Self { producer, destination, watch, clamp: false })
+    }
+
+    fn key(&self, frame: &Frame<'_>) -> Option<Vec<u8>> {
+        let member = |path: &[&str]| {
+            let text = std::str::from_utf8(frame.json).ok()?;
+            let record = json::parse(text).ok()?;
+            let found = path.iter().try_fold(&record, |value, name| value.as_object()?.get(name))?;
+            found.as_str().map(|text| text.as_bytes().to_vec())
+        };
+        match self.destination.kafka.key {
+            KafkaKey::Chain => frame.chain_id_text().map(unescape),
+            KafkaKey::EventId => Some(unescape(frame.event_id_text())),
+            KafkaKey::Tenant => member(&["tenantId"]),
+            KafkaKey::Actor => member(&["actor", "id"]),
+            KafkaKey::Resource => member(&["resource", "id"]),
+            KafkaKey::None => None,
+        }
+    }
+
+    /// Headers of the CloudEvents Kafka binding, binary mode.
+    fn headers(&self, frame: &Frame<'_>, kind: &[u8]) -> OwnedHeaders {
+        let time = format_millis(frame.received_ms);
+        let id = unescape(frame.event_id_text());
+        let header = |key, value| Header { key, value: Some(value) };
+        OwnedHeaders::new_with_capacity(8)
+            .insert(header("ce_specversion", b"1.0".as_slice()))
+            .insert(header("ce_id", &id))
+            .insert(header("ce_source", self.destination.source.as_bytes()))
+            .insert(header("ce_type", kind))
+            .insert(header("ce_time", time.as_bytes()))
+            .insert(header("content-type", b"application/json".as_slice()))
+    }
+
+    fn produce(&mut self, topic: &str, opaque: usize, frame: &Frame<'_>, more: Option<&str>) -> Result<(), Refusal> {
+        let kind = kind(frame);
+        let mut headers = self.headers(frame, &kind);
+        if let Some(reason) = more {
+            headers = headers.insert(Header { key: "steno_reason", value: Some(reason) });
+        }
+        let key = self.key(frame);
+        self.clamp |= self.watch.clamp.load(Ordering::Relaxed);
+        let mut record: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(topic, opaque).payload(frame.json).headers(headers);
+        if !self.clamp {
+            record = record.timestamp(frame.received_ms as i64);
+        }
+        if let Some(key) = &key {
+            record = record.key(key);
+        }
+        self.producer.send(record).map_err(|(error, _)| match classify(error.rdkafka_error_code(), topic) {
+            // What the client itself refuses, it refuses for this record.
+            Refusal::Refused { reason, .. } => Refusal::Refused { reason, alone: true },
+            other => other,
+        })
+    }
+}
+
+/// `steno.event.<action>` for events; a note's own action says `steno.…` already.
+fn kind(frame: &Frame<'_>) -> Vec<u8> {
+    let action = unescape(frame.action_text());
+    if frame.is_note { action } else { [b"steno.event.", action.as_slice()].concat() }
+}
+
+/// The bytes of a JSON string's inside.
+fn unescape(raw: &[u8]) -> Vec<u8> {
+    if !raw.contains(&b'\\') {
+        return raw.to_vec();
+    }
+    let quoted = format!("\"{}\"", String::from_utf8_lossy(raw));
+    match json::parse(&quoted) {
+        Ok(json::Json::String(text)) => text.as_bytes().to_vec(),
+        _ => raw.to_vec(),
+    }
+}
+
+impl Sink for KafkaSink {
+    fn send(&mut self, seq: u64, frame: &Frame<'_>) -> Result<(), Refusal> {
+        let topic = self.destination.kafka.topic.clone();
+        self.produce(&topic, seq as usize, frame, None)
+    }
+
+    fn send_dead(&mut self, seq: u64, frame: &Frame<'_>, reason: &str) -> Result<(), Refusal> {
+        let Some(topic) = self.destination.dead_letter.clone() else {
+            return Err(Refusal::Refused { reason: "no dead-letter topic is set".into(), alone: true });
+        };
+        self.produce(&topic, seq as usize | DEAD, frame, Some(reason))?;
+        // The stream moves on only once this is durable; dead letters are rare enough to wait for.
+        match self.producer.flush(Duration::from_secs(10)) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Refusal::Later(error.to_string())),
+        }
+    }
+
+    fn probe(&mut self, wait: Duration) -> Result<(), String> {
+        let found = self.producer.client().fetch_metadata(Some(&self.destination.kafka.topic), wait);
+        found.map(|_| self.watch.absent_since.store(0, Ordering::Relaxed)).map_err(|error| format!("no broker answers: {error}"))
+    }
+
+    fn absent_for(&self) -> Option<Duration> {
+        let since = self.watch.absent_since.load(Ordering::Relaxed);
+        (since > 0).then(|| self.watch.origin.elapsed().saturating_sub(Duration::from_millis(since - 1)))
+    }
+
+    fn describe(&self) -> String {
+        format!("kafka {} topic {}", self.destination.kafka.brokers.join(","), self.destination.kafka.topic)
+    }
+}
