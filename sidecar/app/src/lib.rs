@@ -1,1 +1,25 @@
-//! steno-app
+//! `steno-sidecar`: HTTP, configuration and reload, telemetry. It composes, it decides nothing.
+//!
+//! # An event's way
+//! [`http`] takes a request, bounds and decodes its body; [`intake`] makes an item of each event (event, limit, redact); the commit loop
+//! decides and writes; the forwarder delivers. The HTTP task waits for the loop's answer, and for delivery only where asked to.
+//!
+//! # Configuration
+//! [`policy::Compiled`] is all that a request needs of a configuration, made once and swapped whole. What cannot change while
+//! the process runs (directory, listeners, sizes fixed at start) is named in `/v1/stats` and stays.
+
+pub mod args;
+pub mod check;
+pub mod dead;
+pub mod dev;
+pub mod http;
+pub mod identity;
+pub mod intake;
+pub mod logs;
+pub mod policy;
+pub mod problem;
+pub mod reload;
+pub mod run;
+pub mod service;
+pub mod stats;
+pub mod telemetry;

@@ -3,6 +3,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc,
+        atomic::Ordering,
         mpsc as sync_mpsc,
     },
     time::Duration,
@@ -110,6 +111,8 @@ pub struct Committer {
     freed_at: Duration,
     /// Drops that no record tells of yet: how many, and why none could be written.
     untold_drops: u64,
+    /// No more events are taken.
+    closed: bool,
 }
 
 /// The block that is being made.
@@ -187,6 +190,7 @@ impl Committer {
             sealer,
             freed_at: Duration::ZERO,
             untold_drops: 0,
+            closed: false,
         };
         committer.rebuild();
         committer.tell_start(opened.fresh, &opened.damage);
@@ -265,21 +269,25 @@ impl Committer {
                 return;
             }
             if let Some(done) = self.turn(&mut taken) {
-                self.close();
+                let next_seq = self.journal.next_seq();
+                self.seal_ids(next_seq);
+                self.collect_sealed(true);
+                // The journal is closed before anybody is told, so that its directory can be opened again.
+                drop(self);
                 let _ = done.send(());
                 return;
             }
         }
     }
 
-    /// One turn over what was taken. Gives back whom to tell when closed.
+    /// One turn over what was taken. Gives back whom to tell at the end.
     pub(crate) fn turn(&mut self, taken: &mut Vec<Work>) -> Option<oneshot::Sender<()>> {
         let mut open: Vec<Option<Open>> = Vec::with_capacity(taken.len());
-        let mut closing = None;
+        let mut ending = None;
         for work in taken.drain(..) {
             match work {
                 Work::Items { items, reply } => {
-                    if closing.is_some() {
+                    if self.closed {
                         let _ = reply.send(vec![Answer::Failed(Failure::Stopping); items.len()]);
                         continue;
                     }
@@ -301,7 +309,12 @@ impl Committer {
                     self.reload(config);
                     self.write_note(&note, "", None);
                 }
-                Work::Close(done) => closing = Some(done),
+                Work::Close(done) => {
+                    self.flush(&mut open);
+                    self.close();
+                    let _ = done.send(());
+                }
+                Work::End(done) => ending = Some(done),
             }
         }
         self.flush(&mut open);
@@ -309,7 +322,7 @@ impl Committer {
             let _ = open.reply.send(open.answers);
         }
         self.house_keeping();
-        closing
+        ending
     }
 
     // --- deciding ---
@@ -329,6 +342,7 @@ impl Committer {
         let place = (at, mine.answers.len());
         let answer = match decision {
             Decision::Known { compared, depends } => {
+                self.metrics.duplicates.inc();
                 if depends {
                     self.block.depends.push(place);
                 }
@@ -566,6 +580,7 @@ impl Committer {
     }
 
     fn committed(&mut self, mut block: Block, journal_ms: u64) {
+        self.metrics.writable.store(true, Ordering::Relaxed);
         self.chains.keep();
         let next_seq = self.journal.next_seq();
         if self.index.would_lose(block.entries.len(), next_seq) {
@@ -593,6 +608,7 @@ impl Committer {
 
     fn failed(&mut self, block: Block, error: &steno_journal::Error, open: &mut [Option<Open>]) {
         self.chains.undo();
+        self.metrics.writable.store(false, Ordering::Relaxed);
         self.metrics.failed_blocks.inc();
         tracing::error!(%error, events = block.count, "a block could not be written; its events were refused");
         let failure = match error {
@@ -757,9 +773,7 @@ impl Committer {
             self.write_note(&Note::new(Kind::Close, "The sidecar stopped in good order."), &name, None);
         }
         self.flush(&mut []);
-        let next_seq = self.journal.next_seq();
-        self.seal_ids(next_seq);
-        self.collect_sealed(true);
+        self.closed = true;
     }
 
     fn journal_ms(&self) -> u64 {

@@ -1,4 +1,6 @@
 //! What the loop counts.
+use std::sync::{Arc, atomic::AtomicBool};
+
 use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
@@ -31,6 +33,8 @@ pub struct Metrics {
     pub chains: Gauge,
     /// Sequence number of the last record in the journal.
     pub head: Gauge,
+    /// Whether the last block could be written.
+    pub writable: Arc<AtomicBool>,
 }
 
 /// 50 µs to 3.3 s by factors of two.
@@ -53,6 +57,7 @@ impl Default for Metrics {
             dedupe_entries: Gauge::default(),
             chains: Gauge::default(),
             head: Gauge::default(),
+            writable: Arc::new(AtomicBool::new(true)),
         }
     }
 }

@@ -293,8 +293,9 @@ fn a_chain_goes_on_over_a_restart_and_a_clean_end_is_recorded() {
     let mut rig = Rig::new();
     rig.one(rig.item("a", "x"));
     let (done, _) = oneshot::channel();
-    let closed = rig.loop_.turn(&mut vec![Work::Close(done)]);
-    assert!(closed.is_some());
+    rig.loop_.turn(&mut vec![Work::Close(done)]);
+    assert_eq!(rig.one(rig.item("late", "x")), Answer::Failed(Failure::Stopping));
+    assert!(rig.records().iter().any(|record| record.contains(r#""kind":"Close""#)));
     let mut rig = rig.restart(&config());
     rig.one(rig.item("b", "x"));
     rig.verify();

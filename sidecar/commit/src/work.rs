@@ -93,8 +93,10 @@ pub enum Work {
     Positions(BTreeMap<u64, u64>),
     /// Go by another configuration; the note tells of it.
     Reload(Arc<CommitConfig>, Note),
-    /// Write `Close` records and end.
+    /// Take no more events, and write `Close` records.
     Close(oneshot::Sender<()>),
+    /// End.
+    End(oneshot::Sender<()>),
 }
 
 /// How to reach the loop.
@@ -140,10 +142,18 @@ impl Handle {
         let _ = self.sender.send(Work::Reload(config, note)).await;
     }
 
-    /// Ends the loop in good order.
+    /// Has no more events taken, and that recorded in the chains.
     pub async fn close(&self) {
         let (reply, done) = oneshot::channel();
         if self.sender.send(Work::Close(reply)).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+
+    /// Ends the loop.
+    pub async fn end(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.sender.send(Work::End(reply)).await.is_ok() {
             let _ = done.await;
         }
     }

@@ -1,4 +1,7 @@
 //! A batch's body as items, each with the text it stands in.
+use jiter::{Jiter, JiterError};
+
+use crate::json::{Fault, FaultKind};
 
 /// The items of an NDJSON body: one a line, empty lines passed over.
 pub fn ndjson(body: &str) -> Items<'_> {
@@ -27,11 +30,47 @@ impl<'a> Iterator for Items<'a> {
     }
 }
 
+/// The items of a JSON array as the texts they stand in. Items are only told apart here, not checked: one that is no event, or has
+/// duplicate names, must not take the others with it.
+pub fn array_items(body: &str) -> Result<Vec<&str>, Fault> {
+    let mut jiter = Jiter::new(body.as_bytes());
+    let mut items = Vec::new();
+    let result = (|| {
+        let mut peek = jiter.next_array()?;
+        while let Some(current) = peek {
+            let start = jiter.current_index();
+            jiter.known_skip(current)?;
+            items.push(body.get(start..jiter.current_index()).unwrap_or_default());
+            peek = jiter.array_step()?;
+        }
+        jiter.finish()
+    })();
+    match result {
+        Ok(()) => Ok(items),
+        Err(error) => {
+            let error: JiterError = error;
+            let place = jiter.error_position(error.index);
+            let kind = FaultKind::Syntax(error.error_type.to_string());
+            Err(Fault { kind, line: place.line, column: place.column, path: String::new() })
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
     fn lines_are_items_and_empty_ones_are_not() {
         let items: Vec<_> = super::ndjson("{\"a\":1}\r\n\n  \n[2]\n3").collect();
         assert_eq!(items, ["{\"a\":1}", "[2]", "3"]);
+    }
+
+    #[test]
+    fn items_of_an_array_are_told_apart_and_what_is_no_array_is_not() {
+        assert_eq!(super::array_items(r#" [ {"a":[1,"]"]} , 2,"x,y" ] "#).unwrap(), [r#"{"a":[1,"]"]}"#, "2", "\"x,y\""]);
+        assert_eq!(super::array_items("[]").unwrap(), Vec::<&str>::new());
+        for text in ["", "{}", "[1", "[1,]", "[1] 2", "[{]"] {
+            assert!(super::array_items(text).is_err(), "{text}");
+        }
+        assert!(super::array_items(&format!("[{}]", "[".repeat(10_000))).is_err());
     }
 }

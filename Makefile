@@ -1,0 +1,43 @@
+# Steno. `make run` and `make test` need Rust (rustup), gcc, g++, make and perl; nothing else.
+CARGO ?= cargo
+ARGS ?=
+# Tests and the quick start share one profile, so that OpenSSL and librdkafka are built once.
+BIN = $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: run test e2e e2e-full bench lint fmt generate deny nightly help
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+
+run: ## build, then the whole way on this machine: sample events, embedded Kafka, consumer. ARGS="--once" ends by itself
+	$(CARGO) build --quiet -p steno-app
+	$(BIN)/debug/steno-sidecar dev examples/quickstart/auditpolicy.yaml $(ARGS)
+
+test: ## all tests that need no root, no cluster, no Java
+	$(CARGO) test --workspace --exclude steno-e2e
+
+e2e: ## against a real Apache Kafka (Java 17, Maven), smoke-sized
+	$(CARGO) build -p steno-app
+	e2e/kafka/fetch
+	STENO_E2E_SCALE=$(or $(STENO_E2E_SCALE),smoke) $(CARGO) test -p steno-e2e -- --test-threads=1
+
+nightly: ## everything, in full size
+	$(MAKE) lint test
+	$(MAKE) e2e STENO_E2E_SCALE=full
+
+bench: ## ratios against this machine's own baselines; writes bench/results.md
+	$(CARGO) build --release -p steno-app -p steno-bench
+	$(BIN)/release/steno-bench --sidecar $(BIN)/release/steno-sidecar --out bench/results.md $(ARGS)
+
+lint: ## formatting, clippy, generated files
+	$(CARGO) fmt --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+deny: ## licences, sources and advisories (needs cargo-deny)
+	$(CARGO) deny check
+
+fmt: ## format
+	$(CARGO) fmt
+
+generate: ## write the files that are made from the code
+	UPDATE=1 $(CARGO) test -p steno-crds -p steno-app -- is_what

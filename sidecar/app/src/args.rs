@@ -1,0 +1,144 @@
+//! The command line.
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// Audit events, durable before the answer, delivered to Kafka.
+#[derive(Debug, Parser)]
+#[command(name = "steno-sidecar", version, after_help = "Exit codes: 0 done; 1 a fault, told on standard error; 2 wrong usage.")]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve, as in a pod
+    Run(RunArgs),
+    /// Serve on this machine from an AuditPolicy, with an embedded Kafka and sample events
+    Dev(DevArgs),
+    /// Check an AuditPolicy or a rendered configuration, and explain it
+    Check(CheckArgs),
+    /// Look at records that Kafka refused for good
+    Dead(DeadArgs),
+}
+
+/// Settings of `run`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct RunArgs {
+    /// The configuration: a rendered SidecarConfig or an AuditPolicy; watched for changes
+    #[arg(long, env = "STENO_CONFIG", default_value = "/etc/steno/config.yaml")]
+    pub config: PathBuf,
+    /// The journal's directory
+    #[arg(long, env = "STENO_DIR", default_value = "/var/lib/steno")]
+    pub dir: PathBuf,
+    /// Where Secrets are mounted: <DIR>/<name>/<key>
+    #[arg(long, env = "STENO_SECRETS", default_value = "/var/run/steno/secrets")]
+    pub secrets: PathBuf,
+    /// Address that takes events; off loopback it is refused
+    #[arg(long, env = "STENO_LISTEN", default_value = "127.0.0.1:9600")]
+    pub listen: String,
+    /// Unix socket that takes events, too (mode 0660)
+    #[arg(long, env = "STENO_SOCKET")]
+    pub socket: Option<PathBuf>,
+    /// Address of health, metrics and stats
+    #[arg(long, env = "STENO_STATUS", default_value = "[::]:9601")]
+    pub status: String,
+    /// Least grave log lines: error, warn, info, debug; wins over the configuration
+    #[arg(long, env = "STENO_LOG_LEVEL")]
+    pub log_level: Option<String>,
+    /// Threads that serve requests (1 to 64)
+    #[arg(long, env = "STENO_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub threads: u64,
+}
+
+/// Settings of `dev`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct DevArgs {
+    /// The AuditPolicy
+    pub policy: PathBuf,
+    /// End after the samples; exit 0 only if the consumer read exactly what was acked
+    #[arg(long)]
+    pub once: bool,
+    /// Use this Kafka (HOST:PORT) instead of the embedded one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub brokers: Option<String>,
+    /// The journal's directory; else a temporary one
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// Serve only; post no samples
+    #[arg(long)]
+    pub no_samples: bool,
+    /// Folder of sample events; default: `events` beside the policy
+    #[arg(long)]
+    pub samples: Option<PathBuf>,
+    /// Address that takes events
+    #[arg(long, default_value = "127.0.0.1:9600")]
+    pub listen: String,
+    /// Address of health, metrics and stats
+    #[arg(long, default_value = "127.0.0.1:9601")]
+    pub status: String,
+    /// Where secrets are: <DIR>/<name>/<key>; default: `secrets` beside the policy
+    #[arg(long)]
+    pub secrets: Option<PathBuf>,
+    /// Least grave log lines: error, warn, info, debug
+    #[arg(long, env = "STENO_LOG_LEVEL", default_value = "warn")]
+    pub log_level: String,
+}
+
+/// Settings of `check`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct CheckArgs {
+    /// An AuditPolicy or a rendered SidecarConfig, YAML or JSON
+    pub file: PathBuf,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+    /// Also ask the brokers: topic, settings, authorisation
+    #[arg(long)]
+    pub preflight: bool,
+    /// Where Secrets are mounted: <DIR>/<name>/<key>
+    #[arg(long, env = "STENO_SECRETS", default_value = "/var/run/steno/secrets")]
+    pub secrets: PathBuf,
+}
+
+/// Settings of `dead`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct DeadArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: DeadAction,
+}
+
+/// What to do with dead letters.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DeadAction {
+    /// List them
+    List {
+        /// The journal's directory
+        dir: PathBuf,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+    /// Show one whole
+    Show {
+        /// The journal's directory
+        dir: PathBuf,
+        /// Its sequence number, as `list` shows it
+        seq: u64,
+    },
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+    /// For programs and people
+    Yaml,
+}

@@ -1,0 +1,67 @@
+//! A request's body: bounded in time and size, decompressed, and checked to be text.
+use std::{io::Read, time::Duration};
+
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::{Request, body::{Body, Incoming}, header};
+
+use crate::problem::{Problem, Reason};
+
+/// Reads a body as text of at most `most` bytes after decompression.
+pub(crate) async fn read(request: Request<Incoming>, most: usize, within: Duration) -> Result<String, Problem> {
+    let too_large = || Problem::new(Reason::BodyTooLarge, format!("The body has more than {most} bytes (limits.maxBodyBytes); send less at a time."));
+    let encoding = request.headers().get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?").trim().to_ascii_lowercase());
+    if request.body().size_hint().lower() > most as u64 {
+        return Err(too_large());
+    }
+    let collected = tokio::time::timeout(within, Limited::new(request.into_body(), most).collect()).await;
+    let raw = match collected {
+        Err(_) => {
+            let detail = format!("The body did not arrive within {} s.", within.as_secs_f32());
+            return Err(Problem::new(Reason::Timeout, detail));
+        }
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+        Ok(Err(_)) => return Err(Problem::new(Reason::BadRequest, "The body broke off.")),
+        Ok(Ok(collected)) => collected.to_bytes(),
+    };
+    let plain = match encoding.as_deref() {
+        None | Some("identity" | "") => raw.into(),
+        Some("gzip") => inflate(flate2::read::MultiGzDecoder::new(&raw[..]), most)?.ok_or_else(too_large)?,
+        Some("zstd") => {
+            let decoder = zstd::stream::read::Decoder::with_buffer(&raw[..]).map_err(|_| broken())?;
+            // A window of 8 MiB is what zstd's own tools take by default; more is an attack on memory.
+            let mut decoder = decoder;
+            decoder.window_log_max(23).map_err(|_| broken())?;
+            inflate(decoder, most)?.ok_or_else(too_large)?
+        }
+        Some(other) => {
+            let detail = format!("Content-Encoding {other:?} is not supported; send gzip, zstd or none.");
+            return Err(Problem::new(Reason::MediaType, detail));
+        }
+    };
+    String::from_utf8(plain).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Problem::new(Reason::NotJson, format!("The body is not UTF-8 at byte {at}; JSON is."))
+    })
+}
+
+fn broken() -> Problem {
+    Problem::new(Reason::BadRequest, "The body cannot be decompressed as its Content-Encoding says.")
+}
+
+/// `None`: more than `most` bytes came out.
+fn inflate(decoder: impl Read, most: usize) -> Result<Option<Vec<u8>>, Problem> {
+    let mut out = Vec::new();
+    decoder.take(most as u64 + 1).read_to_end(&mut out).map_err(|_| broken())?;
+    Ok((out.len() <= most).then_some(out))
+}
+
+/// The media type of a request, lower case, without parameters; `None`: a charset other than UTF-8 is named.
+pub(crate) fn media_type(headers: &hyper::HeaderMap) -> Option<String> {
+    let value = headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or("?"));
+    let mut parts = value.split(';').map(str::trim);
+    let kind = parts.next().unwrap_or("").to_ascii_lowercase();
+    let charset = parts.filter_map(|part| part.split_once('=')).find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
+    let utf8 = charset.is_none_or(|(_, charset)| matches!(charset.trim().trim_matches('"').to_ascii_lowercase().as_str(), "utf-8" | "utf8" | "us-ascii"));
+    utf8.then_some(kind)
+}
+

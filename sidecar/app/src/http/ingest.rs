@@ -1,0 +1,269 @@
+//! `POST /v1/events`, `POST /v1/events/batch` and `POST /v1/flush`.
+use std::{
+    fmt::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hyper::{HeaderMap, Method, Request, body::Incoming};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use steno_event::{escape_into, ndjson};
+use steno_limit::{Bucket, Quota};
+
+use super::{Answer, body, guard, json as json_answer, problem as problem_answer};
+use crate::{
+    intake::{Intake, Taken},
+    policy::Compiled,
+    problem::{Problem, Reason},
+    telemetry::StatusLabel,
+};
+
+/// Handles requests of the ingest listener.
+#[derive(Clone)]
+pub struct Ingest {
+    intake: Arc<Intake>,
+    /// Whether Host and Origin are checked: on TCP, not on the Unix socket.
+    loopback: bool,
+    logged: Arc<Mutex<(u64, Bucket)>>,
+}
+
+/// What a request came to, for its log line.
+struct Done {
+    answer: Answer,
+    tenant: Option<String>,
+    event_id: Option<String>,
+    reason: Option<&'static str>,
+}
+
+const SINGLE: &str = "/v1/events";
+const BATCH: &str = "/v1/events/batch";
+const FLUSH: &str = "/v1/flush";
+
+impl From<Answer> for Done {
+    fn from(answer: Answer) -> Self {
+        Self { answer, tenant: None, event_id: None, reason: None }
+    }
+}
+
+// === impl Ingest ===
+
+impl Ingest {
+    /// A handler.
+    pub fn new(intake: Arc<Intake>, loopback: bool) -> Self {
+        let bucket = Bucket::new(Quota { rate: 0, burst: 0 }, Duration::ZERO);
+        Self { intake, loopback, logged: Arc::new(Mutex::new((0, bucket))) }
+    }
+
+    /// Answers a request.
+    pub async fn handle(self, request: Request<Incoming>) -> Answer {
+        let begun = Instant::now();
+        let compiled = self.intake.compiled.load_full();
+        let request_id = request_id(request.headers());
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let done = match self.route(&compiled, request, &request_id).await {
+            Ok(done) => done,
+            Err(problem) => {
+                self.intake.metrics.refused.get_or_create(&crate::telemetry::ReasonLabel { reason: problem.reason.word() }).inc();
+                Done { reason: Some(problem.reason.word()), ..problem_answer(&problem, &request_id, None).into() }
+            }
+        };
+        let (took, status) = (begun.elapsed(), done.answer.status().as_u16());
+        self.intake.metrics.ack.observe(took.as_secs_f64());
+        self.intake.metrics.requests.get_or_create(&StatusLabel { code: status }).inc();
+        if status >= 300 || self.may_log(compiled.config.spec.sidecar.request_log_rate) {
+            // A path is the client's own text; what is not a route of ours is cut.
+            let shown: String = path.chars().take(64).collect();
+            let latency_ms = took.as_secs_f64() * 1000.0;
+            tracing::info!(
+                r#type = "http_request",
+                reqId = request_id,
+                method = method.as_str(),
+                path = shown,
+                status,
+                latencyMs = latency_ms,
+                tenantId = done.tenant,
+                eventId = done.event_id,
+                reason = done.reason,
+            );
+        }
+        done.answer
+    }
+
+    /// Whether a request that went well gets a line.
+    fn may_log(&self, rate: u64) -> bool {
+        if rate == 0 {
+            return false;
+        }
+        let mut logged = self.logged.lock();
+        let now = self.intake.started.elapsed();
+        if logged.0 != rate {
+            *logged = (rate, Bucket::new(Quota { rate, burst: rate }, now));
+        }
+        logged.1.take(now).is_ok()
+    }
+
+    async fn route(&self, compiled: &Compiled, request: Request<Incoming>, request_id: &str) -> Result<Done, Problem> {
+        guard::check(&request, self.loopback)?;
+        let path = request.uri().path();
+        match path {
+            SINGLE | BATCH | FLUSH if request.method() != Method::POST => {
+                let detail = format!("{path} takes POST.");
+                Err(Problem { allow: Some("POST"), ..Problem::new(Reason::Method, detail) })
+            }
+            SINGLE => self.single(compiled, request, request_id).await,
+            BATCH => self.batch(compiled, request, request_id).await,
+            FLUSH => self.flush(&request).await,
+            _ => Err(Problem::new(Reason::NotFound, "Events go to POST /v1/events or /v1/events/batch; health and stats are on the status port.")),
+        }
+    }
+
+    async fn single(&self, compiled: &Compiled, request: Request<Incoming>, request_id: &str) -> Result<Done, Problem> {
+        self.intake.check_open(compiled)?;
+        check_media(request.headers(), &["application/json"])?;
+        let key = idempotency_key(request.headers())?;
+        let text = body::read(request, compiled.max_body, compiled.request_timeout).await?;
+        let mut results = self.intake.take(compiled, vec![Ok(&text)], key.as_deref(), true).await;
+        let taken = results.pop().unwrap_or_else(|| Err(Problem::new(Reason::BadRequest, "The body is empty.")));
+        // A refusal was counted by its reason already; it is answered here, not counted again.
+        Ok(match taken {
+            Ok(taken) => {
+                let mut out = Vec::with_capacity(96);
+                write_taken(&mut out, &taken);
+                Done { event_id: Some(taken.event_id), reason: Some(taken.word), ..json_answer(taken.status, out).into() }
+            }
+            Err(problem) => {
+                let answer = problem_answer(&problem, request_id, None);
+                Done { reason: Some(problem.reason.word()), ..answer.into() }
+            }
+        })
+    }
+
+    async fn batch(&self, compiled: &Compiled, request: Request<Incoming>, request_id: &str) -> Result<Done, Problem> {
+        self.intake.check_open(compiled)?;
+        let media = check_media(request.headers(), &["application/json", "application/x-ndjson", "application/ndjson", "application/jsonl"])?;
+        let key = idempotency_key(request.headers())?;
+        let text = body::read(request, compiled.max_body, compiled.request_timeout).await?;
+        let most = compiled.config.spec.limits.max_batch_items as usize;
+        let texts: Vec<Result<&str, Problem>> =
+            if media == "application/json" { array_items(&text)? } else { ndjson(&text).map(Ok).collect() };
+        if texts.len() > most {
+            let detail = format!("The batch has {} events; at most {most} (limits.maxBatchItems).", texts.len());
+            return Err(Problem::new(Reason::TooManyItems, detail));
+        }
+        let results = self.intake.take(compiled, texts, key.as_deref(), false).await;
+        Ok(answer_batch(&results, request_id))
+    }
+
+    /// Waits until all that is synced now is delivered.
+    async fn flush(&self, request: &Request<Incoming>) -> Result<Done, Problem> {
+        let query = request.uri().query().unwrap_or_default();
+        let asked = query.split('&').find_map(|pair| pair.strip_prefix("timeoutMs="));
+        let most = match asked.map(str::parse::<u64>) {
+            None => 10_000,
+            Some(Ok(ms)) if (1..=300_000).contains(&ms) => ms,
+            Some(_) => return Err(Problem::new(Reason::BadRequest, "timeoutMs takes 1 to 300000 milliseconds.")),
+        };
+        let target = self.intake.shared.synced();
+        let position = self.intake.deliveries.wait_below(target, Duration::from_millis(most)).await;
+        if position >= target {
+            return Ok(json_answer(200, json!({"status": "flushed", "position": position}).to_string().into_bytes()).into());
+        }
+        let left = target - position;
+        let detail = format!("{left} records are not delivered yet: {}", self.intake.delivery.get().reason);
+        Err(Problem::later(Reason::NotDelivered, detail, Duration::from_secs(1)))
+    }
+}
+
+fn answer_batch(results: &[Result<Taken, Problem>], request_id: &str) -> Done {
+    let all_taken = results.iter().all(Result::is_ok);
+    let first_refusal = results.iter().find_map(|result| result.as_ref().err());
+    // Nothing was taken, for one passing reason: the status says so, too.
+    if let Some(problem) = first_refusal
+        && matches!(problem.reason.status(), 429 | 503)
+        && results.iter().all(|result| result.as_ref().is_err_and(|other| other.reason == problem.reason))
+    {
+        let longest = results.iter().filter_map(|result| result.as_ref().err()).filter_map(|problem| problem.retry_after).max();
+        let problem = Problem { retry_after: longest, ..problem.clone() };
+        let items = results.iter().filter_map(|result| result.as_ref().err()).map(|problem| item_problem(problem, request_id)).collect();
+        return Done { reason: Some(problem.reason.word()), ..problem_answer(&problem, request_id, Some(Value::Array(items))).into() };
+    }
+    let mut out = Vec::with_capacity(64 + results.len() * 80);
+    out.extend_from_slice(b"{\"results\":[");
+    for (index, result) in results.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        match result {
+            Ok(taken) => write_taken(&mut out, taken),
+            Err(problem) => out.extend_from_slice(item_problem(problem, request_id).to_string().as_bytes()),
+        }
+    }
+    out.extend_from_slice(b"]}");
+    json_answer(if all_taken { 200 } else { 207 }, out).into()
+}
+
+fn item_problem(problem: &Problem, request_id: &str) -> Value {
+    let mut body = problem.body(request_id);
+    if let Some(object) = body.as_object_mut() {
+        object.insert("code".into(), problem.reason.status().into());
+        object.insert("status".into(), problem.reason.word().into());
+        object.remove("requestId");
+        object.remove("reason");
+    }
+    body
+}
+
+fn write_taken(out: &mut Vec<u8>, taken: &Taken) {
+    out.extend_from_slice(b"{\"status\":\"");
+    out.extend_from_slice(taken.word.as_bytes());
+    out.extend_from_slice(b"\",\"code\":");
+    out.extend_from_slice(taken.status.to_string().as_bytes());
+    out.extend_from_slice(b",\"eventId\":");
+    escape_into(out, &taken.event_id);
+    if let Some(delivery) = taken.delivery {
+        out.extend_from_slice(b",\"delivery\":\"");
+        out.extend_from_slice(delivery.as_bytes());
+        out.push(b'"');
+    }
+    if let Some(compared) = taken.compared {
+        out.extend_from_slice(if compared { b",\"compared\":true" } else { b",\"compared\":false" });
+    }
+    out.push(b'}');
+}
+
+/// The items of a JSON array, as the texts they stand in.
+fn array_items(text: &str) -> Result<Vec<Result<&str, Problem>>, Problem> {
+    steno_event::array_items(text).map(|items| items.into_iter().map(Ok).collect()).map_err(|fault| {
+        Problem::new(Reason::NotJson, format!("{fault}. Send a JSON array of events, or one event a line as application/x-ndjson."))
+    })
+}
+
+fn check_media(headers: &HeaderMap, allowed: &[&str]) -> Result<String, Problem> {
+    let media = body::media_type(headers).unwrap_or_else(|| "a charset other than UTF-8".into());
+    if allowed.contains(&media.as_str()) {
+        return Ok(media);
+    }
+    let mut detail = format!("The Content-Type is {media:?}; send ");
+    let _ = write!(detail, "{}.", allowed.join(" or "));
+    Err(Problem::new(Reason::MediaType, detail))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let fault = || Problem::new(Reason::BadRequest, "The Idempotency-Key is not 1 to 256 visible ASCII characters.");
+    let key = value.to_str().map_err(|_| fault())?.trim_matches('"');
+    if key.is_empty() || key.len() > 256 { Err(fault()) } else { Ok(Some(key.to_owned())) }
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// The client's own id, where it is a sane one; else one of ours.
+fn request_id(headers: &HeaderMap) -> String {
+    let sane = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte));
+    let sent = headers.get("x-request-id").and_then(|id| id.to_str().ok()).filter(sane);
+    sent.map_or_else(|| format!("r{:x}", NEXT.fetch_add(1, Ordering::Relaxed)), str::to_owned)
+}

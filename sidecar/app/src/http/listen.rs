@@ -1,0 +1,147 @@
+//! Accepting connections, within a bound, until told to stop.
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::{Semaphore, watch},
+};
+
+use super::{Answer, sniff::sniff};
+
+/// Where connections come from.
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket.
+    Unix(UnixListener),
+}
+
+/// Tells listeners and connections to end; `true` once they should.
+pub type Stop = watch::Receiver<bool>;
+
+/// How long a connection may take for its first bytes and for each head, and may idle between requests.
+const HEAD: Duration = Duration::from_secs(15);
+/// Most bytes of a head; more is 431.
+const HEAD_BYTES: usize = 16 << 10;
+/// Most headers.
+const HEADERS: usize = 64;
+
+/// Serves connections with `handle` until told to stop; then waits for requests that are being answered.
+pub async fn serve<H, F>(listener: Listener, most: usize, handle: H, gauge: prometheus_client::metrics::gauge::Gauge, mut stop: Stop)
+where
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Answer> + Send + 'static,
+{
+    let room = Arc::new(Semaphore::new(most));
+    let mut fails = 0u32;
+    loop {
+        // Beyond the bound connections wait in the kernel's queue.
+        let place = tokio::select! {
+            place = room.clone().acquire_owned() => place,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let Ok(place) = place else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        match accepted {
+            Ok(io) => {
+                fails = 0;
+                let (handle, stop, gauge) = (handle.clone(), stop.clone(), gauge.clone());
+                gauge.inc();
+                tokio::spawn(async move {
+                    match io {
+                        Accepted::Tcp(io) => connection(io, handle, stop).await,
+                        Accepted::Unix(io) => connection(io, handle, stop).await,
+                    }
+                    gauge.dec();
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Too many open files and the like pass; do not spin meanwhile.
+                fails += 1;
+                if fails.is_power_of_two() {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    }
+    // All places free: all requests are answered.
+    let _ = tokio::time::timeout(Duration::from_secs(10), room.acquire_many(most as u32)).await;
+}
+
+enum Accepted {
+    Tcp(tokio::net::TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let _ = stream.set_nodelay(true);
+                Ok(Accepted::Tcp(stream))
+            }
+            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
+        }
+    }
+}
+
+async fn connection<IO, H, F>(io: IO, handle: H, mut stop: Stop)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Answer> + Send + 'static,
+{
+    let sniffed = tokio::select! {
+        sniffed = sniff(io, HEAD) => sniffed,
+        _ = stop.wait_for(|stop| *stop) => return,
+    };
+    let Ok((io, is_h2)) = sniffed else { return };
+    let service = service_fn(move |request| {
+        let answer = handle(request);
+        async move { Ok::<_, std::convert::Infallible>(answer.await) }
+    });
+    if is_h2 {
+        let served = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(HEAD)
+            .keep_alive_timeout(HEAD)
+            .max_concurrent_streams(128)
+            .max_header_list_size(HEAD_BYTES as u32)
+            .serve_connection(TokioIo::new(io), service);
+        let mut served = std::pin::pin!(served);
+        tokio::select! {
+            _ = &mut served => return,
+            _ = stop.wait_for(|stop| *stop) => served.as_mut().graceful_shutdown(),
+        }
+        let _ = served.await;
+    } else {
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .max_buf_size(HEAD_BYTES)
+            .max_headers(HEADERS)
+            .half_close(false)
+            .pipeline_flush(true)
+            .serve_connection(TokioIo::new(io), service);
+        let mut served = std::pin::pin!(served);
+        tokio::select! {
+            _ = &mut served => return,
+            _ = stop.wait_for(|stop| *stop) => served.as_mut().graceful_shutdown(),
+        }
+        let _ = served.await;
+    }
+}

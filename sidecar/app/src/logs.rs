@@ -1,0 +1,28 @@
+//! JSON lines on standard error.
+use std::sync::OnceLock;
+
+use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
+
+static LEVEL: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+fn filter(level: &str) -> EnvFilter {
+    // librdkafka's own log is for debugging only: what matters is in stats and metrics.
+    let deeper = if level == "debug" { "debug" } else { "error" };
+    EnvFilter::builder().parse_lossy(format!("{level},librdkafka={deeper},rdkafka={deeper}"))
+}
+
+/// Starts logging. Once a process.
+pub fn start(level: &str) {
+    let (layer, handle) = reload::Layer::new(filter(level));
+    let lines = fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false).with_writer(std::io::stderr);
+    if tracing_subscriber::registry().with(layer).with(lines).try_init().is_ok() {
+        let _ = LEVEL.set(handle);
+    }
+}
+
+/// Changes the level of what is logged.
+pub fn set_level(level: &str) {
+    if let Some(handle) = LEVEL.get() {
+        let _ = handle.reload(filter(level));
+    }
+}

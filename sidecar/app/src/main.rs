@@ -1,0 +1,21 @@
+//! The data plane of Steno.
+use std::process::ExitCode;
+
+use clap::Parser;
+use steno_app::{args::{Args, Command}, check, dead, dev, run};
+
+fn main() -> ExitCode {
+    let result = match Args::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Dev(args) => dev::dev(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Dead(args) => dead::dead(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("steno-sidecar: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! A configuration, compiled for use.
+use std::{hash::Hasher, path::Path, sync::Arc, time::Duration};
+
+use steno_chain::NoteContext;
+use steno_commit::{CommitConfig, WhenFull};
+use steno_crds::{Ack, DefaultMode, OnOversize, Scope, SecretRef, Severity, SidecarConfig, WhenFull as WhenFullSpec};
+use steno_deliver::{
+    BreakerConfig, Settings,
+    kafka::{Destination, Secrets},
+};
+use steno_event::Fill;
+use steno_journal::Options;
+use steno_redact::{HashKey, Redactor};
+
+use crate::identity::Identity;
+
+/// All that a request needs of a configuration.
+pub struct Compiled {
+    /// What it was made from.
+    pub config: SidecarConfig,
+    /// Fields that this version does not know.
+    pub unknown: Vec<String>,
+    /// Redaction.
+    pub redactor: Redactor,
+    /// Generation of its rules.
+    pub rules: u32,
+    /// Defaults.
+    pub fill: Fill,
+    /// Largest record.
+    pub max_event: usize,
+    /// Largest body.
+    pub max_body: usize,
+    /// Whether too large an event is cut.
+    pub truncate: bool,
+    /// Severities that are critical.
+    pub critical: Vec<&'static str>,
+    /// How long an answer waits for delivery.
+    pub critical_timeout: Duration,
+    /// Whether every answer waits for delivery.
+    pub wait_delivered: bool,
+    /// Whether a tenant is needed for its chain.
+    pub by_tenant: bool,
+    /// How long a request may take.
+    pub request_timeout: Duration,
+    /// Secrets that are missing, by `name/key`.
+    pub missing_secrets: Vec<String>,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(pub String);
+
+impl Compiled {
+    /// Compiles a configuration.
+    pub fn new(config: SidecarConfig, unknown: Vec<String>, identity: &Identity, secrets: &Secrets) -> Result<Self, Unusable> {
+        let spec = &config.spec;
+        let key = match &spec.redaction.key_secret_ref {
+            Some(reference) => match secrets.read(reference) {
+                Ok(key) if !key.is_empty() => Some(HashKey { id: key_id(key.as_bytes()), key: key.into_bytes() }),
+                // Without a key Hash removes, which is safe; the missing Secret is told in stats.
+                _ => None,
+            },
+            None => None,
+        };
+        let redactor = Redactor::compile(&spec.redaction, &spec.capture, key).map_err(|error| Unusable(error.to_string()))?;
+        let tenant = spec.defaults.tenant_id.as_ref();
+        let service = spec.defaults.service.clone().or_else(|| identity.service.clone()).unwrap_or_else(|| config.policy.name.clone());
+        let fill = Fill {
+            tenant: tenant.map_or_else(|| identity.namespace.clone(), |tenant| tenant.value.clone()),
+            tenant_enforced: tenant.is_some_and(|tenant| tenant.mode == DefaultMode::Enforced),
+            service,
+            category: spec.defaults.category.clone().unwrap_or_else(|| "user-action".into()),
+            outcome: spec.defaults.outcome.clone().unwrap_or_else(|| "unknown".into()),
+            severity: spec.defaults.severity.unwrap_or(Severity::Info).word(),
+            require: spec.require.iter().map(|path| path.split('.').map(str::to_owned).collect()).collect(),
+            writer: identity.writer(&config.hash),
+        };
+        Ok(Self {
+            rules: redactor.generation(),
+            redactor,
+            fill,
+            max_event: spec.limits.max_event_bytes.bytes() as usize,
+            max_body: spec.limits.max_body_bytes.bytes() as usize,
+            truncate: spec.limits.on_oversize == OnOversize::Truncate,
+            critical: spec.critical.severities.iter().map(|severity| severity.word()).collect(),
+            critical_timeout: spec.critical.timeout.duration(),
+            wait_delivered: spec.ack == Ack::Delivered,
+            by_tenant: spec.integrity.scope == Scope::Tenant,
+            request_timeout: spec.sidecar.request_timeout.duration(),
+            missing_secrets: missing_secrets(&config, secrets),
+            unknown,
+            config,
+        })
+    }
+
+    /// What the commit loop goes by.
+    pub fn commit(&self, identity: &Identity) -> CommitConfig {
+        let spec = &self.config.spec;
+        let max_bytes = spec.spool.max_bytes.bytes();
+        CommitConfig {
+            note: NoteContext { tenant: self.fill.tenant.clone(), service: self.fill.service.clone(), writer: self.fill.writer.clone() },
+            pod_uid: identity.pod_uid.clone(),
+            chains: spec.integrity.scope != Scope::None,
+            by_tenant: self.by_tenant,
+            max_chains: spec.integrity.max_chains as usize,
+            window_ms: spec.dedupe.window.duration().as_millis() as u64,
+            max_entries: spec.dedupe.max_entries as usize,
+            when_full: match spec.spool.when_full {
+                // Waiting is the request's business: the loop waits for nobody.
+                WhenFullSpec::Reject | WhenFullSpec::Block => WhenFull::Reject,
+                WhenFullSpec::DropNewest => WhenFull::DropNewest,
+                WhenFullSpec::DropOldest => WhenFull::DropOldest,
+            },
+            answer_written: spec.ack == Ack::Written,
+            journal: Options {
+                max_bytes,
+                segment_bytes: (max_bytes / 16).clamp(256 << 10, 16 << 20),
+                retain_ms: spec.spool.retain.age.map_or(0, |age| age.duration().as_millis() as u64),
+                retain_bytes: spec.spool.retain.bytes.map_or(0, steno_crds::ByteSize::bytes),
+            },
+            sinks: vec!["kafka".into()],
+        }
+    }
+
+    /// What delivery goes by.
+    pub fn delivery(&self) -> Settings {
+        let spec = &self.config.spec;
+        Settings {
+            breaker: BreakerConfig {
+                threshold: spec.breaker.failure_threshold as u32,
+                cooldown: spec.breaker.cooldown.duration(),
+                no_broker_for: spec.breaker.no_broker_for.duration(),
+            },
+            batch: spec.kafka.batch.iter().map(|step| (step.backlog, step.size)).collect(),
+            dead_bytes: spec.spool.max_bytes.bytes() / 16,
+        }
+    }
+
+    /// Where records go.
+    pub fn destination(&self, identity: &Identity, secrets: &Secrets) -> Destination {
+        let spec = &self.config.spec;
+        Destination {
+            kafka: spec.kafka.clone(),
+            dead_letter: spec.dead_letter.topic.clone(),
+            source: identity.source(),
+            secrets: secrets.clone(),
+            secrets_hash: secrets_hash(&self.config, secrets),
+            client_id: format!("steno-{}", identity.pod),
+            max_record: spec.limits.max_event_bytes.bytes(),
+        }
+    }
+}
+
+/// References of a configuration that delivery or redaction needs.
+fn references(config: &SidecarConfig) -> Vec<&SecretRef> {
+    let kafka = &config.spec.kafka;
+    let tls = kafka.tls.iter().flat_map(|tls| [&tls.ca_secret_ref, &tls.cert_secret_ref, &tls.key_secret_ref]).flatten();
+    let sasl = kafka.sasl.iter().map(|sasl| &sasl.password_secret_ref);
+    tls.chain(sasl).chain(&config.spec.redaction.key_secret_ref).collect()
+}
+
+fn missing_secrets(config: &SidecarConfig, secrets: &Secrets) -> Vec<String> {
+    let missing = references(config).into_iter().filter(|reference| !Path::new(&secrets.path(reference)).is_file());
+    missing.map(|reference| format!("{}/{}", reference.name, reference.key)).collect()
+}
+
+/// Tells whether a secret changed; not its contents.
+fn secrets_hash(config: &SidecarConfig, secrets: &Secrets) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    for reference in references(config) {
+        hasher.write(secrets.read(reference).unwrap_or_default().as_bytes());
+        hasher.write_u8(0);
+    }
+    hasher.finish()
+}
+
+/// A short name of a key that tells nothing of it.
+fn key_id(key: &[u8]) -> String {
+    let identity = steno_event::identity(&steno_event::IdKey([0x53; 32]), "key id", &String::from_utf8_lossy(key));
+    identity.iter().take(4).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// A compiled configuration, shared.
+pub type Current = Arc<arc_swap::ArcSwap<Compiled>>;

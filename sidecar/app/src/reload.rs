@@ -1,0 +1,202 @@
+//! A changed configuration takes effect without a restart; an invalid one leaves the old one in force.
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use notify::{RecursiveMode, Watcher};
+use parking_lot::Mutex;
+use steno_chain::{Kind, Note};
+use steno_crds::{Fault, Parsed, parse};
+use steno_deliver::{
+    Control, Inbox, SinkFactory,
+    kafka::{Destination, KafkaSink, Secrets},
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    identity::Identity,
+    intake::{Intake, Rates},
+    logs,
+    policy::Compiled,
+    telemetry::{HashLabel, ResultLabel},
+};
+
+/// How the last reload went.
+#[derive(Debug, Clone, Default)]
+pub struct LastReload {
+    /// When the configuration that counts was loaded, milliseconds since 1970.
+    pub loaded_ms: u64,
+    /// What is wrong with the file.
+    pub error: Option<String>,
+    /// Changed fields that wait for a restart.
+    pub needs_restart: Vec<String>,
+}
+
+/// Reloads.
+pub struct Reloader {
+    /// What requests share.
+    pub intake: Arc<Intake>,
+    /// Delivery.
+    pub forwarder: Inbox,
+    /// Who we are.
+    pub identity: Identity,
+    /// Where secrets are.
+    pub secrets: Secrets,
+    /// How the last one went.
+    pub last: Arc<Mutex<LastReload>>,
+    /// Where the last good configuration is kept.
+    pub keep: PathBuf,
+    /// Whether the level of the log is fixed by hand.
+    pub level_fixed: bool,
+    /// Where records go now.
+    pub destination: Destination,
+}
+
+/// Editors and kubelets touch several files in a row.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// Makes sinks for a destination.
+pub fn sink_factory(destination: Destination) -> SinkFactory {
+    Box::new(move |sender| KafkaSink::new(destination.clone(), sender).map(|sink| Box::new(sink) as Box<dyn steno_deliver::Sink>))
+}
+
+/// Faults on one line.
+pub fn shown(faults: &[Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+// === impl Reloader ===
+
+impl Reloader {
+    /// Watches the file (by its directory, so that a ConfigMap's swapped symlink counts) and the secrets, for ever.
+    pub async fn watch(mut self, file: PathBuf) {
+        let (sender, mut changes) = mpsc::channel(1);
+        let watcher = notify::recommended_watcher(move |_: notify::Result<notify::Event>| {
+            let _ = sender.try_send(());
+        });
+        let mut watcher = match watcher {
+            Ok(watcher) => watcher,
+            Err(error) => {
+                tracing::error!(%error, "the configuration cannot be watched; restart to change it");
+                return;
+            }
+        };
+        let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if let Err(error) = watcher.watch(dir, RecursiveMode::NonRecursive) {
+            tracing::error!(%error, "the configuration cannot be watched; restart to change it");
+        }
+        if self.secrets.0.is_dir() {
+            let _ = watcher.watch(&self.secrets.0, RecursiveMode::Recursive);
+        }
+        while changes.recv().await.is_some() {
+            while let Ok(Some(())) = tokio::time::timeout(QUIET, changes.recv()).await {}
+            self.reload(&file).await;
+        }
+    }
+
+    async fn reload(&mut self, file: &Path) {
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) => return self.refuse(format!("{} cannot be read: {error}", file.display())),
+        };
+        let parsed = match parse(&text) {
+            Ok(parsed) => parsed,
+            Err(faults) => return self.refuse(shown(&faults)),
+        };
+        self.apply(parsed).await;
+    }
+
+    fn count(&self, result: &'static str) {
+        self.intake.metrics.reloads.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    fn refuse(&self, error: String) {
+        let mut last = self.last.lock();
+        if last.error.as_ref() != Some(&error) {
+            tracing::error!(error, "the configuration is invalid; the last good one stays in force");
+            self.count("invalid");
+        }
+        self.intake.metrics.config_error.set(1);
+        last.error = Some(error);
+    }
+
+    async fn apply(&mut self, parsed: Parsed) {
+        let old = self.intake.compiled.load_full();
+        let Parsed { config, unknown } = parsed;
+        let compiled = match Compiled::new(config, unknown, &self.identity, &self.secrets) {
+            Ok(compiled) => compiled,
+            Err(error) => return self.refuse(error.to_string()),
+        };
+        self.intake.metrics.config_error.set(0);
+        self.last.lock().error = None;
+        let destination = compiled.destination(&self.identity, &self.secrets);
+        let moved = destination != self.destination;
+        let same = compiled.config.hash == old.config.hash && !moved && compiled.missing_secrets == old.missing_secrets;
+        // A rotated redaction key leaves no trace in the hash; compiling anew is cheap, so it always takes effect.
+        if same && compiled.config.spec.redaction.key_secret_ref.is_none() {
+            return self.count("unchanged");
+        }
+        let (from, to) = (old.config.hash.clone(), compiled.config.hash.clone());
+        let needs_restart = needs_restart(&old, &compiled);
+        if compiled.config.spec.limits.rate != old.config.spec.limits.rate {
+            *self.intake.rates.lock() = Rates::new(&compiled.config.spec.limits.rate, self.intake.started.elapsed());
+        }
+        if !self.level_fixed {
+            logs::set_level(level(&compiled));
+        }
+        let commit = Arc::new(compiled.commit(&self.identity));
+        let settings = compiled.delivery();
+        keep(&self.keep, &compiled);
+        self.intake.compiled.store(Arc::new(compiled));
+        if from != to {
+            let note = Note::new(Kind::Config, "Another configuration counts from here on.").text("from", &*from).text("to", &*to).flag("newDestination", moved);
+            self.intake.commit.reload(commit, note).await;
+        }
+        self.forwarder.ask(Control::Reload(settings, moved.then(|| sink_factory(destination.clone()))));
+        self.destination = destination;
+        self.count("ok");
+        let metrics = &self.intake.metrics;
+        metrics.config_hash.clear();
+        metrics.config_hash.get_or_create(&HashLabel { hash: to.clone() }).set(1);
+        let loaded_ms = crate::intake::Arrival::now().ms;
+        metrics.config_loaded.set(loaded_ms as i64 / 1000);
+        for field in &needs_restart {
+            tracing::warn!(field, "this field changes at the next start only");
+        }
+        *self.last.lock() = LastReload { loaded_ms, error: None, needs_restart };
+        tracing::info!(from, to, new_destination = moved, "another configuration is in force");
+    }
+}
+
+/// Keeps the last good configuration beside the journal. It holds references to secrets, never secrets.
+pub fn keep(path: &Path, compiled: &Compiled) {
+    let part = path.with_extension("part");
+    let written = serde_yaml::to_string(&compiled.config).map_err(std::io::Error::other).and_then(|text| std::fs::write(&part, text));
+    if let Err(error) = written.and_then(|()| std::fs::rename(&part, path)) {
+        tracing::warn!(%error, "the last good configuration could not be kept beside the journal");
+    }
+}
+
+/// The level of a configuration.
+pub fn level(compiled: &Compiled) -> &'static str {
+    match compiled.config.spec.sidecar.log_level {
+        steno_crds::LogLevel::Error => "error",
+        steno_crds::LogLevel::Warn => "warn",
+        steno_crds::LogLevel::Info => "info",
+        steno_crds::LogLevel::Debug => "debug",
+    }
+}
+
+fn needs_restart(old: &Compiled, new: &Compiled) -> Vec<String> {
+    let (old, new) = (&old.config.spec, &new.config.spec);
+    let mut fields = Vec::new();
+    if old.dedupe.max_entries != new.dedupe.max_entries {
+        fields.push("spec.dedupe.maxEntries".to_owned());
+    }
+    if old.limits.max_connections != new.limits.max_connections {
+        fields.push("spec.limits.maxConnections".to_owned());
+    }
+    fields
+}

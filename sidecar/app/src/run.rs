@@ -1,0 +1,98 @@
+//! `steno-sidecar run`: the production entry.
+use std::{path::Path, process::ExitCode};
+
+use anyhow::{Context as _, bail};
+use steno_crds::{Parsed, parse};
+use steno_deliver::kafka::Secrets;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{
+    args::RunArgs,
+    http::Listener,
+    identity::Identity,
+    logs,
+    policy::Compiled,
+    reload::{level, shown},
+    service::{Left, Service, bind_ingest, bind_socket},
+};
+
+/// Runs until a signal.
+pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    logs::start(args.log_level.as_deref().unwrap_or("info"));
+    let runtime = runtime(args.threads as usize)?;
+    runtime.block_on(serve(args))
+}
+
+/// The runtime of the HTTP side.
+pub fn runtime(threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(threads).max_blocking_threads(4).thread_name("steno-http").enable_all();
+    builder.build().context("the runtime cannot be started")
+}
+
+async fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let parsed = load(&args.config, &args.dir)?;
+    let identity = Identity::from_env(&parsed.config.policy.namespace);
+    let secrets = Secrets(args.secrets.clone());
+    for field in &parsed.unknown {
+        tracing::warn!(field, "this version does not know the field; it is left out");
+    }
+    let compiled = Compiled::new(parsed.config, parsed.unknown, &identity, &secrets)?;
+    if args.log_level.is_none() {
+        logs::set_level(level(&compiled));
+    }
+    // Listeners first: what cannot be bound is told before the journal is touched.
+    let ingest = bind_ingest(&args.listen).await?;
+    let status = TcpListener::bind(&args.status).await.with_context(|| format!("cannot listen on {}", args.status))?;
+    let mut service = Service::start(compiled, &identity, &secrets, &args.dir, true)?;
+    service.ingest(Listener::Tcp(ingest), true);
+    if let Some(path) = &args.socket {
+        service.ingest(Listener::Unix(bind_socket(path)?), false);
+    }
+    service.status(status);
+    let reloader = service.reloader(&identity, &secrets, args.log_level.is_some());
+    tokio::spawn(reloader.watch(args.config.clone()));
+    tracing::info!(listen = args.listen, status = args.status, dir = %args.dir.display(), version = env!("CARGO_PKG_VERSION"), "ready");
+    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping: no more events are taken; what is spooled is delivered first");
+    let left = service.stop().await;
+    tracing::info!(undelivered = left.undelivered, next_seq = left.next_seq, "stopped");
+    termination_message(&left);
+    if let Some(path) = &args.socket {
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The file, or, where it is missing or invalid, the last good configuration beside the journal.
+fn load(file: &Path, dir: &Path) -> anyhow::Result<Parsed> {
+    let read = |path: &Path| {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+        parse(&text).map_err(|faults| format!("{} is invalid: {}", path.display(), shown(&faults)))
+    };
+    match read(file) {
+        Ok(parsed) => Ok(parsed),
+        Err(fault) => match read(&dir.join("config.last")) {
+            Ok(parsed) => {
+                tracing::error!(fault, "starting with the last good configuration");
+                Ok(parsed)
+            }
+            Err(_) => bail!("{fault}; and there is no last good configuration in {}", dir.display()),
+        },
+    }
+}
+
+/// What Kubernetes shows of a container that ended.
+fn termination_message(left: &Left) {
+    let path = std::env::var("STENO_TERMINATION_LOG").unwrap_or_else(|_| "/dev/termination-log".into());
+    if Path::new(&path).exists() {
+        let _ = std::fs::write(path, format!("{{\"undelivered\":{},\"nextSeq\":{}}}\n", left.undelivered, left.next_seq));
+    }
+}

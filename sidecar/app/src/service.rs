@@ -1,0 +1,224 @@
+//! All parts of a running sidecar, started and stopped in order.
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::{AtomicBool, Ordering}},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+use steno_commit::{Committer, Handle, SystemClock};
+use steno_crds::Ack;
+use steno_deliver::{Control, DeadFolder, Deliveries, Forwarder, Inbox, Parts, Status, kafka::Secrets};
+use steno_event::IdKey;
+use steno_journal::{RealDisk, sink_id};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::watch,
+};
+
+use crate::{
+    http::{Ingest, Listener, StatusPort, serve},
+    identity::Identity,
+    intake::{Arrival, Intake, Rates},
+    policy::Compiled,
+    reload::{LastReload, Reloader, keep, sink_factory},
+    stats::Stats,
+    telemetry::{HashLabel, Metrics},
+};
+
+/// Pieces of work that may wait for the commit loop.
+const QUEUE: usize = 4096;
+
+/// A running sidecar.
+pub struct Service {
+    /// What requests share.
+    pub intake: Arc<Intake>,
+    /// The journal's UUID.
+    pub uuid: [u8; 16],
+    stats: Arc<Stats>,
+    registry: Arc<Registry>,
+    forwarder: Inbox,
+    commit: Handle,
+    threads: Vec<JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+    listeners: Vec<tokio::task::JoinHandle<()>>,
+    last: Arc<Mutex<LastReload>>,
+    dir: PathBuf,
+}
+
+/// What a stopped sidecar leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// Records that are spooled, not delivered.
+    pub undelivered: u64,
+    /// Sequence number after the last record.
+    pub next_seq: u64,
+}
+
+// === impl Service ===
+
+impl Service {
+    /// Starts everything but the listeners. `strict`: a directory that loses its contents is refused.
+    pub fn start(compiled: Compiled, identity: &Identity, secrets: &Secrets, dir: &Path, strict: bool) -> anyhow::Result<Self> {
+        let disk = RealDisk::open(dir).context("the journal's directory cannot be used")?;
+        if strict && compiled.config.spec.ack != Ack::Written {
+            disk.refuse_tmpfs()?;
+        }
+        let metrics = Metrics::default();
+        let (inbox, events) = Inbox::channel();
+        let (commit, work) = Handle::new(QUEUE);
+        let config = Arc::new(compiled.commit(identity));
+        let clock = Box::new(SystemClock::default());
+        let (committer, started) = Committer::open(Arc::new(disk), config, clock, Box::new(inbox.clone()), metrics.commit.clone())
+            .context("the journal cannot be opened")?;
+        let position = started.positions.get(&sink_id("kafka")).copied().unwrap_or_default();
+        let deliveries = Arc::new(Deliveries::new(position));
+        let delivery = Arc::new(Status::default());
+        delivery.update(|status| status.breaker = "closed");
+        let parts = Parts {
+            settings: compiled.delivery(),
+            factory: sink_factory(compiled.destination(identity, secrets)),
+            shared: started.shared.clone(),
+            position,
+            known_damage: started.damage.clone(),
+            commit: commit.clone(),
+            dead: DeadFolder::of(dir),
+            deliveries: deliveries.clone(),
+            status: delivery.clone(),
+            metrics: metrics.deliver.clone(),
+        };
+        let forwarder = Forwarder::new(inbox.clone(), events, parts);
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(body);
+        let threads = vec![
+            spawn("steno-commit", Box::new(move || committer.run(work))).context("no thread for the commit loop")?,
+            spawn("steno-forward", Box::new(move || forwarder.run())).context("no thread for the forwarder")?,
+        ];
+        let now = Instant::now();
+        let rates = Mutex::new(Rates::new(&compiled.config.spec.limits.rate, Duration::ZERO));
+        let keep_at = dir.join("config.last");
+        keep(&keep_at, &compiled);
+        let loaded_ms = Arrival::now().ms;
+        metrics.config_hash.get_or_create(&HashLabel { hash: compiled.config.hash.clone() }).set(1);
+        metrics.config_loaded.set(loaded_ms as i64 / 1000);
+        let registry = Arc::new(metrics.registry());
+        let intake = Arc::new(Intake {
+            compiled: Arc::new(ArcSwap::from_pointee(compiled)),
+            commit: commit.clone(),
+            deliveries,
+            delivery,
+            shared: started.shared,
+            key: IdKey(started.id_key),
+            metrics,
+            rates,
+            stopping: AtomicBool::new(false),
+            let_in: AtomicBool::new(false),
+            started: now,
+        });
+        let last = Arc::new(Mutex::new(LastReload { loaded_ms, ..LastReload::default() }));
+        let stats = Arc::new(Stats::new(intake.clone(), last.clone(), started.uuid));
+        Ok(Self {
+            intake,
+            uuid: started.uuid,
+            stats,
+            registry,
+            forwarder: inbox,
+            commit,
+            threads,
+            stop: watch::Sender::new(false),
+            listeners: Vec::new(),
+            last,
+            dir: dir.to_owned(),
+        })
+    }
+
+    /// Takes events on a listener. `loopback`: Host and Origin are checked.
+    pub fn ingest(&mut self, listener: Listener, loopback: bool) {
+        let ingest = Ingest::new(self.intake.clone(), loopback);
+        let most = self.intake.compiled.load().config.spec.limits.max_connections as usize;
+        let gauge = self.intake.metrics.connections.clone();
+        let handle = move |request| ingest.clone().handle(request);
+        self.listeners.push(tokio::spawn(serve(listener, most, handle, gauge, self.stop.subscribe())));
+    }
+
+    /// Serves health, metrics and stats. It stays up while the sidecar drains.
+    pub fn status(&mut self, listener: TcpListener) {
+        let port = StatusPort::new(self.registry.clone(), self.stats.clone());
+        let handle = move |request| port.clone().handle(request);
+        let never = watch::Sender::new(false);
+        let stop = never.subscribe();
+        let stats = self.stats.clone();
+        tokio::spawn(async move {
+            let serving = serve(Listener::Tcp(listener), 64, handle, prometheus_client::metrics::gauge::Gauge::default(), stop);
+            let sampling = async {
+                loop {
+                    stats.sample();
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                }
+            };
+            tokio::join!(serving, sampling);
+            drop(never);
+        });
+    }
+
+    /// What reloads the configuration.
+    pub fn reloader(&self, identity: &Identity, secrets: &Secrets, level_fixed: bool) -> Reloader {
+        Reloader {
+            intake: self.intake.clone(),
+            forwarder: self.forwarder.clone(),
+            identity: identity.clone(),
+            secrets: secrets.clone(),
+            last: self.last.clone(),
+            keep: self.dir.join("config.last"),
+            level_fixed,
+            destination: self.intake.compiled.load().destination(identity, secrets),
+        }
+    }
+
+    /// Stops: no more events, `Close` in the chains, deliver for a while, end.
+    pub async fn stop(self) -> Left {
+        self.intake.stopping.store(true, Ordering::Release);
+        self.stop.send_replace(true);
+        for listener in self.listeners {
+            let _ = listener.await;
+        }
+        self.commit.close().await;
+        let drain = self.intake.compiled.load().config.spec.sidecar.drain_timeout.duration();
+        let (reply, left) = crossbeam_channel::bounded(1);
+        self.forwarder.ask(Control::Stop(drain, reply));
+        let waited = tokio::task::spawn_blocking(move || left.recv_timeout(drain + Duration::from_secs(15)));
+        let undelivered = waited.await.ok().and_then(Result::ok).unwrap_or(u64::MAX);
+        self.commit.end().await;
+        let next_seq = self.intake.shared.synced();
+        let undelivered = if undelivered == u64::MAX { next_seq.saturating_sub(self.intake.deliveries.position()) } else { undelivered };
+        for thread in self.threads {
+            // A thread that panicked told so itself.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+        Left { undelivered, next_seq }
+    }
+}
+
+/// Binds the listeners of intake. Off loopback it is refused: TLS listeners come with a later version.
+pub async fn bind_ingest(address: &str) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}; is another sidecar running?"))?;
+    if !listener.local_addr()?.ip().is_loopback() {
+        anyhow::bail!("{address} is not a loopback address; events are taken on loopback and on the Unix socket only");
+    }
+    Ok(listener)
+}
+
+/// Binds the Unix socket, mode 0660.
+pub fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(|| format!("cannot replace {}", path.display())),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}

@@ -1,0 +1,170 @@
+//! `/v1/stats`: how things stand, and what to do about it.
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::{intake::Intake, reload::LastReload};
+
+/// What the stats are made from.
+pub struct Stats {
+    intake: Arc<Intake>,
+    reload: Arc<Mutex<LastReload>>,
+    uuid: String,
+    /// Counters of the last minute: when, accepted, failures, used bytes.
+    history: Mutex<VecDeque<Sample>>,
+}
+
+#[derive(Clone, Copy)]
+struct Sample {
+    at: Instant,
+    accepted: u64,
+    failures: u64,
+    used: i64,
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+// === impl Stats ===
+
+impl Stats {
+    /// Stats over what requests share.
+    pub fn new(intake: Arc<Intake>, reload: Arc<Mutex<LastReload>>, uuid: [u8; 16]) -> Self {
+        let uuid = uuid::Uuid::from_bytes(uuid).to_string();
+        Self { intake, reload, uuid, history: Mutex::new(VecDeque::new()) }
+    }
+
+    fn now(&self) -> Sample {
+        let metrics = &self.intake.metrics;
+        Sample {
+            at: Instant::now(),
+            accepted: metrics.commit.accepted.get(),
+            failures: metrics.commit.failed_blocks.get() + metrics.deliver.failed.get(),
+            used: metrics.commit.spool_bytes.get(),
+        }
+    }
+
+    /// Takes a sample; called every few seconds.
+    pub fn sample(&self) {
+        let now = self.now();
+        let mut history = self.history.lock();
+        while history.front().is_some_and(|oldest| now.at - oldest.at > MINUTE) {
+            history.pop_front();
+        }
+        history.push_back(now);
+    }
+
+    /// Brings gauges up to date that nobody else sets.
+    pub fn refresh(&self) {
+        let delivery = self.intake.delivery.get();
+        let age = if delivery.oldest_ms == 0 { 0 } else { wall_ms().saturating_sub(delivery.oldest_ms) / 1000 };
+        self.intake.metrics.deliver.oldest.set(age as i64);
+    }
+
+    /// Why the journal takes no writes; `None`: it does.
+    pub fn not_ready(&self) -> Option<String> {
+        if self.intake.stopping.load(Ordering::Acquire) {
+            return Some("The sidecar is shutting down.".into());
+        }
+        if !self.intake.metrics.commit.writable.load(Ordering::Relaxed) {
+            return Some("The journal could not be written the last time; the log says why.".into());
+        }
+        None
+    }
+
+    /// All of it.
+    pub fn json(&self) -> Value {
+        let (intake, delivery, reload) = (&self.intake, self.intake.delivery.get(), self.reload.lock().clone());
+        let compiled = intake.compiled.load();
+        let (metrics, now) = (&intake.metrics, self.now());
+        let before = self.history.lock().front().copied().unwrap_or(now);
+        let (used, limit) = (metrics.commit.spool_bytes.get(), metrics.commit.spool_limit.get());
+        let oldest_age = if delivery.oldest_ms == 0 { 0 } else { wall_ms().saturating_sub(delivery.oldest_ms) };
+        let mut issues = Vec::new();
+        let mut recommendations = Vec::new();
+        let mut recommend = |severity: &str, message: String| recommendations.push(json!({"severity": severity, "message": message}));
+        if delivery.breaker != "closed" {
+            issues.push(format!("the breaker is {}: {}", delivery.breaker, delivery.reason));
+            recommend("error", format!("Kafka takes nothing ({}). Events are {} meanwhile.", delivery.reason, if compiled.config.spec.breaker.when_open == steno_crds::WhenOpen::Spool { "spooled" } else { "refused" }));
+        } else if !delivery.reason.is_empty() && delivery.failures > 0 {
+            recommend("warning", format!("The last delivery failed: {}.", delivery.reason));
+        }
+        if oldest_age > 60_000 {
+            recommend("warning", format!("The oldest undelivered event is {} minutes old.", oldest_age / 60_000));
+        }
+        let grown = (now.used - before.used) as f64 / (now.at - before.at).as_secs_f64().max(1.0);
+        if grown > 0.0 && limit > 0 && delivery.backlog > 0 {
+            let minutes = (limit - used) as f64 / grown / 60.0;
+            if minutes < 120.0 {
+                recommend("warning", format!("The spool is full in {minutes:.0} minutes at this rate; raise spool.maxBytes or mend the delivery."));
+            }
+        }
+        if limit > 0 && used * 10 > limit * 9 {
+            issues.push("the spool is more than 90 % full".into());
+        }
+        if let Some(error) = &reload.error {
+            issues.push("the configuration file is invalid; the last good one counts".into());
+            recommend("error", format!("The configuration file is invalid: {error}"));
+        }
+        for secret in &compiled.missing_secrets {
+            issues.push(format!("the Secret {secret} is missing"));
+        }
+        for warning in &delivery.warnings {
+            recommend("warning", format!("Preflight: {warning}."));
+        }
+        let batch = |value: f64| (value * 100.0).round() / 100.0;
+        json!({
+            "health": {"status": if issues.is_empty() { "ok" } else { "degraded" }, "issues": issues},
+            "metrics": {
+                "queue_length": intake.commit.queued(),
+                "current_batch_size": delivery.batch_size,
+                "inserts_last_minute": now.accepted - before.accepted,
+                "failures_last_minute": now.failures - before.failures,
+                "avg_batch_time_ms": batch(delivery.batch_ms),
+                "total_accepted_events": now.accepted,
+                "total_duplicate_events": metrics.commit.duplicates.get(),
+                "total_conflict_events": metrics.commit.conflicts.get(),
+                "total_dropped_events": metrics.commit.dropped.get(),
+                "total_overflow_events": metrics.refused.get_or_create(&crate::telemetry::ReasonLabel { reason: "spool_full" }).get(),
+                "total_delivered_records": delivery.delivered,
+                "total_dead_letters": delivery.dead,
+            },
+            "breaker": {"state": delivery.breaker, "reason": delivery.reason, "since": steno_event::format_millis(delivery.since_ms), "failures": delivery.failures},
+            "sinks": [{
+                "name": "kafka",
+                "destination": delivery.destination,
+                "position": delivery.position,
+                "backlog": delivery.backlog,
+                "inFlight": delivery.in_flight,
+                "oldestUndeliveredMs": oldest_age,
+                "warnings": delivery.warnings,
+            }],
+            "journal": {
+                "uuid": self.uuid,
+                "nextSeq": intake.shared.synced(),
+                "oldestSeq": intake.shared.oldest(),
+                "usedBytes": used,
+                "maxBytes": limit,
+                "dedupeEntries": metrics.commit.dedupe_entries.get(),
+                "chains": metrics.commit.chains.get(),
+            },
+            "config": {
+                "hash": compiled.config.hash,
+                "policy": format!("{}/{}", compiled.config.policy.namespace, compiled.config.policy.name),
+                "loadedAt": steno_event::format_millis(reload.loaded_ms),
+                "error": reload.error,
+                "partial": compiled.unknown.iter().chain(&reload.needs_restart).collect::<Vec<_>>(),
+            },
+            "secrets": compiled.missing_secrets.iter().map(|name| json!({"name": name, "state": "missing"})).collect::<Vec<_>>(),
+            "recommendations": recommendations,
+        })
+    }
+}
+
+fn wall_ms() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

@@ -1,0 +1,172 @@
+//! Metrics of the intake, and the registry of all.
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::{Registry, Unit},
+};
+
+/// A rule of redaction.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RuleLabel {
+    /// Its id.
+    pub rule: String,
+}
+
+/// A reason for a refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    /// Its word.
+    pub reason: &'static str,
+}
+
+/// A tenant. Only where the policy asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TenantLabel {
+    /// Its id.
+    pub tenant: String,
+}
+
+/// Most different tenants that get a label; more count as `(other)`.
+pub const MOST_TENANTS: usize = 100;
+
+/// The intake's metrics.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Events refused, by reason.
+    pub refused: Family<ReasonLabel, Counter>,
+    /// Values redacted, by rule.
+    pub redactions: Family<RuleLabel, Counter>,
+    /// Events kept as metadata only.
+    pub redaction_failures: Counter,
+    /// Events that were cut.
+    pub truncated: Counter,
+    /// Time from request to answer.
+    pub ack: Histogram,
+    /// Requests by status class.
+    pub requests: Family<StatusLabel, Counter>,
+    /// Open connections.
+    pub connections: Gauge,
+    /// Events by tenant, where asked for.
+    pub tenants: Family<TenantLabel, Counter>,
+    /// Reloads by result.
+    pub reloads: Family<ResultLabel, Counter>,
+    /// Whether the last reload failed.
+    pub config_error: Gauge,
+    /// When the configuration was loaded.
+    pub config_loaded: Gauge,
+    /// Which configuration counts.
+    pub config_hash: Family<HashLabel, Gauge>,
+    /// The loop's.
+    pub commit: steno_commit::Metrics,
+    /// Delivery's.
+    pub deliver: steno_deliver::Metrics,
+}
+
+/// A status of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StatusLabel {
+    /// The code.
+    pub code: u16,
+}
+
+/// How a reload went.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ResultLabel {
+    /// `ok`, `invalid` or `unchanged`.
+    pub result: &'static str,
+}
+
+/// A configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HashLabel {
+    /// Its hash.
+    pub hash: String,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            refused: Family::default(),
+            redactions: Family::default(),
+            redaction_failures: Counter::default(),
+            truncated: Counter::default(),
+            ack: Histogram::new((0..17).map(|step| 50e-6 * f64::from(1 << step))),
+            requests: Family::default(),
+            connections: Gauge::default(),
+            tenants: Family::default(),
+            reloads: Family::default(),
+            config_error: Gauge::default(),
+            config_loaded: Gauge::default(),
+            config_hash: Family::default(),
+            commit: steno_commit::Metrics::default(),
+            deliver: steno_deliver::Metrics::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// A registry with everything in it.
+    pub fn registry(&self) -> Registry {
+        let mut registry = Registry::with_prefix("steno");
+        registry.register("build", "Version of this sidecar", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register("events_refused", "Events that were not taken, by reason", self.refused.clone());
+        registry.register("redactions", "Values redacted, by rule", self.redactions.clone());
+        registry.register("redaction_failures", "Events kept as metadata only because their redaction failed", self.redaction_failures.clone());
+        registry.register("events_truncated", "Events whose largest values were cut", self.truncated.clone());
+        registry.register_with_unit("ack", "Time from a request's head to its answer", Unit::Seconds, self.ack.clone());
+        registry.register("http_requests", "Requests of the ingest listener, by status", self.requests.clone());
+        registry.register("connections", "Open connections of the ingest listener", self.connections.clone());
+        registry.register("tenant_events", "Events by tenant (only with sidecar.tenantMetrics)", self.tenants.clone());
+        registry.register("config_reloads", "Reloads of the configuration, by result", self.reloads.clone());
+        registry.register("config_error", "1 while the configuration file is invalid and the old one counts", self.config_error.clone());
+        registry.register_with_unit("config_loaded_timestamp", "When the configuration was loaded, since 1970", Unit::Seconds, self.config_loaded.clone());
+        registry.register("config_hash", "Hash of the configuration that counts", self.config_hash.clone());
+        self.commit.register(&mut registry);
+        self.deliver.register(&mut registry);
+        registry
+    }
+}
+
+/// The registry's text, OpenMetrics.
+pub fn render(registry: &Registry) -> String {
+    let mut text = String::with_capacity(16 << 10);
+    // Writing to a String does not fail.
+    let _ = encode(&mut text, registry);
+    text
+}
+
+/// The reference page of the metrics.
+pub fn reference() -> String {
+    let text = render(&Metrics::default().registry());
+    let mut page = String::from(
+        "# Metrics\n\n<!-- Generated by `make generate`; do not edit. -->\n\nOpenMetrics text on `/metrics` of the status port. \
+         Labels are bounded; tenants get a label only with `sidecar.tenantMetrics`.\n\n| name | type | meaning |\n|---|---|---|\n",
+    );
+    let mut help = std::collections::BTreeMap::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("# ")) {
+        let mut parts = line.splitn(3, ' ');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some("HELP"), Some(name), Some(text)) => help.entry(name.to_owned()).or_insert((String::new(), String::new())).1 = text.to_owned(),
+            (Some("TYPE"), Some(name), Some(kind)) => help.entry(name.to_owned()).or_insert((String::new(), String::new())).0 = kind.to_owned(),
+            _ => {}
+        }
+    }
+    for (name, (kind, text)) in help {
+        let shown = if kind == "counter" { format!("{name}_total") } else { name };
+        page.push_str(&format!("| `{shown}` | {kind} | {} |\n", text.trim_end_matches('.')));
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_reference_page_is_what_is_registered() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/metrics.md");
+        let page = super::reference();
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), page, "run `make generate`");
+    }
+}
