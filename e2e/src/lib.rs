@@ -1,1 +1,30 @@
-//! steno-e2e
+//! What end-to-end tests stand on: a real Kafka, the real sidecar as a process, clients that retry, and a consumer that reads all.
+//!
+//! Rules: everything is started by the test that uses it and ended by its id; waiting is always for something seen, with a deadline;
+//! sizes follow `STENO_E2E_SCALE` (`smoke`, the default, or `full`).
+pub mod client;
+pub mod consumer;
+pub mod kafka;
+pub mod sidecar;
+
+use std::time::{Duration, Instant};
+
+/// Whether the long versions run.
+pub fn is_full() -> bool {
+    std::env::var("STENO_E2E_SCALE").is_ok_and(|scale| scale == "full")
+}
+
+/// A size for the smoke run, and one for the full run.
+pub fn scaled(smoke: usize, full: usize) -> usize {
+    if is_full() { full } else { smoke }
+}
+
+/// Waits until something holds; fails with what was waited for.
+#[track_caller]
+pub fn wait_for(what: &str, most: Duration, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + most;
+    while !holds() {
+        assert!(Instant::now() < until, "waited {most:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,99 @@
+//! A consumer that reads a topic from the beginning to its end.
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    message::Headers,
+};
+use serde_json::Value;
+use steno_chain::{Verdict, Verifier};
+
+/// A record as it came.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Its text.
+    pub text: String,
+    /// The same, read.
+    pub json: Value,
+    /// Its key.
+    pub key: Option<String>,
+    /// Its headers.
+    pub headers: BTreeMap<String, String>,
+}
+
+/// All records of a topic that are there now.
+#[track_caller]
+pub fn read_all(brokers: &str, topic: &str) -> Vec<Record> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "e2e")
+        .set("enable.auto.commit", "false")
+        .set("fetch.wait.max.ms", "50")
+        .set("check.crcs", "true")
+        .create()
+        .expect("a consumer");
+    let wait = Duration::from_secs(10);
+    let metadata = consumer.fetch_metadata(Some(topic), wait).expect("metadata");
+    let mut list = TopicPartitionList::new();
+    let mut ends = BTreeMap::new();
+    for partition in metadata.topics()[0].partitions() {
+        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), wait).expect("watermarks");
+        if high > low {
+            list.add_partition_offset(topic, partition.id(), Offset::Offset(low)).expect("a partition");
+            ends.insert(partition.id(), high);
+        }
+    }
+    consumer.assign(&list).expect("assigned");
+    let mut records = Vec::new();
+    let until = Instant::now() + Duration::from_secs(300);
+    while !ends.is_empty() {
+        assert!(Instant::now() < until, "the topic could not be read to its end");
+        let Some(message) = consumer.poll(Duration::from_millis(200)) else { continue };
+        let message = message.expect("a message");
+        if message.offset() + 1 >= *ends.get(&message.partition()).unwrap_or(&i64::MAX) {
+            ends.remove(&message.partition());
+        }
+        let text = String::from_utf8(message.payload().unwrap_or_default().to_vec()).expect("UTF-8");
+        let json = serde_json::from_str(&text).expect("JSON");
+        let key = message.key().map(|key| String::from_utf8_lossy(key).into_owned());
+        let headers = message.headers().into_iter().flat_map(Headers::iter);
+        let headers = headers.map(|header| (header.key.to_owned(), String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned())).collect();
+        records.push(Record { text, json, key, headers });
+    }
+    records
+}
+
+/// Payloads of events by id: the members that the client sent.
+pub fn events(records: &[Record]) -> BTreeMap<String, Vec<&Record>> {
+    let mut events: BTreeMap<String, Vec<&Record>> = BTreeMap::new();
+    for record in records.iter().filter(|record| record.json["kind"] == "Event") {
+        events.entry(record.json["eventId"].as_str().unwrap_or_default().to_owned()).or_default().push(record);
+    }
+    events
+}
+
+/// What the chains show.
+pub fn verify(records: &[Record]) -> Verdict {
+    let mut verifier = Verifier::default();
+    records.iter().for_each(|record| verifier.add(&record.text));
+    verifier.finish()
+}
+
+/// The oracle: every acked id is there with its exact payload, its copies (redelivery) are the same record, nothing else is there, and the
+/// chains have no unexplained gap.
+#[track_caller]
+pub fn check(records: &[Record], acked: &BTreeMap<String, String>) {
+    let events = events(records);
+    for (id, payload) in acked {
+        let found = events.get(id).unwrap_or_else(|| panic!("acked {id} is not on the topic ({} acked, {} there)", acked.len(), events.len()));
+        assert!(found.iter().all(|record| record.json["message"] == **payload), "{id} has another payload");
+        assert!(found.iter().all(|record| record.text == found[0].text), "{id} is there as two different records");
+    }
+    let verdict = verify(records);
+    assert!(verdict.is_clean(), "the chains: {:?}", verdict.findings.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert!(!records.iter().any(|record| record.text.contains("tampered")), "a refused payload is on the topic");
+}

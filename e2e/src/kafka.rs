@@ -1,0 +1,105 @@
+//! One real Kafka for a test process.
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::OnceLock,
+};
+
+use tempfile::TempDir;
+
+/// A broker and its data.
+pub struct Kafka {
+    dir: TempDir,
+    base: u16,
+}
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka")
+}
+
+#[track_caller]
+fn run(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().expect("the script starts");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{command:?} failed\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+impl Kafka {
+    /// Starts one. Bases of ports are a process's own, so that test binaries can run side by side.
+    #[track_caller]
+    pub fn start() -> Self {
+        static NEXT: OnceLock<std::sync::atomic::AtomicU16> = OnceLock::new();
+        let next = NEXT.get_or_init(|| ((std::process::id() % 500) as u16 * 20 + 20_000).into());
+        let base = next.fetch_add(5, std::sync::atomic::Ordering::Relaxed);
+        let kafka = Self { dir: tempfile::tempdir().expect("a directory"), base };
+        kafka.up();
+        kafka
+    }
+
+    /// Starts it, or starts it again with the same data.
+    #[track_caller]
+    pub fn up(&self) {
+        run(Command::new(scripts().join("up")).arg(self.dir.path()).env("KAFKA_PORT_BASE", self.base.to_string()));
+    }
+
+    /// Ends it in good order.
+    #[track_caller]
+    pub fn down(&self) {
+        run(Command::new(scripts().join("down")).arg(self.dir.path()));
+    }
+
+    /// Ends it as a crash does.
+    #[track_caller]
+    pub fn kill(&self) {
+        run(Command::new(scripts().join("down")).arg(self.dir.path()).arg("KILL"));
+    }
+
+    /// An administrator's action; see `kafka/README.md`.
+    #[track_caller]
+    pub fn admin(&self, arguments: &[&str]) -> String {
+        run(Command::new(scripts().join("admin")).arg(self.dir.path()).args(arguments))
+    }
+
+    /// Makes a topic with one partition.
+    #[track_caller]
+    pub fn topic(&self, name: &str) {
+        self.admin(&["topic-create", name, "1"]);
+    }
+
+    /// Where the plain listener is.
+    pub fn plain(&self) -> String {
+        format!("127.0.0.1:{}", self.base)
+    }
+
+    /// Where the listener is that wants a client certificate.
+    pub fn tls(&self) -> String {
+        format!("127.0.0.1:{}", self.base + 1)
+    }
+
+    /// Where SASL over TLS is.
+    pub fn sasl_tls(&self) -> String {
+        format!("127.0.0.1:{}", self.base + 2)
+    }
+
+    /// Where SASL without TLS is.
+    pub fn sasl(&self) -> String {
+        format!("127.0.0.1:{}", self.base + 3)
+    }
+
+    /// Lays out secrets as a pod mounts them: `kafka/{ca.pem,client.pem,client.key,password}`.
+    pub fn secrets(&self, dir: &Path) {
+        let to = dir.join("kafka");
+        std::fs::create_dir_all(&to).expect("a directory");
+        for name in ["ca.pem", "client.pem", "client.key"] {
+            std::fs::copy(self.dir.path().join("tls").join(name), to.join(name)).expect("a certificate");
+        }
+        std::fs::write(to.join("password"), "s3cr3t-e2e\n").expect("a password");
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        let _ = Command::new(scripts().join("down")).arg(self.dir.path()).arg("KILL").output();
+    }
+}

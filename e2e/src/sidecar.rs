@@ -1,0 +1,206 @@
+//! The real sidecar, as a process.
+use std::{
+    fs::File,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::wait_for;
+
+/// A sidecar: its directory, its configuration, and its process while it runs.
+pub struct Sidecar {
+    root: TempDir,
+    journal: PathBuf,
+    ports: (u16, u16),
+    child: Option<Child>,
+    binary: PathBuf,
+}
+
+fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("STENO_SIDECAR") {
+        return path.into();
+    }
+    // Test binaries are in <target>/<profile>/deps.
+    let own = std::env::current_exe().expect("a test has a path");
+    let path = own.parent().and_then(Path::parent).expect("a target directory").join("steno-sidecar");
+    assert!(path.exists(), "{} is missing: run `cargo build -p steno-app` first, or set STENO_SIDECAR", path.display());
+    path
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+/// A policy for tests: the brokers, the topic, and further lines of its spec.
+pub fn policy(brokers: &str, topic: &str, more: &str) -> String {
+    format!(
+        "apiVersion: audit.steno.dev/v1alpha1\nkind: AuditPolicy\nmetadata: {{name: e2e, namespace: e2e}}\nspec:\n  kafka:\n    brokers: ['{brokers}']\n    topic: {topic}\n{more}"
+    )
+}
+
+impl Sidecar {
+    /// Starts one with a policy.
+    #[track_caller]
+    pub fn start(policy: &str) -> Self {
+        let mut sidecar = Self::prepare(policy);
+        sidecar.up();
+        sidecar
+    }
+
+    /// Lays one out without starting it.
+    pub fn prepare(policy: &str) -> Self {
+        let root = tempfile::tempdir().expect("a directory");
+        let journal = root.path().join("journal");
+        std::fs::create_dir_all(root.path().join("config")).expect("a directory");
+        std::fs::create_dir_all(root.path().join("secrets")).expect("a directory");
+        let sidecar = Self { root, journal, ports: (free_port(), free_port()), child: None, binary: binary() };
+        sidecar.write_policy(policy);
+        sidecar
+    }
+
+    /// Puts the journal elsewhere.
+    pub fn with_journal(mut self, dir: &Path) -> Self {
+        self.journal = dir.to_owned();
+        self
+    }
+
+    /// Writes the policy as a ConfigMap's update does: another file, renamed.
+    pub fn write_policy(&self, policy: &str) {
+        let (part, path) = (self.root.path().join("config/part"), self.config());
+        std::fs::write(&part, policy).expect("the policy is written");
+        std::fs::rename(part, path).expect("the policy is renamed");
+    }
+
+    fn config(&self) -> PathBuf {
+        self.root.path().join("config/policy.yaml")
+    }
+
+    /// Where secrets are.
+    pub fn secrets(&self) -> PathBuf {
+        self.root.path().join("secrets")
+    }
+
+    /// Where the journal is.
+    pub fn journal(&self) -> &Path {
+        &self.journal
+    }
+
+    /// What it wrote to its log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.root.path().join("log")).unwrap_or_default()
+    }
+
+    /// Starts it, or starts it again, and waits until it is ready.
+    #[track_caller]
+    pub fn up(&mut self) {
+        let log = File::options().create(true).append(true).open(self.root.path().join("log")).expect("a log");
+        let child = Command::new(&self.binary)
+            .arg("run")
+            .arg("--config")
+            .arg(self.config())
+            .arg("--dir")
+            .arg(&self.journal)
+            .arg("--secrets")
+            .arg(self.secrets())
+            .args(["--listen", &self.ingest(), "--status", &format!("127.0.0.1:{}", self.ports.1)])
+            .env("STENO_TERMINATION_LOG", self.root.path().join("termination"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("the sidecar starts");
+        self.child = Some(child);
+        wait_for("the sidecar to be ready", Duration::from_secs(20), || {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            assert!(ended.is_none(), "the sidecar ended: {ended:?}\n{}", self.log());
+            self.get("/readyz").is_some_and(|(status, _)| status == 200)
+        });
+    }
+
+    /// Host and port that take events.
+    pub fn ingest(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.0)
+    }
+
+    /// Reads from the status port.
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(5))).build();
+        let mut answer = ureq::Agent::new_with_config(config).get(format!("http://127.0.0.1:{}{path}", self.ports.1)).call().ok()?;
+        Some((answer.status().as_u16(), answer.body_mut().read_to_string().ok()?))
+    }
+
+    /// `/v1/stats`.
+    #[track_caller]
+    pub fn stats(&self) -> Value {
+        let (_, body) = self.get("/v1/stats").expect("the stats answer");
+        serde_json::from_str(&body).expect("the stats are JSON")
+    }
+
+    /// State of the breaker.
+    #[track_caller]
+    pub fn breaker(&self) -> String {
+        self.stats()["breaker"]["state"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// A metric's value, by its line's start.
+    #[track_caller]
+    pub fn metric(&self, line: &str) -> f64 {
+        let (_, text) = self.get("/metrics").expect("the metrics answer");
+        let found = text.lines().find_map(|found| found.strip_prefix(line)).and_then(|rest| rest.trim().parse().ok());
+        found.unwrap_or_else(|| panic!("no metric {line}\n{text}"))
+    }
+
+    /// Waits until everything is delivered.
+    #[track_caller]
+    pub fn drained(&self, most: Duration) {
+        wait_for("the spool to be delivered", most, || self.stats()["sinks"][0]["backlog"] == 0);
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Sends SIGTERM; does not wait.
+    pub fn term(&self) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).expect("it runs");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the signal is sent");
+    }
+
+    /// Waits for its end; its exit code.
+    #[track_caller]
+    pub fn ended(&mut self, most: Duration) -> Option<i32> {
+        let mut code = None;
+        wait_for("the sidecar to end", most, || {
+            code = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            code.is_some()
+        });
+        self.child = None;
+        code.and_then(|status| status.code())
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("--- the sidecar's log, its end ---");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
