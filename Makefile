@@ -15,6 +15,7 @@ run: ## build, then the whole way on this machine: sample events, embedded Kafka
 
 test: ## all tests that need no root, no cluster, no Java
 	$(CARGO) test --workspace --exclude steno-e2e
+	@$(CARGO) test --quiet -p steno-redact --test corpus -- --nocapture 2>&1 | grep "redaction corpus"
 
 e2e: ## against a real Apache Kafka (Java 17, Maven), smoke-sized
 	$(CARGO) build -p steno-app

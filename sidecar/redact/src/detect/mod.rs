@@ -1,0 +1,182 @@
+//! What is found inside text: spans of secrets, each by a detector.
+//!
+//! A cheap look at the bytes decides which detectors can match at all; most text has none of what they need.
+use std::sync::OnceLock;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use steno_crds::Detector;
+
+mod credentials;
+mod numbers;
+mod tokens;
+
+/// A secret's place in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hit {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) by: Detector,
+}
+
+/// All detectors that look inside text.
+pub(crate) const INSIDE: [Detector; 11] = [
+    Detector::Pan,
+    Detector::Jwt,
+    Detector::Pem,
+    Detector::CloudKey,
+    Detector::Bearer,
+    Detector::UrlCredentials,
+    Detector::Kv,
+    Detector::Ssn,
+    Detector::Iban,
+    Detector::Email,
+    Detector::Ip,
+];
+
+/// Which detectors are on, by bit of [`bit`].
+pub(crate) type Set = u16;
+
+/// A detector's bit.
+pub(crate) fn bit(detector: Detector) -> Set {
+    1 << INSIDE.iter().position(|known| *known == detector).unwrap_or(15)
+}
+
+const ANCHORS: [(&str, Detector); 35] = [
+    ("eyj", Detector::Jwt),
+    ("private key-----", Detector::Pem),
+    ("akia", Detector::CloudKey),
+    ("asia", Detector::CloudKey),
+    ("agpa", Detector::CloudKey),
+    ("aida", Detector::CloudKey),
+    ("aroa", Detector::CloudKey),
+    ("anpa", Detector::CloudKey),
+    ("anva", Detector::CloudKey),
+    ("abia", Detector::CloudKey),
+    ("acca", Detector::CloudKey),
+    ("aiza", Detector::CloudKey),
+    ("ghp_", Detector::CloudKey),
+    ("gho_", Detector::CloudKey),
+    ("ghu_", Detector::CloudKey),
+    ("ghs_", Detector::CloudKey),
+    ("ghr_", Detector::CloudKey),
+    ("github_pat_", Detector::CloudKey),
+    ("xox", Detector::CloudKey),
+    ("k_live_", Detector::CloudKey),
+    ("k_test_", Detector::CloudKey),
+    ("glpat-", Detector::CloudKey),
+    ("npm_", Detector::CloudKey),
+    ("pypi-", Detector::CloudKey),
+    ("sk-", Detector::CloudKey),
+    ("accountkey=", Detector::CloudKey),
+    ("bearer", Detector::Bearer),
+    ("basic", Detector::Bearer),
+    ("://", Detector::UrlCredentials),
+    ("pass", Detector::Kv),
+    ("pwd", Detector::Kv),
+    ("secret", Detector::Kv),
+    ("key", Detector::Kv),
+    ("_token", Detector::Kv),
+    ("-token", Detector::Kv),
+];
+
+fn anchors() -> &'static Option<AhoCorasick> {
+    static ANCHORS_BUILT: OnceLock<Option<AhoCorasick>> = OnceLock::new();
+    ANCHORS_BUILT.get_or_init(|| {
+        let names = ANCHORS.iter().map(|(text, _)| *text);
+        // A DFA: one table look-up a byte.
+        AhoCorasick::builder().ascii_case_insensitive(true).match_kind(MatchKind::Standard).kind(Some(AhoCorasickKind::DFA)).build(names).ok()
+    })
+}
+
+/// Which detectors may match in a text.
+fn candidates(text: &str) -> Set {
+    let mut digits = 0usize;
+    let (mut equals, mut colon, mut query, mut at, mut dot) = (false, false, false, false, false);
+    for byte in text.bytes() {
+        match byte {
+            b'0'..=b'9' => digits += 1,
+            b'=' => equals = true,
+            b':' => colon = true,
+            b'?' | b'&' => query = true,
+            b'@' => at = true,
+            b'.' => dot = true,
+            _ => {}
+        }
+    }
+    let mut set = 0;
+    if digits >= 12 {
+        set |= bit(Detector::Pan);
+    }
+    if digits >= 9 {
+        set |= bit(Detector::Ssn);
+    }
+    if digits >= 8 && text.len() >= 15 {
+        set |= bit(Detector::Iban);
+    }
+    if query && equals {
+        set |= bit(Detector::UrlCredentials);
+    }
+    if at {
+        set |= bit(Detector::Email);
+    }
+    if (dot && digits >= 4) || colon {
+        set |= bit(Detector::Ip);
+    }
+    // Shorter text holds none of the others.
+    if text.len() >= 6 {
+        match anchors() {
+            Some(anchors) => {
+                for found in anchors.find_overlapping_iter(text) {
+                    set |= bit(ANCHORS[found.pattern().as_usize()].1);
+                }
+            }
+            None => set |= Set::MAX,
+        }
+        if !equals && !colon {
+            set &= !bit(Detector::Kv);
+        }
+        if !equals && !(colon && at) {
+            set &= !bit(Detector::UrlCredentials);
+        }
+    }
+    set
+}
+
+/// Secrets in a text, by the detectors that are on; spans may overlap.
+pub(crate) fn find(text: &str, on: Set, hits: &mut Vec<Hit>) {
+    let set = candidates(text) & on;
+    if set == 0 {
+        return;
+    }
+    for detector in INSIDE {
+        if set & bit(detector) == 0 {
+            continue;
+        }
+        let mut add = |start: usize, end: usize| hits.push(Hit { start, end, by: detector });
+        match detector {
+            Detector::Pan => numbers::pan(text, &mut add),
+            Detector::Ssn => numbers::ssn(text, &mut add),
+            Detector::Iban => numbers::iban(text, &mut add),
+            Detector::Jwt => tokens::jwt(text, &mut add),
+            Detector::Pem => tokens::pem(text, &mut add),
+            Detector::CloudKey => tokens::cloud_key(text, &mut add),
+            Detector::Bearer => credentials::bearer(text, &mut add),
+            Detector::UrlCredentials => credentials::url(text, &mut add),
+            Detector::Kv => credentials::kv(text, &mut add),
+            Detector::Email => credentials::email(text, &mut add),
+            Detector::Ip => numbers::ip(text, &mut add),
+            Detector::SecretName => {}
+        }
+    }
+}
+
+/// A regex that is part of this crate; it compiles, as its tests show.
+macro_rules! pattern {
+    ($name:ident, $text:expr) => {
+        fn $name() -> Option<&'static regex::Regex> {
+            static BUILT: std::sync::OnceLock<Option<regex::Regex>> = std::sync::OnceLock::new();
+            BUILT.get_or_init(|| regex::Regex::new($text).ok()).as_ref()
+        }
+    };
+}
+pub(crate) use pattern;

@@ -1,0 +1,255 @@
+//! Fitting a record into its bound: whole values are cut, largest first, and each is marked.
+use std::borrow::Cow;
+
+use steno_event::json::{Form, Json, Object, write_json};
+
+/// How it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// It fits as it is.
+    Whole,
+    /// Something was cut, and is marked.
+    Truncated,
+    /// It does not fit whatever is cut.
+    TooLarge,
+}
+
+/// Bytes of a value that are kept at least.
+const KEPT: usize = 64;
+/// Bytes that one mark needs at most, besides its path.
+const MARK: usize = 48;
+
+fn size(value: &Json<'_>) -> usize {
+    let mut out = Vec::new();
+    write_json(&mut out, value, Form::Shown);
+    out.len()
+}
+
+fn size_of(members: &Object<'_>) -> usize {
+    members.iter().filter(|(_, value)| !matches!(value, Json::Removed)).map(|(name, value)| name.len() + 4 + size(value)).sum::<usize>() + 1
+}
+
+/// The order in which values are cut; `None`: never.
+fn rank(path: &str) -> Option<u8> {
+    let top = path.split(['.', '[']).next().unwrap_or_default();
+    match top {
+        "before" | "after" => Some(0),
+        "metadata" if path.to_ascii_lowercase().contains("body") => Some(0),
+        "metadata" => Some(1),
+        "error" if path != "error.code" => Some(2),
+        "message" | "reason" => Some(2),
+        "source" => Some(3),
+        "actor" | "resource" if path.split('.').nth(1).is_some_and(|member| !matches!(member, "id" | "type" | "sessionId")) => Some(3),
+        _ => None,
+    }
+}
+
+struct Leaf {
+    path: String,
+    rank: u8,
+    length: usize,
+}
+
+fn leaves(path: &str, value: &Json<'_>, out: &mut Vec<Leaf>) {
+    match value {
+        Json::Object(object) => {
+            for (name, value) in object.iter() {
+                leaves(&format!("{path}.{name}"), value, out);
+            }
+        }
+        Json::Array(items) => {
+            for (index, value) in items.iter().enumerate() {
+                leaves(&format!("{path}[{index}]"), value, out);
+            }
+        }
+        Json::String(text) if text.len() > KEPT => out.extend(rank(path).map(|rank| Leaf { path: path.to_owned(), rank, length: text.len() })),
+        Json::Redacted(text) if text.shown.len() > KEPT => {
+            out.extend(rank(path).map(|rank| Leaf { path: path.to_owned(), rank, length: text.shown.len() }));
+        }
+        _ => {}
+    }
+}
+
+/// The value at a path, as [`leaves`] writes paths.
+fn change(path: &str, at: &str, value: &mut Json<'_>, act: &mut dyn FnMut(&mut Json<'_>)) {
+    if path == at {
+        act(value);
+        return;
+    }
+    match value {
+        Json::Object(object) => {
+            for (name, value) in object.iter_mut() {
+                let below = format!("{at}.{name}");
+                if path.starts_with(&below) {
+                    change(path, &below, value, act);
+                }
+            }
+        }
+        Json::Array(items) => {
+            for (index, value) in items.iter_mut().enumerate() {
+                let below = format!("{at}[{index}]");
+                if path.starts_with(&below) {
+                    change(path, &below, value, act);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn cut(text: &str, length: usize) -> String {
+    let mut end = length.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}
+
+/// Fits a completed record into `max` bytes, of which `reserve` are kept for `integrity`.
+pub fn fit(members: &mut Object<'_>, max: usize, reserve: usize) -> Fit {
+    let original = size_of(members);
+    let mut now = original + reserve;
+    if now <= max {
+        return Fit::Whole;
+    }
+    let mut marks: Vec<(String, usize)> = Vec::new();
+    // The member itself, with the original size.
+    now += 80;
+    let mut found = Vec::new();
+    for (name, value) in members.iter() {
+        leaves(name, value, &mut found);
+    }
+    found.sort_by_key(|leaf| (leaf.rank, std::cmp::Reverse(leaf.length)));
+    for leaf in found {
+        if now <= max {
+            break;
+        }
+        let (top, mark) = (leaf.path.split(['.', '[']).next().unwrap_or_default().to_owned(), leaf.path.len() + MARK);
+        let mut saved = 0usize;
+        if let Some(value) = members.get_mut(&top) {
+            let over = now + mark - max;
+            change(&leaf.path, &top, value, &mut |value| {
+                let before = size(value);
+                // Escapes make the written form longer than the text: cut again until enough is gone.
+                let mut keep = leaf.length.saturating_sub(over).max(KEPT);
+                loop {
+                    let shorter = match &*value {
+                        Json::String(text) => cut(text, keep),
+                        Json::Redacted(text) => cut(&text.shown, keep),
+                        _ => return,
+                    };
+                    *value = Json::String(Cow::Owned(shorter));
+                    saved = before.saturating_sub(size(value));
+                    if saved >= over || keep == KEPT {
+                        break;
+                    }
+                    keep = (keep / 2).max(KEPT);
+                }
+            });
+        }
+        if saved > 0 {
+            now = now + mark - saved;
+            marks.push((leaf.path, leaf.length));
+        }
+    }
+    // Many small values: whole subtrees go, largest first.
+    let mut subtrees: Vec<(&str, usize)> = ["before", "after", "metadata", "error"].iter().filter_map(|name| Some((*name, size(members.get(name)?)))).collect();
+    subtrees.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
+    for (name, length) in subtrees {
+        if now <= max {
+            break;
+        }
+        let inside: usize = marks.iter().filter(|(path, _)| path.split(['.', '[']).next() == Some(name)).map(|(path, _)| path.len() + MARK).sum();
+        marks.retain(|(path, _)| path.split(['.', '[']).next() != Some(name));
+        members.insert(name, Json::Null);
+        now = (now + name.len() + MARK + 4).saturating_sub(length + inside);
+        marks.push((name.to_owned(), length));
+    }
+    mark(members, original, marks);
+    if size_of(members) + reserve <= max { Fit::Truncated } else { Fit::TooLarge }
+}
+
+fn mark(members: &mut Object<'_>, original: usize, mut marks: Vec<(String, usize)>) {
+    marks.sort();
+    let fields = marks.into_iter().map(|(path, length)| {
+        let mut field = Object::default();
+        field.insert("originalLength", Json::Number(length as f64));
+        field.insert("path", Json::String(path.into()));
+        Json::Object(field)
+    });
+    let mut truncation = Object::default();
+    truncation.insert("fields", Json::Array(fields.collect()));
+    truncation.insert("originalBytes", Json::Number(original as f64));
+    members.insert("truncation", Json::Object(truncation));
+}
+
+/// Members that hold no text of the client's own making, or as good as none.
+const SAFE: &[&str] = &["category", "durationMs", "occurredAt", "outcome", "severity"];
+
+/// Fails closed: of an event whose redaction failed only what cannot hold a secret stays, and that it failed.
+pub fn metadata_only(members: &mut Object<'_>) {
+    let names: Vec<String> = members.iter().map(|(name, _)| name.to_string()).filter(|name| !SAFE.contains(&name.as_str())).collect();
+    for name in names {
+        members.remove(&name);
+    }
+    members.insert("action", Json::text("steno.redaction-failed"));
+    let mut entry = Object::default();
+    for (name, value) in [("action", "Remove"), ("path", "$"), ("rule", "failed")] {
+        entry.insert(name, Json::text(value));
+    }
+    members.insert("redactions", Json::Array(vec![Json::Object(entry)]));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use steno_event::json::{canonical, parse};
+
+    use super::*;
+
+    fn members(text: &str) -> Object<'_> {
+        match parse(text).unwrap() {
+            Json::Object(object) => object,
+            _ => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn the_largest_values_are_cut_first_and_marked_with_their_length() {
+        let (large, small) = ("é".repeat(2000), "m".repeat(300));
+        let text = format!(r#"{{"action":"a","after":{{"x":"{large}","y":1}},"message":"{small}"}}"#);
+        let mut record = members(&text);
+        assert_eq!(fit(&mut record, 1000, 100), Fit::Truncated);
+        let shown = canonical(&Json::Object(record.clone()));
+        assert!(shown.len() + 100 <= 1000 && shown.contains(&small), "{shown}");
+        assert!(shown.contains(r#""truncation":{"fields":[{"originalLength":4000,"path":"after.x"}],"originalBytes""#), "{shown}");
+        let mut same = members(&text);
+        assert_eq!((fit(&mut same, 10_000, 100), same), (Fit::Whole, members(&text)));
+    }
+
+    #[test]
+    fn many_small_values_go_as_a_whole_and_identifiers_never() {
+        let inner: Vec<String> = (0..500).map(|index| format!(r#""k{index}":{index}"#)).collect();
+        let text = format!(r#"{{"action":"a","actor":{{"id":"u"}},"metadata":{{{}}}}}"#, inner.join(","));
+        let mut record = members(&text);
+        assert_eq!(fit(&mut record, 600, 100), Fit::Truncated);
+        assert!(canonical(&Json::Object(record)).contains(r#""actor":{"id":"u"}"#));
+        let huge = format!(r#"{{"action":"{}"}}"#, "a".repeat(2000));
+        assert_eq!(fit(&mut members(&huge), 600, 100), Fit::TooLarge);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_called_fitting_fits(texts in prop::collection::vec("\\PC{0,400}", 1..12), max in 400usize..3000) {
+            let mut record = members(r#"{"action":"a","eventId":"e"}"#);
+            let mut metadata = Object::default();
+            for (index, text) in texts.iter().enumerate() {
+                metadata.insert(format!("k{index}"), Json::text(text.as_str()));
+            }
+            record.insert("metadata", Json::Object(metadata));
+            if fit(&mut record, max, 100) != Fit::TooLarge {
+                prop_assert!(canonical(&Json::Object(record)).len() + 100 <= max);
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! A policy's redaction, compiled.
+use std::sync::Arc;
+
+use regex::Regex;
+use sha2::{Digest, Sha256};
+use steno_crds::{Capture, Detector, MemberPath, REGEX_SIZE_LIMIT, Redaction, RedactionAction as Action, Segment};
+use steno_event::json::Object;
+
+use crate::{
+    HashKey, Report,
+    detect::{INSIDE, Set, bit},
+    report::report,
+    walk::Walk,
+};
+
+/// Changes whenever the builtin rules find or do something else, so that fingerprints of two versions are not compared blindly.
+const BUILTIN_VERSION: u32 = 1;
+
+/// Why rules do not compile. The policy's validation refuses all of these first.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A path that is none.
+    #[error("redaction.rules[{0}]: {1}")]
+    Path(usize, String),
+    /// A regex that does not compile.
+    #[error("redaction.rules[{0}].regex does not compile: {1}")]
+    Regex(usize, String),
+}
+
+/// A rule on a path.
+pub(crate) struct PathRule {
+    pub(crate) path: Vec<Segment>,
+    pub(crate) action: Action,
+    pub(crate) id: Arc<str>,
+    pub(crate) except: Vec<usize>,
+}
+
+/// A rule on text.
+pub(crate) struct TextRule {
+    pub(crate) regex: Regex,
+    pub(crate) action: Action,
+    pub(crate) id: Arc<str>,
+    pub(crate) except: Vec<usize>,
+}
+
+/// What happens to what a detector finds.
+#[derive(Clone)]
+pub(crate) struct Found {
+    pub(crate) action: Action,
+    pub(crate) id: Arc<str>,
+    pub(crate) except: Vec<usize>,
+}
+
+/// Compiled redaction.
+pub struct Redactor {
+    pub(crate) names: Option<Found>,
+    /// By place in [`INSIDE`].
+    pub(crate) detectors: Vec<Option<Found>>,
+    pub(crate) on: Set,
+    pub(crate) paths: Vec<PathRule>,
+    pub(crate) texts: Vec<TextRule>,
+    /// All paths of rules and exceptions; rules first.
+    pub(crate) patterns: Vec<Vec<Segment>>,
+    pub(crate) capture: Capture,
+    pub(crate) key: Option<HashKey>,
+    generation: u32,
+}
+
+impl std::fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Redactor(generation {:08x})", self.generation)
+    }
+}
+
+fn detector_id(detector: Detector) -> &'static str {
+    match detector {
+        Detector::SecretName => "name:secret",
+        Detector::Pan => "detector:pan",
+        Detector::Jwt => "detector:jwt",
+        Detector::Pem => "detector:pem",
+        Detector::CloudKey => "detector:cloud-key",
+        Detector::Bearer => "detector:bearer",
+        Detector::UrlCredentials => "detector:url-credentials",
+        Detector::Kv => "detector:kv",
+        Detector::Ssn => "detector:ssn",
+        Detector::Iban => "detector:iban",
+        Detector::Email => "detector:email",
+        Detector::Ip => "detector:ip",
+    }
+}
+
+// === impl Redactor ===
+
+impl Redactor {
+    /// Compiles a policy's redaction.
+    pub fn compile(redaction: &Redaction, capture: &Capture, key: Option<HashKey>) -> Result<Self, Error> {
+        let found = |detector: Detector, action: Action| Found { action, id: detector_id(detector).into(), except: Vec::new() };
+        let builtin = |detector: Detector| match detector {
+            Detector::Email | Detector::Ip => None,
+            Detector::Pan => Some(found(detector, Action::Mask)),
+            _ => Some(found(detector, Action::Replace)),
+        };
+        let mut made = Self {
+            names: redaction.builtin.then(|| found(Detector::SecretName, Action::Replace)),
+            detectors: INSIDE.iter().map(|detector| if redaction.builtin { builtin(*detector) } else { None }).collect(),
+            on: 0,
+            paths: Vec::new(),
+            texts: Vec::new(),
+            patterns: Vec::new(),
+            capture: capture.clone(),
+            key,
+            generation: generation(redaction, capture),
+        };
+        for (index, rule) in redaction.rules.iter().enumerate() {
+            let parse = |text: &String| text.parse::<MemberPath>().map(|path| path.0).map_err(|error| Error::Path(index, error));
+            let mut except = Vec::new();
+            for path in &rule.except {
+                except.push(made.patterns.len());
+                made.patterns.push(parse(path)?);
+            }
+            if let Some(path) = &rule.path {
+                made.paths.push(PathRule { path: parse(path)?, action: rule.action, id: format!("path:{path}").into(), except });
+            } else if let Some(text) = &rule.regex {
+                let regex = regex::RegexBuilder::new(text).size_limit(REGEX_SIZE_LIMIT).build();
+                let regex = regex.map_err(|error| Error::Regex(index, error.to_string()))?;
+                made.texts.push(TextRule { regex, action: rule.action, id: format!("regex:{index}").into(), except });
+            } else if let Some(detector) = rule.detector {
+                let place = INSIDE.iter().position(|known| *known == detector);
+                let slot = place.map_or(&mut made.names, |place| &mut made.detectors[place]);
+                let known = slot.get_or_insert_with(|| found(detector, rule.action));
+                // The stronger action counts; exceptions add up.
+                known.action = known.action.max(rule.action);
+                known.except.extend(except);
+            }
+        }
+        for (detector, found) in INSIDE.iter().zip(&made.detectors) {
+            if found.is_some() {
+                made.on |= bit(*detector);
+            }
+        }
+        Ok(made)
+    }
+
+    /// A stable number of the rules: not of the key, whose rotation changes no fingerprint.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Redacts in place, and says what was done.
+    pub fn apply(&self, members: &mut Object<'_>) -> Report {
+        let mut walk = Walk::new(self);
+        walk.event(members);
+        report(walk.entries)
+    }
+}
+
+fn generation(redaction: &Redaction, capture: &Capture) -> u32 {
+    let mut hash = Sha256::new();
+    hash.update(BUILTIN_VERSION.to_le_bytes());
+    hash.update([u8::from(redaction.builtin), u8::from(capture.request_bodies), u8::from(capture.response_bodies)]);
+    for rule in &redaction.rules {
+        hash.update(format!("{rule:?}\n"));
+    }
+    let digest = hash.finalize();
+    u32::from_le_bytes([digest[0], digest[1], digest[2], digest[3]])
+}

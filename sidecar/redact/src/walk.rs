@@ -1,0 +1,420 @@
+//! The one pass over an event.
+use std::{borrow::Cow, sync::Arc};
+
+use steno_crds::{RedactionAction as Action, Segment, fold_name};
+use steno_event::{
+    json::{Form, Json, MARKER, Object, Redacted, parse, write_json},
+    names::IDENTIFIERS,
+};
+
+use crate::{
+    action::{self, REPLACED},
+    detect::{self, Hit, INSIDE},
+    names,
+    report::Entry,
+    rules::{Found, Redactor},
+};
+
+/// The pass.
+pub(crate) struct Walk<'r> {
+    rules: &'r Redactor,
+    pub(crate) entries: Vec<Entry>,
+    hits: Vec<Hit>,
+    /// Inside JSON that stood in a string: it is looked into once only.
+    nested: bool,
+}
+
+/// What is known of a place in the tree.
+#[derive(Clone, Default)]
+struct Place {
+    /// Patterns that go on below: which, and how many steps of it are matched. Rules on paths come first, then exceptions.
+    states: Vec<(usize, usize)>,
+    /// Exceptions that hold here and below.
+    except: Vec<usize>,
+    /// Steps that are identifiers' so far; `None`: none can follow.
+    identifier: Option<usize>,
+    /// The value is an identifier.
+    is_identifier: bool,
+}
+
+/// A part of a text that goes.
+struct Span {
+    start: usize,
+    end: usize,
+    action: Action,
+    rule: Arc<str>,
+}
+
+impl Place {
+    fn excepted(&self, except: &[usize]) -> bool {
+        except.iter().any(|pattern| self.except.contains(pattern))
+    }
+}
+
+// === impl Walk ===
+
+impl<'r> Walk<'r> {
+    pub(crate) fn new(rules: &'r Redactor) -> Self {
+        Self { rules, entries: Vec::new(), hits: Vec::new(), nested: false }
+    }
+
+    /// Redacts an event's members.
+    pub(crate) fn event(&mut self, members: &mut Object<'_>) {
+        let patterns = self.rules.paths.len() + self.rules.patterns.len();
+        let place = Place { states: (0..patterns).map(|pattern| (pattern, 0)).collect(), identifier: Some(0), ..Place::default() };
+        self.object(members, &place, true);
+    }
+
+    fn segments(&self, pattern: usize) -> &'r [Segment] {
+        let rules = self.rules;
+        match pattern.checked_sub(rules.paths.len()) {
+            None => &rules.paths[pattern].path,
+            Some(except) => &rules.patterns[except],
+        }
+    }
+
+    /// The place of a member (`Some(name)`) or element (`None`), and the path rules that address it.
+    fn step(&self, place: &Place, name: Option<&str>) -> (Place, Vec<usize>) {
+        let mut next = Place { except: place.except.clone(), ..Place::default() };
+        let mut matched = Vec::new();
+        if place.states.is_empty() {
+            return (next, matched);
+        }
+        let folded = name.map(fold_name);
+        let mut todo: Vec<(usize, usize)> = place.states.clone();
+        let mut at = 0;
+        while at < todo.len() {
+            let (pattern, done) = todo[at];
+            at += 1;
+            let segments = self.segments(pattern);
+            let Some(segment) = segments.get(done) else { continue };
+            let mut reach = |done: usize, next: &mut Place| {
+                if done == segments.len() {
+                    match pattern.checked_sub(self.rules.paths.len()) {
+                        None => matched.push(pattern),
+                        Some(except) => next.except.push(except),
+                    }
+                } else if !next.states.contains(&(pattern, done)) {
+                    next.states.push((pattern, done));
+                }
+            };
+            match (segment, &folded) {
+                (Segment::Deep, _) => {
+                    // Either it ends here, and the next segment is tried on this step, or it takes the step.
+                    if !todo.contains(&(pattern, done + 1)) {
+                        todo.push((pattern, done + 1));
+                    }
+                    reach(done, &mut next);
+                }
+                (Segment::Any, _) => reach(done + 1, &mut next),
+                (Segment::Name(wanted), Some(name)) if wanted == name => reach(done + 1, &mut next),
+                // An element is no step for a name: `cards.number` also addresses `cards[3].number`.
+                (Segment::Name(_), None) => reach(done, &mut next),
+                (Segment::Name(_), Some(_)) => {}
+            }
+        }
+        (next, matched)
+    }
+
+    // --- containers ---
+
+    fn object(&mut self, object: &mut Object<'_>, place: &Place, top: bool) {
+        self.header_pair(object, place);
+        let mut renamed: Vec<(String, Vec<Span>)> = Vec::new();
+        for (name, value) in object.iter_mut() {
+            let begun = self.entries.len();
+            self.member(name, value, place, top);
+            for entry in &mut self.entries[begun..] {
+                let joint = if entry.path.is_empty() || entry.path.starts_with('[') { "" } else { "." };
+                entry.path = format!("{name}{joint}{}", entry.path);
+            }
+            if !top && !matches!(value, Json::Removed) {
+                let spans = self.spans(name, place);
+                if !spans.is_empty() {
+                    renamed.push((name.to_owned(), spans));
+                }
+            }
+        }
+        if !renamed.is_empty() {
+            self.rename(object, renamed);
+        }
+    }
+
+    fn member(&mut self, name: &str, value: &mut Json<'_>, place: &Place, top: bool) {
+        let (mut next, matched) = self.step(place, Some(name));
+        if let Some(depth) = place.identifier {
+            let known = |path: &&&[&str]| path.get(depth) == Some(&name) && (depth == 0 || path.len() > depth);
+            let of_path = IDENTIFIERS.iter().find(known);
+            next.is_identifier = of_path.is_some_and(|path| path.len() == depth + 1) && (top || depth > 0);
+            next.identifier = if top && of_path.is_some_and(|path| path.len() == 2) { Some(1) } else { None };
+        }
+        if matches!(value, Json::Redacted(_) | Json::Removed | Json::Raw(_)) {
+            return;
+        }
+        let mut strongest: Option<(Action, Arc<str>)> = None;
+        let mut wants = |action: Action, id: &Arc<str>| {
+            if strongest.as_ref().is_none_or(|(known, _)| action > *known) {
+                strongest = Some((action, id.clone()));
+            }
+        };
+        for rule in matched.iter().map(|index| &self.rules.paths[*index]) {
+            let shifted: Vec<usize> = rule.except.clone();
+            if !next.excepted(&shifted) {
+                wants(rule.action, &rule.id);
+            }
+        }
+        if let Some(found) = self.secret_name(name, &next)
+            && !is_nothing(value)
+        {
+            wants(found.action, &found.id);
+        }
+        if let Some(id) = self.uncaptured(name) {
+            wants(Action::Remove, &id);
+        }
+        match strongest {
+            Some((action, rule)) => self.whole(value, action, rule, next.is_identifier),
+            None => self.value(value, &next, name),
+        }
+    }
+
+    fn secret_name(&self, name: &str, place: &Place) -> Option<&'r Found> {
+        let found = self.rules.names.as_ref()?;
+        (names::is_secret(name) && !place.excepted(&found.except)).then_some(found)
+    }
+
+    /// Raw bodies are kept only where the policy says so.
+    fn uncaptured(&self, name: &str) -> Option<Arc<str>> {
+        if name.len() < 11 || name.len() > 16 {
+            return None;
+        }
+        match fold_name(name).as_str() {
+            "requestbody" | "requestobject" if !self.rules.capture.request_bodies => Some("capture:request".into()),
+            "responsebody" | "responseobject" if !self.rules.capture.response_bodies => Some("capture:response".into()),
+            _ => None,
+        }
+    }
+
+    fn whole(&mut self, value: &mut Json<'_>, action: Action, rule: Arc<str>, identifier: bool) {
+        let key = self.rules.key.as_ref();
+        let done = action::whole(action, value, key);
+        let no_key = action == Action::Hash && done == Action::Remove;
+        if identifier && matches!(value, Json::Removed) {
+            // An event without its id would be another event.
+            *value = Json::Redacted(Box::new(Redacted { shown: REPLACED.into(), print: MARKER.into() }));
+        }
+        self.entries.push(Entry { path: String::new(), rule, action: done, name: false, no_key });
+    }
+
+    /// `{"name": "Authorization", "value": …}`: the value goes.
+    fn header_pair(&mut self, object: &mut Object<'_>, place: &Place) {
+        let Some(found) = self.rules.names.as_ref().filter(|found| !place.excepted(&found.except)) else { return };
+        let named = ["name", "key", "header", "field"].iter().find_map(|name| object.get(name).and_then(Json::as_str));
+        if !named.is_some_and(names::is_secret) {
+            return;
+        }
+        for member in ["value", "values", "val"] {
+            if let Some(value) = object.get_mut(member).filter(|value| !is_nothing(value)) {
+                self.whole(value, found.action, found.id.clone(), false);
+                if let Some(entry) = self.entries.last_mut() {
+                    entry.path = member.to_owned();
+                }
+            }
+        }
+    }
+
+    fn value(&mut self, value: &mut Json<'_>, place: &Place, name: &str) {
+        match value {
+            Json::Object(object) => self.object(object, place, false),
+            Json::Array(items) => self.array(items, place, name),
+            Json::String(text) => {
+                if let Some(redacted) = self.text(text, place) {
+                    *value = redacted;
+                }
+            }
+            Json::Number(number) if number.abs() >= 1e11 && number.fract() == 0.0 => {
+                let text = format!("{number:.0}");
+                if let Some(redacted) = self.text(&text, place) {
+                    *value = redacted;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn array(&mut self, items: &mut [Json<'_>], place: &Place, name: &str) {
+        let pairs = items.len() > 0 && items.iter().all(|item| matches!(item, Json::Array(pair) if pair.len() == 2));
+        let headers = name.to_ascii_lowercase().contains("header");
+        if headers && items.len() == 2 && !pairs {
+            self.array_pair(items, place);
+        }
+        for (index, item) in items.iter_mut().enumerate() {
+            let begun = self.entries.len();
+            let (next, matched) = self.step(place, None);
+            let rule = matched.iter().map(|index| &self.rules.paths[*index]).filter(|rule| !next.excepted(&rule.except)).max_by_key(|rule| rule.action);
+            match (rule, &mut *item) {
+                (_, Json::Redacted(_) | Json::Removed | Json::Raw(_)) => {}
+                (Some(rule), item) => {
+                    let (action, id) = (rule.action, rule.id.clone());
+                    self.whole(item, action, id, false);
+                }
+                (None, Json::Array(pair)) if pairs => {
+                    self.array_pair(pair, &next);
+                    self.array(pair, &next, "");
+                }
+                (None, item) => self.value(item, &next, name),
+            }
+            for entry in &mut self.entries[begun..] {
+                let joint = if entry.path.is_empty() || entry.path.starts_with('[') { "" } else { "." };
+                entry.path = format!("[{index}]{joint}{}", entry.path);
+            }
+        }
+    }
+
+    /// `["Authorization", …]`: the second goes.
+    fn array_pair(&mut self, pair: &mut [Json<'_>], place: &Place) {
+        let Some(found) = self.rules.names.as_ref().filter(|found| !place.excepted(&found.except)) else { return };
+        let [first, second] = pair else { return };
+        if first.as_str().is_some_and(names::is_secret) && !is_nothing(second) {
+            self.whole(second, found.action, found.id.clone(), false);
+            if let Some(entry) = self.entries.last_mut() {
+                "[1]".clone_into(&mut entry.path);
+            }
+        }
+    }
+
+    // --- text ---
+
+    /// What a text becomes; `None`: it stays.
+    fn text(&mut self, text: &str, place: &Place) -> Option<Json<'static>> {
+        if text.len() < 3 {
+            return None;
+        }
+        if !self.nested && matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'[')) && text.len() > 4 {
+            if let Some(redacted) = self.json_inside(text, place) {
+                return redacted;
+            }
+        }
+        let spans = self.spans(text, place);
+        if spans.is_empty() {
+            return None;
+        }
+        if place.is_identifier {
+            return Some(self.identifier(text, &spans));
+        }
+        let (shown, print) = self.cut(text, &spans);
+        Some(Json::Redacted(Box::new(Redacted { shown, print })))
+    }
+
+    /// An identifier with a secret in it: equal ones stay equal, and nobody can read them.
+    fn identifier(&mut self, text: &str, spans: &[Span]) -> Json<'static> {
+        let hashed = self.rules.key.as_ref().and_then(|key| action::hash(key, text));
+        let (action, no_key) = if hashed.is_some() { (Action::Hash, false) } else { (Action::Replace, true) };
+        for span in spans {
+            self.entries.push(Entry { path: String::new(), rule: span.rule.clone(), action, name: false, no_key });
+        }
+        Json::Redacted(Box::new(Redacted { shown: hashed.unwrap_or_else(|| REPLACED.into()), print: MARKER.into() }))
+    }
+
+    /// JSON inside a string, one level: redacted as if it stood outside. Outer `None`: it is no JSON.
+    fn json_inside(&mut self, text: &str, place: &Place) -> Option<Option<Json<'static>>> {
+        let mut inner = parse(text.trim()).ok().filter(|inner| matches!(inner, Json::Object(_) | Json::Array(_)))?;
+        let begun = self.entries.len();
+        self.nested = true;
+        self.value(&mut inner, place, "");
+        self.nested = false;
+        if self.entries.len() == begun {
+            return Some(None);
+        }
+        let written = |form: Form| {
+            let mut out = Vec::with_capacity(text.len());
+            write_json(&mut out, &inner, form);
+            String::from_utf8(out).unwrap_or_default()
+        };
+        Some(Some(Json::Redacted(Box::new(Redacted { shown: written(Form::Shown), print: written(Form::Print) }))))
+    }
+
+    /// Parts of a text that go, in order, merged where they overlap.
+    fn spans(&mut self, text: &str, place: &Place) -> Vec<Span> {
+        let mut hits = std::mem::take(&mut self.hits);
+        hits.clear();
+        detect::find(text, self.rules.on, &mut hits);
+        let mut spans = Vec::new();
+        for hit in &hits {
+            let found = INSIDE.iter().position(|known| *known == hit.by).and_then(|index| self.rules.detectors[index].as_ref());
+            if let Some(found) = found.filter(|found| !place.excepted(&found.except)) {
+                spans.push(Span { start: hit.start, end: hit.end, action: found.action, rule: found.id.clone() });
+            }
+        }
+        self.hits = hits;
+        for rule in self.rules.texts.iter().filter(|rule| !place.excepted(&rule.except)) {
+            for found in rule.regex.find_iter(text).filter(|found| !found.is_empty()) {
+                spans.push(Span { start: found.start(), end: found.end(), action: rule.action, rule: rule.id.clone() });
+            }
+        }
+        if spans.len() < 2 {
+            return spans;
+        }
+        spans.sort_by_key(|span| (span.start, std::cmp::Reverse(span.end)));
+        let mut merged: Vec<Span> = Vec::with_capacity(spans.len());
+        for span in spans {
+            match merged.last_mut() {
+                Some(last) if span.start < last.end => {
+                    last.end = last.end.max(span.end);
+                    if span.action > last.action {
+                        (last.action, last.rule) = (span.action, span.rule);
+                    }
+                }
+                _ => merged.push(span),
+            }
+        }
+        merged
+    }
+
+    /// What is shown and what is fingerprinted of a text without its spans.
+    fn cut(&mut self, text: &str, spans: &[Span]) -> (String, String) {
+        let (mut shown, mut print, mut at) = (String::with_capacity(text.len()), String::with_capacity(text.len()), 0);
+        for span in spans {
+            let before = &text[at..span.start];
+            let (replaced, done) = action::text(span.action, &text[span.start..span.end], self.rules.key.as_ref());
+            shown.push_str(before);
+            shown.push_str(&replaced.unwrap_or_default());
+            print.push_str(before);
+            print.push_str(MARKER);
+            at = span.end;
+            let no_key = span.action == Action::Hash && done == Action::Remove;
+            self.entries.push(Entry { path: String::new(), rule: span.rule.clone(), action: done, name: false, no_key });
+        }
+        shown.push_str(&text[at..]);
+        print.push_str(&text[at..]);
+        (shown, print)
+    }
+
+    /// Names that held secrets get others; those that come out alike are told apart by `~2`.
+    fn rename(&mut self, object: &mut Object<'_>, renamed: Vec<(String, Vec<Span>)>) {
+        for (old, spans) in renamed {
+            let Some(value) = object.remove(&old) else { continue };
+            let begun = self.entries.len();
+            let (shown, _) = self.cut(&old, &spans);
+            let mut name = shown.clone();
+            let mut count = 1;
+            while object.contains(&name) {
+                count += 1;
+                name = format!("{shown}~{count}");
+            }
+            for entry in &mut self.entries[begun..] {
+                (entry.path, entry.name) = (name.clone(), true);
+            }
+            // What was found below it must not tell the old name either.
+            for entry in &mut self.entries[..begun] {
+                if let Some(rest) = entry.path.strip_prefix(&old) {
+                    entry.path = format!("{name}{rest}");
+                }
+            }
+            object.insert(Cow::<str>::Owned(name), value);
+        }
+    }
+}
+
+fn is_nothing(value: &Json<'_>) -> bool {
+    matches!(value, Json::Null | Json::Removed) || matches!(value, Json::String(text) if text.is_empty())
+}
