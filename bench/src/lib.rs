@@ -1,1 +1,1 @@
-//! steno-bench
+//! Benchmarks.

@@ -156,9 +156,14 @@ mod tests {
 
     #[test]
     fn sizes_read_as_kubernetes_writes_them_and_print_back() {
-        for (text, bytes, shown) in
-            [("0", 0, "0"), ("65536", 65536, "64Ki"), ("64Ki", 65536, "64Ki"), ("1500", 1500, "1500"), ("1G", 1_000_000_000, "1000000000"), ("1Gi", 1 << 30, "1Gi")]
-        {
+        for (text, bytes, shown) in [
+            ("0", 0, "0"),
+            ("65536", 65536, "64Ki"),
+            ("64Ki", 65536, "64Ki"),
+            ("1500", 1500, "1500"),
+            ("1G", 1_000_000_000, "1000000000"),
+            ("1Gi", 1 << 30, "1Gi"),
+        ] {
             let size: ByteSize = text.parse().unwrap();
             assert_eq!((size.0, size.to_string().as_str()), (bytes, shown), "{text}");
         }
@@ -169,7 +174,8 @@ mod tests {
 
     #[test]
     fn durations_read_and_print_back() {
-        for (text, ms, shown) in [("250ms", 250, "250ms"), ("1m30s", 90_000, "90s"), ("24h", 86_400_000, "1d"), ("0s", 0, "0ms")] {
+        for (text, ms, shown) in [("250ms", 250, "250ms"), ("1m30s", 90_000, "90s"), ("24h", 86_400_000, "1d"), ("0s", 0, "0ms")]
+        {
             let span: Span = text.parse().unwrap();
             assert_eq!((span.0, span.to_string().as_str()), (ms, shown), "{text}");
         }

@@ -74,7 +74,8 @@ pub fn parse(text: &str) -> Result<Parsed, Vec<Fault>> {
         #[serde(default)]
         kind: String,
     }
-    let kind: Kind = serde_yaml::from_str(text).map_err(|error| vec![Fault::new("(document)", format!("is not YAML or JSON: {error}"))])?;
+    let kind: Kind =
+        serde_yaml::from_str(text).map_err(|error| vec![Fault::new("(document)", format!("is not YAML or JSON: {error}"))])?;
     let (config, unknown) = match kind.kind.as_str() {
         "AuditPolicy" => {
             let (policy, unknown): (AuditPolicy, _) = read(text)?;

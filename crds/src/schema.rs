@@ -69,7 +69,8 @@ fn rows(page: &mut String, prefix: &str, node: &Value) {
     let alternatives = node.get("anyOf").and_then(Value::as_array);
     let node = alternatives.and_then(|options| options.iter().find(|option| option.get("properties").is_some())).unwrap_or(node);
     let Some(properties) = node.get("properties").and_then(Value::as_object) else { return };
-    let required: Vec<&str> = node.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> =
+        node.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     for (name, field) in properties {
         let path = format!("{prefix}{name}");
         let mark = if required.contains(&name.as_str()) { " (required)" } else { "" };
@@ -92,7 +93,9 @@ fn values(field: &Value) -> String {
 }
 
 fn collect_words(field: &Value, words: &mut Vec<String>) {
-    let from = |list: &Value| list.as_array().into_iter().flatten().filter_map(Value::as_str).map(|word| format!("`{word}`")).collect::<Vec<_>>();
+    let from = |list: &Value| {
+        list.as_array().into_iter().flatten().filter_map(Value::as_str).map(|word| format!("`{word}`")).collect::<Vec<_>>()
+    };
     if let Some(list) = field.get("enum") {
         words.extend(from(list));
     }

@@ -69,9 +69,7 @@ impl Faults {
             if tls.cert_secret_ref.is_some() != tls.key_secret_ref.is_some() {
                 self.add("kafka.tls", "sets one of certSecretRef and keySecretRef; a client certificate needs both");
             }
-            for (name, reference) in
-                [("ca", &tls.ca_secret_ref), ("cert", &tls.cert_secret_ref), ("key", &tls.key_secret_ref)]
-            {
+            for (name, reference) in [("ca", &tls.ca_secret_ref), ("cert", &tls.cert_secret_ref), ("key", &tls.key_secret_ref)] {
                 self.secret(&format!("kafka.tls.{name}SecretRef"), reference.as_ref());
             }
         }

@@ -21,7 +21,8 @@ pub struct Client {
 impl Client {
     /// A client of an ingest address.
     pub fn new(address: &str) -> Self {
-        let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(20))).build();
+        let config =
+            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(20))).build();
         Self { agent: ureq::Agent::new_with_config(config), base: format!("http://{address}") }
     }
 
@@ -88,7 +89,8 @@ impl Load {
             threads: Vec::new(),
         };
         let threads = (0..clients).map(|index| {
-            let (stop, acked, tampered, statuses) = (load.stop.clone(), load.acked.clone(), load.tampered.clone(), load.statuses.clone());
+            let (stop, acked, tampered, statuses) =
+                (load.stop.clone(), load.acked.clone(), load.tampered.clone(), load.statuses.clone());
             let (client, name) = (Client::new(address), name.to_owned());
             std::thread::spawn(move || {
                 for number in 0.. {

@@ -61,7 +61,9 @@ pub fn read_all(brokers: &str, topic: &str) -> Vec<Record> {
         let json = serde_json::from_str(&text).expect("JSON");
         let key = message.key().map(|key| String::from_utf8_lossy(key).into_owned());
         let headers = message.headers().into_iter().flat_map(Headers::iter);
-        let headers = headers.map(|header| (header.key.to_owned(), String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned())).collect();
+        let headers = headers
+            .map(|header| (header.key.to_owned(), String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned()))
+            .collect();
         records.push(Record { text, json, key, headers });
     }
     records
@@ -89,7 +91,9 @@ pub fn verify(records: &[Record]) -> Verdict {
 pub fn check(records: &[Record], acked: &BTreeMap<String, String>) {
     let events = events(records);
     for (id, payload) in acked {
-        let found = events.get(id).unwrap_or_else(|| panic!("acked {id} is not on the topic ({} acked, {} there)", acked.len(), events.len()));
+        let found = events
+            .get(id)
+            .unwrap_or_else(|| panic!("acked {id} is not on the topic ({} acked, {} there)", acked.len(), events.len()));
         assert!(found.iter().all(|record| record.json["message"] == **payload), "{id} has another payload");
         assert!(found.iter().all(|record| record.text == found[0].text), "{id} is there as two different records");
     }

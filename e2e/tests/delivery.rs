@@ -31,7 +31,8 @@ fn post_all(address: &str, name: &str, count: usize) -> BTreeMap<String, String>
         .map(|part| {
             let (client, name) = (Client::new(address), name.to_owned());
             std::thread::spawn(move || {
-                let ids: Vec<String> = (0..count).filter(|index| index / BATCH % 4 == part).map(|index| format!("{name}-{index}")).collect();
+                let ids: Vec<String> =
+                    (0..count).filter(|index| index / BATCH % 4 == part).map(|index| format!("{name}-{index}")).collect();
                 for ids in ids.chunks(BATCH) {
                     let batch: Vec<Value> = ids.iter().map(|id| event(id)).collect();
                     let (status, body) = client.batch(&batch).expect("an answer");
@@ -57,8 +58,14 @@ fn a_million_events_arrive_each_with_its_id() {
     assert_eq!(events(&records).len(), count, "other events than those that were sent");
     let record = records.iter().find(|record| record.json["eventId"] == "m-7").unwrap();
     let header = |name: &str| record.headers.get(name).map(String::as_str);
-    assert_eq!((header("ce_id"), header("ce_type"), header("ce_specversion")), (Some("m-7"), Some("steno.event.e2e.test"), Some("1.0")));
-    assert_eq!((header("content-type"), header("ce_source")), (Some("application/json"), record.headers.get("ce_source").map(String::as_str)));
+    assert_eq!(
+        (header("ce_id"), header("ce_type"), header("ce_specversion")),
+        (Some("m-7"), Some("steno.event.e2e.test"), Some("1.0"))
+    );
+    assert_eq!(
+        (header("content-type"), header("ce_source")),
+        (Some("application/json"), record.headers.get("ce_source").map(String::as_str))
+    );
     assert_eq!(record.key.as_deref(), record.json["integrity"]["chainId"].as_str());
 }
 
@@ -73,7 +80,9 @@ fn a_broker_that_is_killed_under_load_loses_nothing_and_the_spool_drains() {
         wait_for("the breaker to open", SOON, || sidecar.breaker() == "open");
         let spooled = load.count();
         wait_for("events to be taken while Kafka is away", SOON, || load.count() > spooled + 500);
-        wait_for("a try while it is away", SOON, || sidecar.metric("steno_breaker_opened_total ") >= 1.0 && sidecar.breaker() != "closed");
+        wait_for("a try while it is away", SOON, || {
+            sidecar.metric("steno_breaker_opened_total ") >= 1.0 && sidecar.breaker() != "closed"
+        });
         kafka.up();
         wait_for("the breaker to close", SOON, || sidecar.breaker() == "closed");
     }
@@ -168,7 +177,8 @@ fn a_record_that_the_broker_refuses_is_a_dead_letter_and_the_others_arrive() {
         let mut body = event(&id);
         if number == 20 {
             // Text that does not compress away and is no secret.
-            let text: String = (0..40_000u32).map(|index| char::from(b'a' + (index.wrapping_mul(2_654_435_761) >> 27) as u8 % 26)).collect();
+            let text: String =
+                (0..40_000u32).map(|index| char::from(b'a' + (index.wrapping_mul(2_654_435_761) >> 27) as u8 % 26)).collect();
             body["metadata"]["large"] = json!(text);
         } else {
             acked.insert(id, format!("payload of e{number}"));
@@ -202,7 +212,11 @@ fn a_full_disk_refuses_and_takes_again_once_it_is_freed() {
         let batch: Vec<Value> = (0..100).map(|index| event(&format!("d{number}-{index}"))).collect();
         number += 1;
         match client.batch(&batch).expect("an answer") {
-            (200, _) => acked.extend(batch.iter().map(|event| (event["eventId"].as_str().unwrap().to_owned(), event["message"].as_str().unwrap().to_owned()))),
+            (200, _) => acked.extend(
+                batch
+                    .iter()
+                    .map(|event| (event["eventId"].as_str().unwrap().to_owned(), event["message"].as_str().unwrap().to_owned())),
+            ),
             (503, body) => {
                 assert_eq!(body["reason"], "spool_full", "{body}");
                 assert!(body["retryAfterMs"].as_u64().is_some());
@@ -213,7 +227,8 @@ fn a_full_disk_refuses_and_takes_again_once_it_is_freed() {
                 let results = body["results"].as_array().unwrap().clone();
                 for (event, result) in batch.iter().zip(results) {
                     if result["code"] == 201 {
-                        acked.insert(event["eventId"].as_str().unwrap().to_owned(), event["message"].as_str().unwrap().to_owned());
+                        acked
+                            .insert(event["eventId"].as_str().unwrap().to_owned(), event["message"].as_str().unwrap().to_owned());
                     }
                 }
                 refused += 1;
@@ -222,12 +237,14 @@ fn a_full_disk_refuses_and_takes_again_once_it_is_freed() {
         assert!(number < 5_000, "the disk never got full");
     }
     assert!(!acked.is_empty());
-    // A crash on the full disk changes nothing.
+    // A crash on the full disk changes nothing; it serves, though it is not ready for writes.
     sidecar.kill();
-    sidecar.up();
+    sidecar.up_until("/healthz");
     kafka.up();
     sidecar.drained(LATER);
-    wait_for("events to be taken again", SOON, || client.event(&event("again")).is_some_and(|(status, _)| status == 201 || status == 200));
+    wait_for("events to be taken again", SOON, || {
+        client.event(&event("again")).is_some_and(|(status, _)| status == 201 || status == 200)
+    });
     acked.insert("again".into(), "payload of again".into());
     sidecar.drained(LATER);
     check(&read_all(&kafka.plain(), "audit"), &acked);
@@ -279,7 +296,9 @@ fn a_reload_under_load_fails_no_request_and_takes_effect() {
     // Another destination, with another rule.
     let moved = policy(&kafka.plain(), "elsewhere", "  redaction: {rules: [{path: metadata.filler, action: Replace}]}\n");
     sidecar.write_policy(&moved);
-    wait_for("the new destination", SOON, || sidecar.stats()["sinks"][0]["destination"].as_str().unwrap_or_default().ends_with("elsewhere"));
+    wait_for("the new destination", SOON, || {
+        sidecar.stats()["sinks"][0]["destination"].as_str().unwrap_or_default().ends_with("elsewhere")
+    });
     let before = load.count();
     wait_for("events to flow", SOON, || load.count() > before + 300);
     let statuses = load.statuses.clone();
@@ -325,9 +344,13 @@ fn critical_events_are_delivered_at_once_and_spooled_at_once_during_an_outage() 
 fn tls_with_client_certificates_and_every_sasl_mechanism_deliver() {
     let kafka = kafka_with("audit");
     let ca = "caSecretRef: {name: kafka, key: ca.pem}";
-    let mutual = format!("    tls: {{{ca}, certSecretRef: {{name: kafka, key: client.pem}}, keySecretRef: {{name: kafka, key: client.key}}}}\n");
+    let mutual = format!(
+        "    tls: {{{ca}, certSecretRef: {{name: kafka, key: client.pem}}, keySecretRef: {{name: kafka, key: client.key}}}}\n"
+    );
     let sasl = |mechanism: &str| {
-        format!("    tls: {{{ca}}}\n    sasl: {{mechanism: {mechanism}, username: steno, passwordSecretRef: {{name: kafka, key: password}}}}\n")
+        format!(
+            "    tls: {{{ca}}}\n    sasl: {{mechanism: {mechanism}, username: steno, passwordSecretRef: {{name: kafka, key: password}}}}\n"
+        )
     };
     let ways = [
         ("mtls", kafka.tls(), mutual),
@@ -374,7 +397,11 @@ impl SmallDisk {
         let image = disk.dir.path().join("image");
         let run = |command: &mut std::process::Command| {
             let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-            assert!(output.status.success(), "{command:?}: {}; this test needs root and loop devices", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{command:?}: {}; this test needs root and loop devices",
+                String::from_utf8_lossy(&output.stderr)
+            );
         };
         std::fs::File::create(&image).unwrap().set_len(40 << 20).unwrap();
         std::fs::create_dir(disk.path()).unwrap();

@@ -23,7 +23,11 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             match args.output {
                 Format::Table => {
                     for fault in &faults {
-                        println!("{}: {}", fault["path"].as_str().unwrap_or_default(), fault["message"].as_str().unwrap_or_default());
+                        println!(
+                            "{}: {}",
+                            fault["path"].as_str().unwrap_or_default(),
+                            fault["message"].as_str().unwrap_or_default()
+                        );
                     }
                 }
                 format => print(&json!({"valid": false, "faults": faults}), format)?,
@@ -48,17 +52,33 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             let mut row = |name: &str, value: String| {
                 table.add_row([name.to_owned(), value]);
             };
-            row("policy", format!("{}/{} ({})", compiled.config.policy.namespace, compiled.config.policy.name, compiled.config.hash));
+            row(
+                "policy",
+                format!("{}/{} ({})", compiled.config.policy.namespace, compiled.config.policy.name, compiled.config.hash),
+            );
             row("events go to", format!("topic {} at {}", spec.kafka.topic, spec.kafka.brokers.join(", ")));
-            row("a 2xx means", match spec.ack {
-                steno_crds::Ack::Written => "written; a power cut may lose it".into(),
-                steno_crds::Ack::Durable => "on disk (fdatasync)".into(),
-                steno_crds::Ack::Delivered => format!("on disk, and waited {} for Kafka", spec.critical.timeout),
-            });
-            row("redaction", format!("{} builtin rules, {} of your own", if spec.redaction.builtin { "with" } else { "WITHOUT" }, spec.redaction.rules.len()));
+            row(
+                "a 2xx means",
+                match spec.ack {
+                    steno_crds::Ack::Written => "written; a power cut may lose it".into(),
+                    steno_crds::Ack::Durable => "on disk (fdatasync)".into(),
+                    steno_crds::Ack::Delivered => format!("on disk, and waited {} for Kafka", spec.critical.timeout),
+                },
+            );
+            row(
+                "redaction",
+                format!(
+                    "{} builtin rules, {} of your own",
+                    if spec.redaction.builtin { "with" } else { "WITHOUT" },
+                    spec.redaction.rules.len()
+                ),
+            );
             row("largest event", format!("{} ({:?})", spec.limits.max_event_bytes, spec.limits.on_oversize));
             row("retries are known for", format!("{} of running time", spec.dedupe.window));
-            row("Kafka away", format!("{:?}; spool {} ({:?} when full)", spec.breaker.when_open, spec.spool.max_bytes, spec.spool.when_full));
+            row(
+                "Kafka away",
+                format!("{:?}; spool {} ({:?} when full)", spec.breaker.when_open, spec.spool.max_bytes, spec.spool.when_full),
+            );
             row("hash chain", format!("{:?}", spec.integrity.scope));
             println!("{table}");
             for field in &compiled.unknown {

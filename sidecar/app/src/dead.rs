@@ -23,7 +23,13 @@ pub fn dead(args: &DeadArgs) -> anyhow::Result<ExitCode> {
                     table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(["seq", "since", "bytes", "destination", "reason"]);
                     for letter in &letters {
                         let bytes = letter.record.len().to_string();
-                        table.add_row([&letter.seq.to_string(), &format_millis(letter.at_ms), &bytes, &letter.destination, &letter.reason]);
+                        table.add_row([
+                            &letter.seq.to_string(),
+                            &format_millis(letter.at_ms),
+                            &bytes,
+                            &letter.destination,
+                            &letter.reason,
+                        ]);
                     }
                     println!("{table}");
                 }
@@ -34,7 +40,8 @@ pub fn dead(args: &DeadArgs) -> anyhow::Result<ExitCode> {
         DeadAction::Show { dir, seq } => {
             let letters = DeadFolder::of(dir).list().with_context(|| format!("{} cannot be read", dir.display()))?;
             let letter = letters.into_iter().find(|letter| letter.seq == *seq);
-            let letter = letter.with_context(|| format!("there is no dead letter {seq}; `steno-sidecar dead list` shows them"))?;
+            let letter =
+                letter.with_context(|| format!("there is no dead letter {seq}; `steno-sidecar dead list` shows them"))?;
             println!("{}", letter.record);
             Ok(ExitCode::SUCCESS)
         }

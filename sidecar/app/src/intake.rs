@@ -139,7 +139,13 @@ impl Intake {
     }
 
     /// Takes events of one request; an answer for each, in order.
-    pub async fn take(&self, compiled: &Compiled, texts: Vec<Result<&str, Problem>>, fallback_id: Option<&str>, single: bool) -> Vec<Result<Taken, Problem>> {
+    pub async fn take(
+        &self,
+        compiled: &Compiled,
+        texts: Vec<Result<&str, Problem>>,
+        fallback_id: Option<&str>,
+        single: bool,
+    ) -> Vec<Result<Taken, Problem>> {
         let arrival = Arrival::now();
         let mut results: Vec<Result<Taken, Problem>> = Vec::with_capacity(texts.len());
         let mut ready: Vec<(usize, Ready)> = Vec::with_capacity(texts.len());
@@ -249,7 +255,8 @@ impl Intake {
         let halves = encode(&draft.members);
         let chain = if compiled.by_tenant { draft.text("tenantId").map(Into::into) } else { None };
         let shown_id = draft.text("eventId").unwrap_or(&event_id).to_owned();
-        let item = Item { identity, print, rules: compiled.rules, filled, halves, tenant: chain, critical, received_ms: arrival.ms };
+        let item =
+            Item { identity, print, rules: compiled.rules, filled, halves, tenant: chain, critical, received_ms: arrival.ms };
         if compiled.config.spec.sidecar.tenant_metrics {
             self.count_tenant(&tenant);
         }
@@ -277,7 +284,10 @@ impl Intake {
 
     fn bound(&self, compiled: &Compiled, draft: &mut Draft<'_>, reserve: usize) -> Result<(), Problem> {
         let too_large = || {
-            let detail = format!("The event is larger than limits.maxEventBytes ({} bytes); send less, or a reference to the rest.", compiled.max_event);
+            let detail = format!(
+                "The event is larger than limits.maxEventBytes ({} bytes); send less, or a reference to the rest.",
+                compiled.max_event
+            );
             Problem::new(Reason::EventTooLarge, detail)
         };
         if !compiled.truncate {
@@ -300,7 +310,8 @@ impl Intake {
 
     fn count_tenant(&self, tenant: &str) {
         let label = TenantLabel { tenant: tenant.to_owned() };
-        if self.metrics.tenants.get(&label).is_some() || TENANTS.fetch_add(1, Ordering::Relaxed) < crate::telemetry::MOST_TENANTS {
+        if self.metrics.tenants.get(&label).is_some() || TENANTS.fetch_add(1, Ordering::Relaxed) < crate::telemetry::MOST_TENANTS
+        {
             self.metrics.tenants.get_or_create(&label).inc();
         } else {
             self.metrics.tenants.get_or_create(&TenantLabel { tenant: "(other)".into() }).inc();
@@ -315,8 +326,13 @@ impl Intake {
         let mut ready = ready;
         loop {
             let mut rest = Vec::new();
-            let items = if blocks { ready.iter().map(|(_, ready)| ready.item.clone()).collect() } else { ready.iter_mut().map(|(_, ready)| take_item(ready)).collect() };
-            let answers = match tokio::time::timeout_at((until + Duration::from_secs(1)).into(), self.commit.submit(items)).await {
+            let items = if blocks {
+                ready.iter().map(|(_, ready)| ready.item.clone()).collect()
+            } else {
+                ready.iter_mut().map(|(_, ready)| take_item(ready)).collect()
+            };
+            let answers = match tokio::time::timeout_at((until + Duration::from_secs(1)).into(), self.commit.submit(items)).await
+            {
                 Ok(answers) => answers,
                 Err(_) => vec![Answer::Failed(Failure::Disk("the disk did not answer in time".into())); ready.len()],
             };
@@ -355,7 +371,8 @@ impl Intake {
             }
             Answer::Dropped => Ok(taken(202, "dropped")),
             Answer::Conflict => {
-                let detail = "This eventId was used before for another payload, which stays; send the new event under an id of its own.";
+                let detail =
+                    "This eventId was used before for another payload, which stays; send the new event under an id of its own.";
                 Err(Problem::new(Reason::Conflict, detail))
             }
             Answer::Failed(Failure::Full) => {
@@ -366,10 +383,14 @@ impl Intake {
                 let detail = "The journal's disk refuses writes; the sidecar's log says why. Try again.";
                 Err(Problem::later(Reason::Dependency, detail, Duration::from_secs(1)))
             }
-            Answer::Failed(Failure::TooLarge) => Err(Problem::new(Reason::EventTooLarge, "The event does not fit into the journal; send less.")),
-            Answer::Failed(Failure::Stopping) => {
-                Err(Problem::later(Reason::ShuttingDown, "The sidecar stops; send again, to its successor.", Duration::from_secs(1)))
+            Answer::Failed(Failure::TooLarge) => {
+                Err(Problem::new(Reason::EventTooLarge, "The event does not fit into the journal; send less."))
             }
+            Answer::Failed(Failure::Stopping) => Err(Problem::later(
+                Reason::ShuttingDown,
+                "The sidecar stops; send again, to its successor.",
+                Duration::from_secs(1),
+            )),
         }
     }
 }
@@ -394,7 +415,8 @@ fn into_owned(value: json::Json<'_>) -> json::Json<'static> {
 
 fn limited(what: &str, limited: Limited) -> Problem {
     let Quota { rate, burst } = limited.quota;
-    let detail = format!("More than {rate} a second (burst {burst}) for {what}; try again after the time given, or raise limits.rate.");
+    let detail =
+        format!("More than {rate} a second (burst {burst}) for {what}; try again after the time given, or raise limits.rate.");
     Problem { quota: Some(limited.quota), ..Problem::later(Reason::Limited, detail, limited.retry_after) }
 }
 

@@ -14,7 +14,8 @@ fn filter(level: &str) -> EnvFilter {
 /// Starts logging. Once a process.
 pub fn start(level: &str) {
     let (layer, handle) = reload::Layer::new(filter(level));
-    let lines = fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false).with_writer(std::io::stderr);
+    let lines =
+        fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false).with_writer(std::io::stderr);
     if tracing_subscriber::registry().with(layer).with(lines).try_init().is_ok() {
         let _ = LEVEL.set(handle);
     }

@@ -2,7 +2,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use steno_app::{args::{Args, Command}, check, dead, dev, run};
+use steno_app::{
+    args::{Args, Command},
+    check, dead, dev, run,
+};
 
 fn main() -> ExitCode {
     let result = match Args::parse().command {

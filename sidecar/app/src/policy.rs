@@ -65,7 +65,8 @@ impl Compiled {
         };
         let redactor = Redactor::compile(&spec.redaction, &spec.capture, key).map_err(|error| Unusable(error.to_string()))?;
         let tenant = spec.defaults.tenant_id.as_ref();
-        let service = spec.defaults.service.clone().or_else(|| identity.service.clone()).unwrap_or_else(|| config.policy.name.clone());
+        let service =
+            spec.defaults.service.clone().or_else(|| identity.service.clone()).unwrap_or_else(|| config.policy.name.clone());
         let fill = Fill {
             tenant: tenant.map_or_else(|| identity.namespace.clone(), |tenant| tenant.value.clone()),
             tenant_enforced: tenant.is_some_and(|tenant| tenant.mode == DefaultMode::Enforced),
@@ -99,7 +100,11 @@ impl Compiled {
         let spec = &self.config.spec;
         let max_bytes = spec.spool.max_bytes.bytes();
         CommitConfig {
-            note: NoteContext { tenant: self.fill.tenant.clone(), service: self.fill.service.clone(), writer: self.fill.writer.clone() },
+            note: NoteContext {
+                tenant: self.fill.tenant.clone(),
+                service: self.fill.service.clone(),
+                writer: self.fill.writer.clone(),
+            },
             pod_uid: identity.pod_uid.clone(),
             chains: spec.integrity.scope != Scope::None,
             by_tenant: self.by_tenant,

@@ -151,7 +151,10 @@ impl Reloader {
         keep(&self.keep, &compiled);
         self.intake.compiled.store(Arc::new(compiled));
         if from != to {
-            let note = Note::new(Kind::Config, "Another configuration counts from here on.").text("from", &*from).text("to", &*to).flag("newDestination", moved);
+            let note = Note::new(Kind::Config, "Another configuration counts from here on.")
+                .text("from", &*from)
+                .text("to", &*to)
+                .flag("newDestination", moved);
             self.intake.commit.reload(commit, note).await;
         }
         self.forwarder.ask(Control::Reload(settings, moved.then(|| sink_factory(destination.clone()))));
@@ -173,7 +176,8 @@ impl Reloader {
 /// Keeps the last good configuration beside the journal. It holds references to secrets, never secrets.
 pub fn keep(path: &Path, compiled: &Compiled) {
     let part = path.with_extension("part");
-    let written = serde_yaml::to_string(&compiled.config).map_err(std::io::Error::other).and_then(|text| std::fs::write(&part, text));
+    let written =
+        serde_yaml::to_string(&compiled.config).map_err(std::io::Error::other).and_then(|text| std::fs::write(&part, text));
     if let Err(error) = written.and_then(|()| std::fs::rename(&part, path)) {
         tracing::warn!(%error, "the last good configuration could not be kept beside the journal");
     }

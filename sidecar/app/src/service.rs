@@ -1,7 +1,10 @@
 //! All parts of a running sidecar, started and stopped in order.
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, atomic::{AtomicBool, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -73,12 +76,16 @@ impl Service {
         let (commit, work) = Handle::new(QUEUE);
         let config = Arc::new(compiled.commit(identity));
         let clock = Box::new(SystemClock::default());
-        let (committer, started) = Committer::open(Arc::new(disk), config, clock, Box::new(inbox.clone()), metrics.commit.clone())
-            .context("the journal cannot be opened")?;
+        let (committer, started) =
+            Committer::open(Arc::new(disk), config, clock, Box::new(inbox.clone()), metrics.commit.clone())
+                .context("the journal cannot be opened")?;
         let position = started.positions.get(&sink_id("kafka")).copied().unwrap_or_default();
         let deliveries = Arc::new(Deliveries::new(position));
         let delivery = Arc::new(Status::default());
-        delivery.update(|status| status.breaker = "closed");
+        delivery.update(|status| {
+            status.breaker = "closed";
+            (status.position, status.backlog) = (position, started.shared.synced().saturating_sub(position));
+        });
         let parts = Parts {
             settings: compiled.delivery(),
             factory: sink_factory(compiled.destination(identity, secrets)),
@@ -193,7 +200,8 @@ impl Service {
         let undelivered = waited.await.ok().and_then(Result::ok).unwrap_or(u64::MAX);
         self.commit.end().await;
         let next_seq = self.intake.shared.synced();
-        let undelivered = if undelivered == u64::MAX { next_seq.saturating_sub(self.intake.deliveries.position()) } else { undelivered };
+        let undelivered =
+            if undelivered == u64::MAX { next_seq.saturating_sub(self.intake.deliveries.position()) } else { undelivered };
         for thread in self.threads {
             // A thread that panicked told so itself.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
@@ -204,7 +212,8 @@ impl Service {
 
 /// Binds the listeners of intake. Off loopback it is refused: TLS listeners come with a later version.
 pub async fn bind_ingest(address: &str) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}; is another sidecar running?"))?;
+    let listener =
+        TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}; is another sidecar running?"))?;
     if !listener.local_addr()?.ip().is_loopback() {
         anyhow::bail!("{address} is not a loopback address; events are taken on loopback and on the Unix socket only");
     }
@@ -215,7 +224,9 @@ pub async fn bind_ingest(address: &str) -> anyhow::Result<TcpListener> {
 pub fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt;
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(|| format!("cannot replace {}", path.display())),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot replace {}", path.display()));
+        }
         _ => {}
     }
     let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;

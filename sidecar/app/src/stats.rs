@@ -86,10 +86,18 @@ impl Stats {
         let oldest_age = if delivery.oldest_ms == 0 { 0 } else { wall_ms().saturating_sub(delivery.oldest_ms) };
         let mut issues = Vec::new();
         let mut recommendations = Vec::new();
-        let mut recommend = |severity: &str, message: String| recommendations.push(json!({"severity": severity, "message": message}));
+        let mut recommend =
+            |severity: &str, message: String| recommendations.push(json!({"severity": severity, "message": message}));
         if delivery.breaker != "closed" {
             issues.push(format!("the breaker is {}: {}", delivery.breaker, delivery.reason));
-            recommend("error", format!("Kafka takes nothing ({}). Events are {} meanwhile.", delivery.reason, if compiled.config.spec.breaker.when_open == steno_crds::WhenOpen::Spool { "spooled" } else { "refused" }));
+            recommend(
+                "error",
+                format!(
+                    "Kafka takes nothing ({}). Events are {} meanwhile.",
+                    delivery.reason,
+                    if compiled.config.spec.breaker.when_open == steno_crds::WhenOpen::Spool { "spooled" } else { "refused" }
+                ),
+            );
         } else if !delivery.reason.is_empty() && delivery.failures > 0 {
             recommend("warning", format!("The last delivery failed: {}.", delivery.reason));
         }
@@ -100,7 +108,10 @@ impl Stats {
         if grown > 0.0 && limit > 0 && delivery.backlog > 0 {
             let minutes = (limit - used) as f64 / grown / 60.0;
             if minutes < 120.0 {
-                recommend("warning", format!("The spool is full in {minutes:.0} minutes at this rate; raise spool.maxBytes or mend the delivery."));
+                recommend(
+                    "warning",
+                    format!("The spool is full in {minutes:.0} minutes at this rate; raise spool.maxBytes or mend the delivery."),
+                );
             }
         }
         if limit > 0 && used * 10 > limit * 9 {

@@ -111,15 +111,28 @@ impl Metrics {
         registry.register("build", "Version of this sidecar", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         registry.register("events_refused", "Events that were not taken, by reason", self.refused.clone());
         registry.register("redactions", "Values redacted, by rule", self.redactions.clone());
-        registry.register("redaction_failures", "Events kept as metadata only because their redaction failed", self.redaction_failures.clone());
+        registry.register(
+            "redaction_failures",
+            "Events kept as metadata only because their redaction failed",
+            self.redaction_failures.clone(),
+        );
         registry.register("events_truncated", "Events whose largest values were cut", self.truncated.clone());
         registry.register_with_unit("ack", "Time from a request's head to its answer", Unit::Seconds, self.ack.clone());
         registry.register("http_requests", "Requests of the ingest listener, by status", self.requests.clone());
         registry.register("connections", "Open connections of the ingest listener", self.connections.clone());
         registry.register("tenant_events", "Events by tenant (only with sidecar.tenantMetrics)", self.tenants.clone());
         registry.register("config_reloads", "Reloads of the configuration, by result", self.reloads.clone());
-        registry.register("config_error", "1 while the configuration file is invalid and the old one counts", self.config_error.clone());
-        registry.register_with_unit("config_loaded_timestamp", "When the configuration was loaded, since 1970", Unit::Seconds, self.config_loaded.clone());
+        registry.register(
+            "config_error",
+            "1 while the configuration file is invalid and the old one counts",
+            self.config_error.clone(),
+        );
+        registry.register_with_unit(
+            "config_loaded_timestamp",
+            "When the configuration was loaded, since 1970",
+            Unit::Seconds,
+            self.config_loaded.clone(),
+        );
         registry.register("config_hash", "Hash of the configuration that counts", self.config_hash.clone());
         self.commit.register(&mut registry);
         self.deliver.register(&mut registry);
@@ -146,8 +159,12 @@ pub fn reference() -> String {
     for line in text.lines().filter_map(|line| line.strip_prefix("# ")) {
         let mut parts = line.splitn(3, ' ');
         match (parts.next(), parts.next(), parts.next()) {
-            (Some("HELP"), Some(name), Some(text)) => help.entry(name.to_owned()).or_insert((String::new(), String::new())).1 = text.to_owned(),
-            (Some("TYPE"), Some(name), Some(kind)) => help.entry(name.to_owned()).or_insert((String::new(), String::new())).0 = kind.to_owned(),
+            (Some("HELP"), Some(name), Some(text)) => {
+                help.entry(name.to_owned()).or_insert((String::new(), String::new())).1 = text.to_owned()
+            }
+            (Some("TYPE"), Some(name), Some(kind)) => {
+                help.entry(name.to_owned()).or_insert((String::new(), String::new())).0 = kind.to_owned()
+            }
             _ => {}
         }
     }

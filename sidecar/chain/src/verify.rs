@@ -90,7 +90,11 @@ impl fmt::Display for Finding {
             Self::Fork { chain, seq } => write!(f, "{chain}: two records have number {seq}"),
             Self::Broken { chain, seq } => write!(f, "{chain}: record {seq} does not follow from the one before"),
             Self::Gap { chain, first, last, explained } => {
-                write!(f, "{chain}: {first} to {last} are missing, {}", if *explained { "as a record says" } else { "unexplained" })
+                write!(
+                    f,
+                    "{chain}: {first} to {last} are missing, {}",
+                    if *explained { "as a record says" } else { "unexplained" }
+                )
             }
             Self::NoGenesis { chain } => write!(f, "{chain}: does not begin with its genesis record"),
         }
@@ -117,7 +121,9 @@ impl Verifier {
     }
 
     fn take(&mut self, text: &str) -> Result<(), String> {
-        let Json::Object(mut record) = parse(text).map_err(|fault| fault.to_string())? else { return Err("it is no object".into()) };
+        let Json::Object(mut record) = parse(text).map_err(|fault| fault.to_string())? else {
+            return Err("it is no object".into());
+        };
         self.note_lost(&record);
         let genesis = record.get("kind").and_then(Json::as_str) == Some("Genesis");
         let Some(Json::Object(integrity)) = record.get_mut("integrity") else { return Err("it has no integrity member".into()) };
@@ -128,7 +134,9 @@ impl Verifier {
             _ => None,
         };
         let parts = (text_of("chainId"), text_of("prevHash"), number_of("epoch"), number_of("seq"));
-        let (Some(chain), Some(prev), Some(epoch), Some(seq)) = parts else { return Err("its integrity member is incomplete".into()) };
+        let (Some(chain), Some(prev), Some(epoch), Some(seq)) = parts else {
+            return Err("its integrity member is incomplete".into());
+        };
         let hash = hash.into_owned();
         let own = Sha256::digest(canonical(&Json::Object(record)));
         if own.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")) != hash {

@@ -32,12 +32,21 @@ impl Chains {
     pub(crate) fn new(base: String, scope: Scope, most: usize, heads: Vec<ChainRange>) -> Self {
         let mut chains = BTreeMap::new();
         for head in heads {
-            let name = if head.id == base { Some(String::new()) } else { head.id.strip_prefix(&format!("{base}/")).map(str::to_owned) };
+            let name =
+                if head.id == base { Some(String::new()) } else { head.id.strip_prefix(&format!("{base}/")).map(str::to_owned) };
             if let Some(name) = name {
                 chains.insert(name, ChainState { id: head.id, epoch: head.epoch, next: head.last + 1, prev: head.hash });
             }
         }
-        Self { base, scope, most, chains, before: BTreeMap::new(), firsts: BTreeMap::new(), used: std::collections::BTreeSet::new() }
+        Self {
+            base,
+            scope,
+            most,
+            chains,
+            before: BTreeMap::new(),
+            firsts: BTreeMap::new(),
+            used: std::collections::BTreeSet::new(),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -109,7 +118,13 @@ impl Chains {
         let touched = self.before.keys().filter_map(|name| {
             let state = self.chains.get(name)?;
             let first = *self.firsts.get(name)?;
-            (state.next > first).then(|| ChainRange { id: state.id.clone(), epoch: state.epoch, first, last: state.next - 1, hash: state.prev })
+            (state.next > first).then(|| ChainRange {
+                id: state.id.clone(),
+                epoch: state.epoch,
+                first,
+                last: state.next - 1,
+                hash: state.prev,
+            })
         });
         touched.collect()
     }

@@ -1,11 +1,7 @@
 //! The loop itself.
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc,
-        atomic::Ordering,
-        mpsc as sync_mpsc,
-    },
+    sync::{Arc, atomic::Ordering, mpsc as sync_mpsc},
     time::Duration,
 };
 
@@ -113,6 +109,10 @@ pub struct Committer {
     untold_drops: u64,
     /// No more events are taken.
     closed: bool,
+    /// What was found at start and could not be recorded yet: no event goes before it.
+    to_tell: Option<(bool, Vec<Damage>)>,
+    /// Ids could not be written to a file: space is freed without waiting for it.
+    ids_stuck: bool,
 }
 
 /// The block that is being made.
@@ -191,9 +191,11 @@ impl Committer {
             freed_at: Duration::ZERO,
             untold_drops: 0,
             closed: false,
+            to_tell: Some((opened.fresh, opened.damage.clone())),
+            ids_stuck: false,
         };
         committer.rebuild();
-        committer.tell_start(opened.fresh, &opened.damage);
+        committer.tell_start();
         committer.gauge();
         let started = Started { fresh: opened.fresh, damage: opened.damage, shared, id_key, uuid, positions };
         Ok((committer, started))
@@ -210,7 +212,13 @@ impl Committer {
                     for (seq, frame) in (block.header.first_seq..).zip(frames(&block.payload)) {
                         if !frame.is_note {
                             let at_ms = block.header.journal_ms;
-                            self.index.insert(Entry { identity: frame.identity, print: frame.print, seq, rules: frame.rules, at_ms });
+                            self.index.insert(Entry {
+                                identity: frame.identity,
+                                print: frame.print,
+                                seq,
+                                rules: frame.rules,
+                                at_ms,
+                            });
                         }
                     }
                     let reached = block.header.next_seq();
@@ -223,8 +231,23 @@ impl Committer {
         }
     }
 
-    /// Tells of damage, each chain of its own.
-    fn tell_start(&mut self, fresh: bool, damage: &[Damage]) {
+    /// Tells of damage, each chain of its own. Whether it is on disk; if not it is tried again before the next event.
+    fn tell_start(&mut self) -> bool {
+        let Some((fresh, damage)) = self.to_tell.take() else { return true };
+        self.write_start(fresh, &damage);
+        if self.block.count == 0 {
+            return true;
+        }
+        let before = self.journal.next_seq();
+        self.flush(&mut []);
+        let told = self.journal.next_seq() > before;
+        if !told {
+            self.to_tell = Some((fresh, damage));
+        }
+        told
+    }
+
+    fn write_start(&mut self, fresh: bool, damage: &[Damage]) {
         let mut lost: BTreeMap<String, Vec<Lost>> = BTreeMap::new();
         for range in damage.iter().flat_map(|damage| &damage.ranges) {
             lost.entry(range.id.clone()).or_default().push(lost_range(range));
@@ -254,10 +277,13 @@ impl Committer {
         for name in self.chains.names() {
             if self.chains.is_broken(&name) {
                 self.chains.new_epoch(&name, 0);
-                self.write_note(&Note::new(Kind::Epoch, "The chain's last record could not be read; a new epoch begins."), &name, None);
+                self.write_note(
+                    &Note::new(Kind::Epoch, "The chain's last record could not be read; a new epoch begins."),
+                    &name,
+                    None,
+                );
             }
         }
-        self.flush(&mut Vec::new());
     }
 
     /// Works until it is told to close or everybody is gone.
@@ -369,7 +395,9 @@ impl Committer {
                 return Decision::Known { compared: true, depends: true };
             }
             if pending.rules != item.rules {
-                let stored = frames(&self.block.payload[pending.at..]).next().map(|frame| String::from_utf8_lossy(frame.json).into_owned());
+                let stored = frames(&self.block.payload[pending.at..])
+                    .next()
+                    .map(|frame| String::from_utf8_lossy(frame.json).into_owned());
                 return self.settle(item, stored.as_deref(), &pending.print, true);
             }
             self.record_conflict(item, &pending.print, true);
@@ -444,6 +472,12 @@ impl Committer {
 
     /// Whether there is room for an event; else what to answer.
     fn admit(&mut self, item: &Item, estimate: usize, open: &mut [Option<Open>]) -> Result<(), Answer> {
+        if self.to_tell.is_some() {
+            self.flush(open);
+            if !self.tell_start() {
+                return Err(Answer::Failed(Failure::Full));
+            }
+        }
         let class = if item.critical { Class::Critical } else { Class::Normal };
         let bytes = (self.block.payload.len() + estimate) as u64;
         if self.journal.has_room(class, bytes) {
@@ -452,7 +486,7 @@ impl Committer {
         self.seal_for_space();
         self.collect_sealed(true);
         let now = self.clock.wall_ms();
-        while self.journal.free(now, self.index.unsealed_from(), true).unwrap_or(0) > 0 {
+        while self.journal.free(now, self.keep_from(), true).unwrap_or(0) > 0 {
             if self.journal.has_room(class, bytes) {
                 return Ok(());
             }
@@ -643,6 +677,12 @@ impl Committer {
         self.free();
     }
 
+    /// Segments from here on are needed to rebuild the index. On a full disk no file of ids can be written, and only freeing helps: then
+    /// the ids stay in memory only until one can.
+    fn keep_from(&self) -> u64 {
+        if self.ids_stuck { u64::MAX } else { self.index.unsealed_from() }
+    }
+
     /// Delivered segments are held by ids that no file has yet: have them written.
     fn seal_for_space(&mut self) {
         let delivered = self.journal.positions().values().min().copied().unwrap_or(0);
@@ -655,7 +695,7 @@ impl Committer {
         self.seal_for_space();
         self.collect_sealed(false);
         let now = self.clock.wall_ms();
-        if let Err(error) = self.journal.free(now, self.index.unsealed_from(), false) {
+        if let Err(error) = self.journal.free(now, self.keep_from(), false) {
             tracing::warn!(%error, "delivered space could not be freed");
         }
     }
@@ -663,7 +703,9 @@ impl Committer {
     /// Drops the oldest segment, delivered or not, after a record that says so.
     fn drop_oldest(&mut self) -> bool {
         let shared = self.journal.shared();
-        let (Some(end), from) = (self.journal.droppable(), self.journal.positions().values().min().copied().unwrap_or(0)) else { return false };
+        let (Some(end), from) = (self.journal.droppable(), self.journal.positions().values().min().copied().unwrap_or(0)) else {
+            return false;
+        };
         let from = from.max(shared.oldest());
         let (lost, count) = dropped_ranges(&shared, from, end);
         let note = Note::new(Kind::Drop, "The spool was full; the oldest undelivered events were dropped, as the policy says.")
@@ -691,7 +733,8 @@ impl Committer {
 
     /// Chains that a note's losses concern.
     fn concerned(&self, note: &Note) -> Vec<String> {
-        let names = self.chains.names().into_iter().filter(|name| note.lost.iter().any(|lost| lost.chain_id == self.chains.id(name)));
+        let names =
+            self.chains.names().into_iter().filter(|name| note.lost.iter().any(|lost| lost.chain_id == self.chains.id(name)));
         let names: Vec<String> = names.collect();
         if names.is_empty() { vec![String::new()] } else { names }
     }
@@ -746,8 +789,14 @@ impl Committer {
         }
         for done in collected {
             match done {
-                Done::Written(Some(file)) => self.index.publish(file),
-                Done::Written(None) => self.index.take_back(),
+                Done::Written(Some(file)) => {
+                    self.index.publish(file);
+                    self.ids_stuck = false;
+                }
+                Done::Written(None) => {
+                    self.index.take_back();
+                    self.ids_stuck = true;
+                }
                 Done::Merged(None) => {}
                 Done::Merged(Some((file, old))) => {
                     self.index.replace(&file);
@@ -859,9 +908,9 @@ impl Sealer {
                     Job::Write { first, end, entries } => {
                         Done::Written(index::write(&*disk, uuid, first, end, &entries).inspect_err(warn).ok().map(Arc::new))
                     }
-                    Job::Merge(files) => {
-                        Done::Merged(index::merge(&*disk, uuid, &files).inspect_err(warn).ok().map(|file| (Arc::new(file), files)))
-                    }
+                    Job::Merge(files) => Done::Merged(
+                        index::merge(&*disk, uuid, &files).inspect_err(warn).ok().map(|file| (Arc::new(file), files)),
+                    ),
                 };
                 if finished.send(result).is_err() {
                     return;

@@ -67,8 +67,16 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("events_accepted", "Events that were written to the journal", self.accepted.clone());
         registry.register("events_duplicate", "Retries that were recognised and not written again", self.duplicates.clone());
-        registry.register("events_conflict", "Events refused because their id was used for another payload", self.conflicts.clone());
-        registry.register("events_dropped", "Events dropped because the spool was full (DropNewest, DropOldest)", self.dropped.clone());
+        registry.register(
+            "events_conflict",
+            "Events refused because their id was used for another payload",
+            self.conflicts.clone(),
+        );
+        registry.register(
+            "events_dropped",
+            "Events dropped because the spool was full (DropNewest, DropOldest)",
+            self.dropped.clone(),
+        );
         registry.register("journal_blocks_failed", "Blocks that could not be written or synced", self.failed_blocks.clone());
         registry.register_with_unit("journal_fsync", "Time of one sync of the journal", Unit::Seconds, self.fsync.clone());
         registry.register("journal_block_events", "Events in one block of the journal", self.block_events.clone());

@@ -66,7 +66,8 @@ struct Rig {
 impl Rig {
     fn open(disk: &SimDisk, config: &CommitConfig, clock: &TestClock) -> Result<Self, steno_journal::Error> {
         let config = Arc::new(config.clone());
-        let (loop_, started) = Committer::open(Arc::new(disk.clone()), config, Box::new(clock.clone()), Box::new(Nobody), Metrics::default())?;
+        let (loop_, started) =
+            Committer::open(Arc::new(disk.clone()), config, Box::new(clock.clone()), Box::new(Nobody), Metrics::default())?;
         Ok(Self { disk: disk.clone(), clock: clock.clone(), loop_, key: IdKey(started.id_key), started })
     }
 
@@ -121,7 +122,9 @@ impl Rig {
         let mut records = Vec::new();
         loop {
             match reader.next().unwrap() {
-                Next::Block(block) => records.extend(frames(&block.payload).map(|frame| String::from_utf8(frame.json.to_vec()).unwrap())),
+                Next::Block(block) => {
+                    records.extend(frames(&block.payload).map(|frame| String::from_utf8(frame.json.to_vec()).unwrap()))
+                }
                 Next::Lost(_) => {}
                 Next::CaughtUp => return records,
             }
@@ -134,7 +137,10 @@ impl Rig {
         let mut verifier = Verifier::default();
         self.records().iter().for_each(|record| verifier.add(record));
         let findings = verifier.finish().findings;
-        let wrong: Vec<_> = findings.iter().filter(|finding| !matches!(finding, NoGenesis { .. } | Gap { first: 0, .. } | Gap { explained: true, .. })).collect();
+        let wrong: Vec<_> = findings
+            .iter()
+            .filter(|finding| !matches!(finding, NoGenesis { .. } | Gap { first: 0, .. } | Gap { explained: true, .. }))
+            .collect();
         assert!(wrong.is_empty(), "{wrong:?}");
     }
 
@@ -260,7 +266,11 @@ fn dropping_is_told_by_name_and_forgets_the_ids() {
     rig.deliver_all();
     rig.clock.0.fetch_add(5000, Ordering::Relaxed);
     rig.one(rig.item("last", "x"));
-    assert!(rig.records().iter().any(|record| record.contains(r#""kind":"Drop""#) && record.contains(&format!(r#""records":{dropped}"#))));
+    assert!(
+        rig.records()
+            .iter()
+            .any(|record| record.contains(r#""kind":"Drop""#) && record.contains(&format!(r#""records":{dropped}"#)))
+    );
 
     let oldest = CommitConfig { when_full: WhenFull::DropOldest, ..config() };
     let mut rig = Rig::open(&SimDisk::new(1), &oldest, &TestClock::default()).unwrap();

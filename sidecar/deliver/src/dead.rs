@@ -73,7 +73,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = DeadFolder::of(dir.path());
         assert!(folder.list().unwrap().is_empty());
-        let letter = |seq| DeadLetter { seq, reason: "too large".into(), at_ms: 1, destination: "t".into(), record: "{\"a\":\"ü\\n\"}".into() };
+        let letter = |seq| DeadLetter {
+            seq,
+            reason: "too large".into(),
+            at_ms: 1,
+            destination: "t".into(),
+            record: "{\"a\":\"ü\\n\"}".into(),
+        };
         for seq in [11, 2, 300] {
             folder.put(&letter(seq)).unwrap();
         }

@@ -14,9 +14,7 @@ use steno_commit::{Critical, Frame, Handle, Observer, frames};
 use steno_event::json::{Json, parse};
 use steno_journal::{Block, Damage, Next, Reader, Shared, sink_id};
 
-use crate::{
-    Breaker, BreakerConfig, DeadFolder, DeadLetter, Deliveries, Metrics, Outcome, Permit, Refusal, Sink, State, Status,
-};
+use crate::{Breaker, BreakerConfig, DeadFolder, DeadLetter, Deliveries, Metrics, Outcome, Permit, Refusal, Sink, State, Status};
 
 /// What the forwarder goes by.
 #[derive(Debug, Clone, PartialEq)]
@@ -358,7 +356,10 @@ impl Forwarder {
         let open = self.breaker.state() == State::Open;
         if open && !self.was_open {
             self.metrics.opened.inc();
-            tracing::warn!(reason = self.breaker.reason(), "the breaker is open: nothing is sent, new events are spooled or refused as the policy says");
+            tracing::warn!(
+                reason = self.breaker.reason(),
+                "the breaker is open: nothing is sent, new events are spooled or refused as the policy says"
+            );
         }
         self.was_open = open;
     }
@@ -368,7 +369,11 @@ impl Forwarder {
         if let Some(absent) = absent
             && (self.waiting() > 0 || !self.in_flight.is_empty())
         {
-            self.breaker.no_broker(self.now(), absent, "no broker can be reached; check kafka.brokers, the network and the brokers' logs");
+            self.breaker.no_broker(
+                self.now(),
+                absent,
+                "no broker can be reached; check kafka.brokers, the network and the brokers' logs",
+            );
             self.note_breaker();
         }
     }
@@ -557,9 +562,14 @@ impl Forwarder {
 
     /// Records that cannot be read: their loss gets a record of its own, then they are not waited for.
     fn lost(&mut self, damage: &Damage) {
-        let known = self.known_damage.iter().any(|known| known.first_seq <= damage.first_seq && damage.next_seq <= known.next_seq);
+        let known =
+            self.known_damage.iter().any(|known| known.first_seq <= damage.first_seq && damage.next_seq <= known.next_seq);
         if !known {
-            let lost = damage.ranges.iter().map(|range| Lost { chain_id: range.id.clone(), first: range.first, last: range.last }).collect();
+            let lost = damage
+                .ranges
+                .iter()
+                .map(|range| Lost { chain_id: range.id.clone(), first: range.first, last: range.last })
+                .collect();
             let note = Note::new(Kind::Quarantine, "A part of the journal could not be read any more.")
                 .number("records", damage.next_seq.saturating_sub(damage.first_seq))
                 .lost(lost);
@@ -567,7 +577,11 @@ impl Forwarder {
                 self.failed(&format!("a loss could not be recorded: {error}"));
                 return;
             }
-            tracing::error!(first = damage.first_seq, next = damage.next_seq, "a part of the journal could not be read; its loss is recorded by name");
+            tracing::error!(
+                first = damage.first_seq,
+                next = damage.next_seq,
+                "a part of the journal could not be read; its loss is recorded by name"
+            );
             self.known_damage.push(damage.clone());
         }
         let missing = damage.first_seq..damage.next_seq;
@@ -582,7 +596,11 @@ impl Forwarder {
         while let Some(critical) = self.critical.pop_front() {
             let seq = critical.seq;
             let behind = self.current.as_ref().map_or(self.reader.position(), |cursor| cursor.seq) > seq;
-            if behind || self.in_flight.contains_key(&seq) || self.deliveries.is_done(seq) || self.deliveries.ahead() >= MOST_AHEAD {
+            if behind
+                || self.in_flight.contains_key(&seq)
+                || self.deliveries.is_done(seq)
+                || self.deliveries.ahead() >= MOST_AHEAD
+            {
                 continue;
             }
             let (Some(frame), Some(sink)) = (frames(&critical.frame).next(), &mut self.sink) else { continue };
@@ -603,7 +621,8 @@ impl Forwarder {
         let Some(trial) = self.suspects.pop() else { return };
         let trial: Vec<u64> = trial.into_iter().filter(|seq| !self.deliveries.is_done(*seq)).collect();
         for seq in &trial {
-            let sent = self.with_record(*seq, |sink, frame| sink.send(*seq, frame).map(|()| (frame.json.len(), frame.received_ms)));
+            let sent =
+                self.with_record(*seq, |sink, frame| sink.send(*seq, frame).map(|()| (frame.json.len(), frame.received_ms)));
             match sent {
                 Some(Ok(place)) => {
                     self.in_flight_bytes += place.0;
@@ -634,7 +653,10 @@ impl Forwarder {
     /// A record is refused for good: tell of it in the chain, keep it elsewhere, and go on.
     fn bury(&mut self, seq: u64, reason: &str) {
         let Ok(Next::Block(block)) = Reader::new(self.shared.clone(), seq).next() else { return };
-        let Some(frame) = seq.checked_sub(block.header.first_seq).and_then(|index| frames(&block.payload).nth(index as usize)) else { return };
+        let Some(frame) = seq.checked_sub(block.header.first_seq).and_then(|index| frames(&block.payload).nth(index as usize))
+        else {
+            return;
+        };
         let record = String::from_utf8_lossy(frame.json).into_owned();
         if let Err(error) = self.commit.note(dead_note(seq, &record, reason)) {
             self.failed(&format!("a dead letter could not be recorded: {error}"));
@@ -677,7 +699,10 @@ impl Forwarder {
         }
         self.settle(outcomes);
         if !self.in_flight.is_empty() {
-            tracing::warn!(records = self.in_flight.len(), "the old destination did not confirm in time; these go to the new one too");
+            tracing::warn!(
+                records = self.in_flight.len(),
+                "the old destination did not confirm in time; these go to the new one too"
+            );
         }
         self.in_flight.clear();
         self.in_flight_bytes = 0;
@@ -764,9 +789,13 @@ impl Cursor {
 }
 
 fn dead_note(seq: u64, record: &str, reason: &str) -> Note {
-    let note = Note::new(Kind::DeadLetter, "Kafka refused a record for good; it is kept as a dead letter.").number("journalSeq", seq).text("reason", reason);
+    let note = Note::new(Kind::DeadLetter, "Kafka refused a record for good; it is kept as a dead letter.")
+        .number("journalSeq", seq)
+        .text("reason", reason);
     let Ok(Json::Object(record)) = parse(record) else { return note };
-    let text = |object: &steno_event::json::Object<'_>, name: &str| object.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
+    let text = |object: &steno_event::json::Object<'_>, name: &str| {
+        object.get(name).and_then(Json::as_str).unwrap_or_default().to_owned()
+    };
     let note = note.text("eventId", text(&record, "eventId"));
     let Some(Json::Object(integrity)) = record.get("integrity") else { return note };
     let Some(Json::Number(chain_seq)) = integrity.get("seq") else { return note };

@@ -52,12 +52,22 @@ impl Metrics {
         registry.register("delivered", "Records that Kafka confirmed", self.delivered.clone());
         registry.register("delivery_failures", "Records that came back undelivered and will be sent again", self.failed.clone());
         registry.register("dead_letters", "Records that Kafka refused for good", self.dead.clone());
-        registry.register_with_unit("delivery_latency", "Time from receipt to Kafka's confirmation", Unit::Seconds, self.latency.clone());
+        registry.register_with_unit(
+            "delivery_latency",
+            "Time from receipt to Kafka's confirmation",
+            Unit::Seconds,
+            self.latency.clone(),
+        );
         registry.register("delivery_batch_records", "Records sent in one go", self.batch.clone());
         registry.register("breaker_state", "0 closed, 1 half-open, 2 open", self.breaker.clone());
         registry.register("breaker_opened", "How often the breaker opened", self.opened.clone());
         registry.register("spool_backlog_records", "Records that wait for delivery", self.backlog.clone());
-        registry.register_with_unit("spool_oldest_age", "Age of the oldest undelivered record", Unit::Seconds, self.oldest.clone());
+        registry.register_with_unit(
+            "spool_oldest_age",
+            "Age of the oldest undelivered record",
+            Unit::Seconds,
+            self.oldest.clone(),
+        );
         registry.register("preflight_warnings", "What is not as it should be at the destination", self.warnings.clone());
     }
 }

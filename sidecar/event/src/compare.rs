@@ -102,8 +102,14 @@ mod tests {
     #[test]
     fn a_tampered_retry_differs_whatever_was_redacted() {
         let stored = r#"{"action":"pay","metadata":{"amount":1,"note":"x"},"redactions":[{"path":"metadata.note"}]}"#;
-        assert_eq!(compare(stored, r#"{"action":"pay","metadata":{"amount":2,"note":"y"}}"#, Filled::default()), Comparison::Different);
-        assert_eq!(compare(stored, r#"{"action":"pay","metadata":{"amount":1,"note":"y","more":1}}"#, Filled::default()), Comparison::Different);
+        assert_eq!(
+            compare(stored, r#"{"action":"pay","metadata":{"amount":2,"note":"y"}}"#, Filled::default()),
+            Comparison::Different
+        );
+        assert_eq!(
+            compare(stored, r#"{"action":"pay","metadata":{"amount":1,"note":"y","more":1}}"#, Filled::default()),
+            Comparison::Different
+        );
     }
 
     #[test]

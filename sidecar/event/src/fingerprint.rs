@@ -62,7 +62,8 @@ mod tests {
             members.insert("secret", shown);
             fingerprint(&IdKey([1; 32]), &members, &mut Vec::new())
         };
-        let redacted = |shown: &str| Json::Redacted(Box::new(Redacted { shown: shown.into(), print: crate::json::MARKER.into() }));
+        let redacted =
+            |shown: &str| Json::Redacted(Box::new(Redacted { shown: shown.into(), print: crate::json::MARKER.into() }));
         assert_eq!(print(redacted("[REDACTED]")), print(redacted("hmac-sha256:k:ab")));
         assert_eq!(print(redacted("[REDACTED]")), print(Json::Removed));
         assert_ne!(print(redacted("[REDACTED]")), print(Json::text("[REDACTED]")));

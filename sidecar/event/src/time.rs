@@ -64,7 +64,9 @@ mod tests {
         ] {
             assert_eq!(parse_time(text).unwrap().to_string(), shown);
         }
-        for text in ["", "2026-03-01", "yesterday at some time", "2026-13-01T10:00:00Z", "2026-03-01T10:00:00", "10:00:00Z2026-03-01xx"] {
+        for text in
+            ["", "2026-03-01", "yesterday at some time", "2026-13-01T10:00:00Z", "2026-03-01T10:00:00", "10:00:00Z2026-03-01xx"]
+        {
             assert!(parse_time(text).is_none(), "{text}");
         }
     }

@@ -60,7 +60,8 @@ impl RealDisk {
         let lock_path = dir.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
         let lock = lock.map_err(Error::io("open", lock_path.display().to_string()))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| Error::Locked(shown.clone()))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| Error::Locked(shown.clone()))?;
         let handle = File::open(dir).map_err(Error::io("open", &shown))?;
         Ok(Self { dir: dir.to_owned(), handle, _lock: lock })
     }
@@ -89,7 +90,8 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).mode(0o600).open(self.dir.join(name))?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(create).truncate(false).mode(0o600).open(self.dir.join(name))?;
         Ok(Arc::new(file))
     }
 

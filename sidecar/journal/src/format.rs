@@ -137,7 +137,16 @@ impl SegmentHeader {
             cursor.take(16)?;
             let (id_key, salt) = (cursor.array()?, cursor.array()?);
             cursor.take(16)?;
-            Some(Self { uuid, generation, first_seq, id_key, salt, created: cursor.u64()?, bytes: cursor.u64()?, oldest: cursor.u64()? })
+            Some(Self {
+                uuid,
+                generation,
+                first_seq,
+                id_key,
+                salt,
+                created: cursor.u64()?,
+                bytes: cursor.u64()?,
+                oldest: cursor.u64()?,
+            })
         };
         Ok(read())
     }
@@ -226,7 +235,13 @@ impl BlockHeader {
         for _ in 0..chains {
             let length = usize::from(cursor.u16()?);
             let id = String::from_utf8(cursor.take(length)?.to_vec()).ok()?;
-            ranges.push(ChainRange { id, epoch: cursor.u64()?, first: cursor.u64()?, last: cursor.u64()?, hash: cursor.array()? });
+            ranges.push(ChainRange {
+                id,
+                epoch: cursor.u64()?,
+                first: cursor.u64()?,
+                last: cursor.u64()?,
+                hash: cursor.array()?,
+            });
         }
         (header_len as usize == Self::len_with(&ranges)).then_some(Self {
             flags,

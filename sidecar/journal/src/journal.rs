@@ -427,7 +427,8 @@ impl Journal {
             let held = Arc::strong_count(segment) > 1;
             let age = segment.sealed_ms.get().map_or(u64::MAX, |sealed| now_ms.saturating_sub(*sealed));
             let (by_age, by_bytes) = (self.options.retain_ms, self.options.retain_bytes);
-            let retained = (by_age > 0 || by_bytes > 0) && (by_age == 0 || age < by_age) && (by_bytes == 0 || kept_bytes <= by_bytes);
+            let retained =
+                (by_age > 0 || by_bytes > 0) && (by_age == 0 || age < by_age) && (by_bytes == 0 || kept_bytes <= by_bytes);
             if held || !is_delivered(end) || (retained && !pressed) {
                 break;
             }

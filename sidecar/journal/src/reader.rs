@@ -77,13 +77,23 @@ impl Window {
     /// The valid header at an offset.
     pub(crate) fn header(&mut self, segment: &Segment, seed: u32, offset: u64, limit: u64) -> Result<Option<BlockHeader>> {
         let fixed = self.get(segment, offset, BLOCK_FIXED, limit)?;
-        let Some(length) = fixed.get(32..36).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes) else { return Ok(None) };
+        let Some(length) = fixed.get(32..36).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes) else {
+            return Ok(None);
+        };
         let bytes = self.get(segment, offset, length as usize, limit)?;
-        Ok(BlockHeader::decode(seed, bytes).filter(|header| offset.checked_add(header.stored_len()).is_some_and(|end| end <= limit)))
+        Ok(BlockHeader::decode(seed, bytes)
+            .filter(|header| offset.checked_add(header.stored_len()).is_some_and(|end| end <= limit)))
     }
 
     /// The payload behind a header, if its checksum is right.
-    pub(crate) fn payload(&mut self, segment: &Segment, seed: u32, at: u64, header: &BlockHeader, limit: u64) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn payload(
+        &mut self,
+        segment: &Segment,
+        seed: u32,
+        at: u64,
+        header: &BlockHeader,
+        limit: u64,
+    ) -> Result<Option<Vec<u8>>> {
         let whole = header.header_len as usize + header.payload_len as usize;
         let bytes = self.get(segment, at, whole, limit)?;
         let Some(payload) = bytes.get(header.header_len as usize..whole) else { return Ok(None) };
@@ -91,7 +101,14 @@ impl Window {
     }
 
     /// The first valid block behind `offset` whose records are at or above `least`.
-    pub(crate) fn resync(&mut self, segment: &Segment, seed: u32, offset: u64, limit: u64, least: u64) -> Result<Option<(u64, BlockHeader)>> {
+    pub(crate) fn resync(
+        &mut self,
+        segment: &Segment,
+        seed: u32,
+        offset: u64,
+        limit: u64,
+        least: u64,
+    ) -> Result<Option<(u64, BlockHeader)>> {
         let mut at = offset.next_multiple_of(8);
         while at + (BLOCK_FIXED as u64) <= limit {
             let chunk = self.get(segment, at, READ_AHEAD, limit)?;
@@ -147,7 +164,8 @@ impl Reader {
             }
             let Some(place) = &mut self.place else { return Ok(Next::CaughtUp) };
             let header = self.window.header(&place.segment, place.seed, place.offset, place.limit)?;
-            let header = header.filter(|header| header.generation == place.segment.generation && header.first_seq < place.next_first.max(1));
+            let header = header
+                .filter(|header| header.generation == place.segment.generation && header.first_seq < place.next_first.max(1));
             let Some(header) = header.filter(|header| header.is_snapshot() || header.first_seq <= self.next_seq) else {
                 if place.offset >= place.limit || self.next_seq >= place.next_first {
                     if self.next_seq >= place.next_first && !place.is_last {
@@ -287,6 +305,7 @@ impl Reader {
         let size = next.file.size().map_err(Error::io("stat", &next.name))?;
         let snapshot = self.window.header(&next, seed, SEGMENT_HEADER, size)?;
         self.window.forget();
-        Ok(snapshot.map_or(current, |header| header.ranges.into_iter().map(|range| (range.id, (range.epoch, range.last))).collect()))
+        Ok(snapshot
+            .map_or(current, |header| header.ranges.into_iter().map(|range| (range.id, (range.epoch, range.last))).collect()))
     }
 }

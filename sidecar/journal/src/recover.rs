@@ -135,7 +135,14 @@ fn salvage(disk: &dyn Disk, state: Option<&State>, found: &mut Found, name: Stri
     let size = file.size().map_err(Error::io("stat", &name))?;
     let known = found.segments.last().map(|(header, _)| (header.uuid, header.id_key, header.bytes));
     let known = known.or_else(|| state.map(|state| (state.uuid, state.id_key, size.max(64 << 10))));
-    let segment = |first_seq| Segment { name: name.clone(), generation, first_seq, file: file.clone(), end: OnceLock::new(), sealed_ms: OnceLock::new() };
+    let segment = |first_seq| Segment {
+        name: name.clone(),
+        generation,
+        first_seq,
+        file: file.clone(),
+        end: OnceLock::new(),
+        sealed_ms: OnceLock::new(),
+    };
     if let Some((uuid, id_key, bytes)) = known {
         let probe = segment(0);
         let first = Window::default().resync(&probe, seed(&uuid, generation), SEGMENT_HEADER, size, 0)?;
@@ -177,7 +184,9 @@ fn create(disk: Arc<dyn Disk>, options: Options, state: Option<State>, found: Fo
 fn resume(disk: Arc<dyn Disk>, options: Options, state: State, found: Found, newest: &SegmentHeader) -> Result<Opened> {
     let uuid = newest.uuid;
     let Found { segments, spares, next_generation } = found;
-    let Some((_, last)) = segments.last().cloned() else { return create(disk, options, Some(state), Found { segments, spares, next_generation }) };
+    let Some((_, last)) = segments.last().cloned() else {
+        return create(disk, options, Some(state), Found { segments, spares, next_generation });
+    };
     let mut scan = scan(&*disk, &uuid, &last, true)?;
     if !scan.has_snapshot {
         earlier_heads(&*disk, &uuid, &segments, &mut scan)?;
@@ -360,7 +369,8 @@ impl Scan {
         if ranges.is_empty() {
             // Any of the known chains may have had them.
             ranges.extend(self.heads.values().map(|head| {
-                let behind = found.and_then(|found| found.ranges.iter().find(|range| range.id == head.id && range.epoch == head.epoch));
+                let behind =
+                    found.and_then(|found| found.ranges.iter().find(|range| range.id == head.id && range.epoch == head.epoch));
                 let last = behind.map_or(head.last + count, |range| range.first.saturating_sub(1));
                 ChainRange { first: head.last + 1, last, hash: [0; 32], ..head.clone() }
             }));

@@ -207,7 +207,11 @@ fn put(target: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
 impl Disk for SimDisk {
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
         let world = self.0.lock();
-        Ok(world.names.iter().map(|(name, id)| (name.clone(), world.files.get(id).map_or(0, |file| file.current.len() as u64))).collect())
+        Ok(world
+            .names
+            .iter()
+            .map(|(name, id)| (name.clone(), world.files.get(id).map_or(0, |file| file.current.len() as u64)))
+            .collect())
     }
 
     fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>> {

@@ -64,7 +64,8 @@ pub(crate) fn whole(action: Action, value: &mut Json<'_>, key: Option<&HashKey>)
         other => canonical(other),
     };
     // A part of an object's text tells about its inside.
-    let action = if action == Action::Mask && matches!(value, Json::Array(_) | Json::Object(_)) { Action::Replace } else { action };
+    let action =
+        if action == Action::Mask && matches!(value, Json::Array(_) | Json::Object(_)) { Action::Replace } else { action };
     let (shown, done) = text(action, &plain, key);
     *value = match shown {
         Some(shown) => Json::Redacted(Box::new(Redacted { shown, print: MARKER.into() })),

@@ -26,7 +26,12 @@ fn size(value: &Json<'_>) -> usize {
 }
 
 fn size_of(members: &Object<'_>) -> usize {
-    members.iter().filter(|(_, value)| !matches!(value, Json::Removed)).map(|(name, value)| name.len() + 4 + size(value)).sum::<usize>() + 1
+    members
+        .iter()
+        .filter(|(_, value)| !matches!(value, Json::Removed))
+        .map(|(name, value)| name.len() + 4 + size(value))
+        .sum::<usize>()
+        + 1
 }
 
 /// The order in which values are cut; `None`: never.
@@ -39,7 +44,9 @@ fn rank(path: &str) -> Option<u8> {
         "error" if path != "error.code" => Some(2),
         "message" | "reason" => Some(2),
         "source" => Some(3),
-        "actor" | "resource" if path.split('.').nth(1).is_some_and(|member| !matches!(member, "id" | "type" | "sessionId")) => Some(3),
+        "actor" | "resource" if path.split('.').nth(1).is_some_and(|member| !matches!(member, "id" | "type" | "sessionId")) => {
+            Some(3)
+        }
         _ => None,
     }
 }
@@ -62,7 +69,9 @@ fn leaves(path: &str, value: &Json<'_>, out: &mut Vec<Leaf>) {
                 leaves(&format!("{path}[{index}]"), value, out);
             }
         }
-        Json::String(text) if text.len() > KEPT => out.extend(rank(path).map(|rank| Leaf { path: path.to_owned(), rank, length: text.len() })),
+        Json::String(text) if text.len() > KEPT => {
+            out.extend(rank(path).map(|rank| Leaf { path: path.to_owned(), rank, length: text.len() }))
+        }
         Json::Redacted(text) if text.shown.len() > KEPT => {
             out.extend(rank(path).map(|rank| Leaf { path: path.to_owned(), rank, length: text.shown.len() }));
         }
@@ -153,13 +162,15 @@ pub fn fit(members: &mut Object<'_>, max: usize, reserve: usize) -> Fit {
         }
     }
     // Many small values: whole subtrees go, largest first.
-    let mut subtrees: Vec<(&str, usize)> = ["before", "after", "metadata", "error"].iter().filter_map(|name| Some((*name, size(members.get(name)?)))).collect();
+    let mut subtrees: Vec<(&str, usize)> =
+        ["before", "after", "metadata", "error"].iter().filter_map(|name| Some((*name, size(members.get(name)?)))).collect();
     subtrees.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
     for (name, length) in subtrees {
         if now <= max {
             break;
         }
-        let inside: usize = marks.iter().filter(|(path, _)| path.split(['.', '[']).next() == Some(name)).map(|(path, _)| path.len() + MARK).sum();
+        let inside: usize =
+            marks.iter().filter(|(path, _)| path.split(['.', '[']).next() == Some(name)).map(|(path, _)| path.len() + MARK).sum();
         marks.retain(|(path, _)| path.split(['.', '[']).next() != Some(name));
         members.insert(name, Json::Null);
         now = (now + name.len() + MARK + 4).saturating_sub(length + inside);
@@ -188,7 +199,8 @@ const SAFE: &[&str] = &["category", "durationMs", "occurredAt", "outcome", "seve
 
 /// Fails closed: of an event whose redaction failed only what cannot hold a secret stays, and that it failed.
 pub fn metadata_only(members: &mut Object<'_>) {
-    let names: Vec<String> = members.iter().map(|(name, _)| name.to_string()).filter(|name| !SAFE.contains(&name.as_str())).collect();
+    let names: Vec<String> =
+        members.iter().map(|(name, _)| name.to_string()).filter(|name| !SAFE.contains(&name.as_str())).collect();
     for name in names {
         members.remove(&name);
     }
@@ -222,7 +234,10 @@ mod tests {
         assert_eq!(fit(&mut record, 1000, 100), Fit::Truncated);
         let shown = canonical(&Json::Object(record.clone()));
         assert!(shown.len() + 100 <= 1000 && shown.contains(&small), "{shown}");
-        assert!(shown.contains(r#""truncation":{"fields":[{"originalLength":4000,"path":"after.x"}],"originalBytes""#), "{shown}");
+        assert!(
+            shown.contains(r#""truncation":{"fields":[{"originalLength":4000,"path":"after.x"}],"originalBytes""#),
+            "{shown}"
+        );
         let mut same = members(&text);
         assert_eq!((fit(&mut same, 10_000, 100), same), (Fit::Whole, members(&text)));
     }

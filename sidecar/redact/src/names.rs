@@ -2,16 +2,69 @@
 
 /// Names, folded (lower case, without `-`, `_`, `.` and spaces), sorted.
 const NAMES: &[&str] = &[
-    "accesskey", "accesskeysecret", "accesstoken", "apikey", "apisecret", "authorization", "authtoken", "bearertoken", "cardno",
-    "cardnumber", "clientsecret", "connectionstring", "cookie", "credential", "credentials", "csrftoken", "cvc", "cvv", "cvv2",
-    "encryptionkey", "idtoken", "mfacode", "otp", "pan", "passcode", "passphrase", "passwd", "password", "pin", "privatekey",
-    "proxyauthorization", "pwd", "recoverycode", "refreshtoken", "secret", "secretaccesskey", "secretkey", "sessiontoken", "setcookie",
-    "signingkey", "socialsecuritynumber", "ssn", "token", "totp", "xapikey", "xauthtoken", "xcsrftoken", "xsrftoken", "xxsrftoken",
+    "accesskey",
+    "accesskeysecret",
+    "accesstoken",
+    "apikey",
+    "apisecret",
+    "authorization",
+    "authtoken",
+    "bearertoken",
+    "cardno",
+    "cardnumber",
+    "clientsecret",
+    "connectionstring",
+    "cookie",
+    "credential",
+    "credentials",
+    "csrftoken",
+    "cvc",
+    "cvv",
+    "cvv2",
+    "encryptionkey",
+    "idtoken",
+    "mfacode",
+    "otp",
+    "pan",
+    "passcode",
+    "passphrase",
+    "passwd",
+    "password",
+    "pin",
+    "privatekey",
+    "proxyauthorization",
+    "pwd",
+    "recoverycode",
+    "refreshtoken",
+    "secret",
+    "secretaccesskey",
+    "secretkey",
+    "sessiontoken",
+    "setcookie",
+    "signingkey",
+    "socialsecuritynumber",
+    "ssn",
+    "token",
+    "totp",
+    "xapikey",
+    "xauthtoken",
+    "xcsrftoken",
+    "xsrftoken",
+    "xxsrftoken",
 ];
 
 /// Endings of folded names: `dbPassword`, `STRIPE_API_KEY`.
 const ENDINGS: &[&str] = &[
-    "password", "passwd", "passphrase", "secret", "apikey", "privatekey", "accesstoken", "refreshtoken", "secretkey", "authtoken",
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "apikey",
+    "privatekey",
+    "accesstoken",
+    "refreshtoken",
+    "secretkey",
+    "authtoken",
     "secretaccesskey",
 ];
 
@@ -59,10 +112,32 @@ mod tests {
     #[test]
     fn secret_names_are_known_in_every_spelling_and_near_misses_are_not() {
         assert!(NAMES.is_sorted());
-        for name in ["password", "PASSWORD", "db_password", "X-Api-Key", "apiKey", "aws.secret.access.key", "Set-Cookie", "refresh_token", "stripeSecretKey"] {
+        for name in [
+            "password",
+            "PASSWORD",
+            "db_password",
+            "X-Api-Key",
+            "apiKey",
+            "aws.secret.access.key",
+            "Set-Cookie",
+            "refresh_token",
+            "stripeSecretKey",
+        ] {
             assert!(is_secret(name), "{name}");
         }
-        for name in ["passwordChangedAt", "tokenType", "secretName", "keyId", "pinned", "author", "cookieConsent", "sessionId", "id", "", "pants"] {
+        for name in [
+            "passwordChangedAt",
+            "tokenType",
+            "secretName",
+            "keyId",
+            "pinned",
+            "author",
+            "cookieConsent",
+            "sessionId",
+            "id",
+            "",
+            "pants",
+        ] {
             assert!(!is_secret(name), "{name}");
         }
     }

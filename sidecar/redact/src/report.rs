@@ -57,16 +57,23 @@ pub(crate) fn report(entries: Vec<Entry>) -> Report {
     let list = if entries.len() > MOST {
         counts.iter().map(|(rule, count)| object(vec![("count", Json::Number(*count as f64)), ("rule", text(rule))])).collect()
     } else {
-        entries.into_iter().map(|entry| {
-            let mut members = vec![("action", Json::text(word(entry.action))), ("path", Json::String(entry.path.into())), ("rule", text(&entry.rule))];
-            if entry.name {
-                members.push(("name", Json::Bool(true)));
-            }
-            if entry.no_key {
-                members.push(("note", Json::text("no key")));
-            }
-            object(members)
-        }).collect()
+        entries
+            .into_iter()
+            .map(|entry| {
+                let mut members = vec![
+                    ("action", Json::text(word(entry.action))),
+                    ("path", Json::String(entry.path.into())),
+                    ("rule", text(&entry.rule)),
+                ];
+                if entry.name {
+                    members.push(("name", Json::Bool(true)));
+                }
+                if entry.no_key {
+                    members.push(("note", Json::text("no key")));
+                }
+                object(members)
+            })
+            .collect()
     };
     Report { redactions: Some(Json::Array(list)), counts: counts.into_iter().collect(), failed: false }
 }

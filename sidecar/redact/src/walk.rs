@@ -61,7 +61,8 @@ impl<'r> Walk<'r> {
     /// Redacts an event's members.
     pub(crate) fn event(&mut self, members: &mut Object<'_>) {
         let patterns = self.rules.paths.len() + self.rules.patterns.len();
-        let place = Place { states: (0..patterns).map(|pattern| (pattern, 0)).collect(), identifier: Some(0), ..Place::default() };
+        let place =
+            Place { states: (0..patterns).map(|pattern| (pattern, 0)).collect(), identifier: Some(0), ..Place::default() };
         self.object(members, &place, true);
     }
 
@@ -250,7 +251,11 @@ impl<'r> Walk<'r> {
         for (index, item) in items.iter_mut().enumerate() {
             let begun = self.entries.len();
             let (next, matched) = self.step(place, None);
-            let rule = matched.iter().map(|index| &self.rules.paths[*index]).filter(|rule| !next.excepted(&rule.except)).max_by_key(|rule| rule.action);
+            let rule = matched
+                .iter()
+                .map(|index| &self.rules.paths[*index])
+                .filter(|rule| !next.excepted(&rule.except))
+                .max_by_key(|rule| rule.action);
             match (rule, &mut *item) {
                 (_, Json::Redacted(_) | Json::Removed | Json::Raw(_)) => {}
                 (Some(rule), item) => {

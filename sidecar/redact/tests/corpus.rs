@@ -55,7 +55,8 @@ fn every_labelled_secret_goes_and_every_near_miss_stays() {
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "jsonl"));
     files.sort();
-    let (mut cases, mut secrets, mut missed, mut keeps, mut taken, mut wrong_rule) = (0, 0, Vec::new(), 0, Vec::new(), Vec::new());
+    let (mut cases, mut secrets, mut missed, mut keeps, mut taken, mut wrong_rule) =
+        (0, 0, Vec::new(), 0, Vec::new(), Vec::new());
     for file in files {
         let lines = fs::read_to_string(&file).unwrap();
         for line in lines.lines().filter(|line| !line.trim().is_empty()) {

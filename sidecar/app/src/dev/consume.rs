@@ -64,7 +64,12 @@ fn read(destination: &Destination, acked: &Acked, uuid: &str) -> anyhow::Result<
     rows.sort_by_key(|(seq, _, _)| *seq);
     println!("\nWhat a consumer of topic {} read:\n{}", destination.kafka.topic, table(&rows));
     let verdict = verifier.finish();
-    println!("hash chain: {} records in {} chain, {}", verdict.records, verdict.chains, if verdict.is_clean() { "intact" } else { "BROKEN" });
+    println!(
+        "hash chain: {} records in {} chain, {}",
+        verdict.records,
+        verdict.chains,
+        if verdict.is_clean() { "intact" } else { "BROKEN" }
+    );
     for finding in &verdict.findings {
         println!("  {finding}");
     }
@@ -93,7 +98,15 @@ fn table(rows: &[(u64, i32, Value)]) -> Table {
             table.add_row([String::from("…"), format!("{hidden} more like these")]);
             hidden = 0;
         }
-        table.add_row([seq.to_string(), text(&record["kind"]), action, text(&record["actor"]["id"]), shorten(&text(&record["eventId"]), 20), shorten(&text(&record["message"]), 44), safety(record)]);
+        table.add_row([
+            seq.to_string(),
+            text(&record["kind"]),
+            action,
+            text(&record["actor"]["id"]),
+            shorten(&text(&record["eventId"]), 20),
+            shorten(&text(&record["message"]), 44),
+            safety(record),
+        ]);
     }
     if hidden > 0 {
         table.add_row([String::from("…"), format!("{hidden} more like these")]);

@@ -11,7 +11,16 @@ use steno_crds::{Parsed, parse};
 use steno_deliver::kafka::{Secrets, create_topic};
 use tokio::net::TcpListener;
 
-use crate::{args::DevArgs, http::Listener, identity::Identity, logs, policy::Compiled, reload::shown, run::runtime, service::{Service, bind_ingest}};
+use crate::{
+    args::DevArgs,
+    http::Listener,
+    identity::Identity,
+    logs,
+    policy::Compiled,
+    reload::shown,
+    run::runtime,
+    service::{Service, bind_ingest},
+};
 
 mod consume;
 mod samples;
@@ -39,8 +48,11 @@ async fn serve(args: &DevArgs) -> anyhow::Result<ExitCode> {
             None
         }
         None => {
-            let cluster = MockCluster::new(1).map_err(|error| anyhow::anyhow!("the embedded Kafka cannot be started: {error}"))?;
-            cluster.create_topic(&topic, partitions, 1).map_err(|error| anyhow::anyhow!("the embedded Kafka makes no topic: {error}"))?;
+            let cluster =
+                MockCluster::new(1).map_err(|error| anyhow::anyhow!("the embedded Kafka cannot be started: {error}"))?;
+            cluster
+                .create_topic(&topic, partitions, 1)
+                .map_err(|error| anyhow::anyhow!("the embedded Kafka makes no topic: {error}"))?;
             let kafka = &mut config.spec.kafka;
             kafka.brokers = cluster.bootstrap_servers().split(',').map(str::to_owned).collect();
             (kafka.tls, kafka.sasl, kafka.create) = (None, None, None);
@@ -79,11 +91,16 @@ async fn serve(args: &DevArgs) -> anyhow::Result<ExitCode> {
     if args.once {
         let left = service.stop().await;
         right &= left.undelivered == 0;
-        println!("\n{}", if right { "The consumer read exactly what was acked." } else { "The consumer did NOT read exactly what was acked." });
+        println!(
+            "\n{}",
+            if right { "The consumer read exactly what was acked." } else { "The consumer did NOT read exactly what was acked." }
+        );
         drop(embedded);
         return Ok(if right { ExitCode::SUCCESS } else { ExitCode::from(1) });
     }
-    println!("\nTry it:\n  curl -sS http://{listen}/v1/events -H 'Content-Type: application/json' \\\n    -d '{{\"action\":\"user.login\",\"actor\":{{\"type\":\"user\",\"id\":\"u-17\"}},\"message\":\"card 4111 1111 1111 1111\"}}'\n\nServing until Ctrl-C.");
+    println!(
+        "\nTry it:\n  curl -sS http://{listen}/v1/events -H 'Content-Type: application/json' \\\n    -d '{{\"action\":\"user.login\",\"actor\":{{\"type\":\"user\",\"id\":\"u-17\"}},\"message\":\"card 4111 1111 1111 1111\"}}'\n\nServing until Ctrl-C."
+    );
     tokio::signal::ctrl_c().await?;
     let left = tokio::time::timeout(Duration::from_secs(30), service.stop()).await;
     println!("\nstopped; {} records undelivered", left.map_or(0, |left| left.undelivered));

@@ -14,7 +14,8 @@ pub(super) type Acked = Vec<String>;
 
 /// Posts every `.json` and `.ndjson` file of a folder, in order of names.
 pub(super) async fn post(address: &str, folder: &Path) -> anyhow::Result<Acked> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("the sample events in {} cannot be read", folder.display()))?;
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("the sample events in {} cannot be read", folder.display()))?;
     let mut files: Vec<_> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "json" || extension == "ndjson"));
     files.sort();

@@ -2,14 +2,24 @@
 use std::{io::Read, time::Duration};
 
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::{Request, body::{Body, Incoming}, header};
+use hyper::{
+    Request,
+    body::{Body, Incoming},
+    header,
+};
 
 use crate::problem::{Problem, Reason};
 
 /// Reads a body as text of at most `most` bytes after decompression.
 pub(crate) async fn read(request: Request<Incoming>, most: usize, within: Duration) -> Result<String, Problem> {
-    let too_large = || Problem::new(Reason::BodyTooLarge, format!("The body has more than {most} bytes (limits.maxBodyBytes); send less at a time."));
-    let encoding = request.headers().get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?").trim().to_ascii_lowercase());
+    let too_large = || {
+        Problem::new(
+            Reason::BodyTooLarge,
+            format!("The body has more than {most} bytes (limits.maxBodyBytes); send less at a time."),
+        )
+    };
+    let encoding =
+        request.headers().get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?").trim().to_ascii_lowercase());
     if request.body().size_hint().lower() > most as u64 {
         return Err(too_large());
     }
@@ -61,7 +71,8 @@ pub(crate) fn media_type(headers: &hyper::HeaderMap) -> Option<String> {
     let mut parts = value.split(';').map(str::trim);
     let kind = parts.next().unwrap_or("").to_ascii_lowercase();
     let charset = parts.filter_map(|part| part.split_once('=')).find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
-    let utf8 = charset.is_none_or(|(_, charset)| matches!(charset.trim().trim_matches('"').to_ascii_lowercase().as_str(), "utf-8" | "utf8" | "us-ascii"));
+    let utf8 = charset.is_none_or(|(_, charset)| {
+        matches!(charset.trim().trim_matches('"').to_ascii_lowercase().as_str(), "utf-8" | "utf8" | "us-ascii")
+    });
     utf8.then_some(kind)
 }
-

@@ -18,7 +18,9 @@ pub(crate) fn check(request: &Request<Incoming>, loopback: bool) -> Result<(), P
         return Err(Problem::new(Reason::BadRequest, "Content-Length and Transfer-Encoding contradict each other; send one."));
     }
     if loopback && headers.contains_key(header::ORIGIN) {
-        return forbidden("The request has an Origin header, as pages in a browser send it; send events from the application itself.");
+        return forbidden(
+            "The request has an Origin header, as pages in a browser send it; send events from the application itself.",
+        );
     }
     if loopback && !host(request, headers).is_some_and(is_local) {
         return forbidden("The Host is not this pod; use localhost, 127.0.0.1 or [::1].");

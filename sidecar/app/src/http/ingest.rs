@@ -117,7 +117,10 @@ impl Ingest {
             SINGLE => self.single(compiled, request, request_id).await,
             BATCH => self.batch(compiled, request, request_id).await,
             FLUSH => self.flush(&request).await,
-            _ => Err(Problem::new(Reason::NotFound, "Events go to POST /v1/events or /v1/events/batch; health and stats are on the status port.")),
+            _ => Err(Problem::new(
+                Reason::NotFound,
+                "Events go to POST /v1/events or /v1/events/batch; health and stats are on the status port.",
+            )),
         }
     }
 
@@ -144,7 +147,10 @@ impl Ingest {
 
     async fn batch(&self, compiled: &Compiled, request: Request<Incoming>, request_id: &str) -> Result<Done, Problem> {
         self.intake.check_open(compiled)?;
-        let media = check_media(request.headers(), &["application/json", "application/x-ndjson", "application/ndjson", "application/jsonl"])?;
+        let media = check_media(
+            request.headers(),
+            &["application/json", "application/x-ndjson", "application/ndjson", "application/jsonl"],
+        )?;
         let key = idempotency_key(request.headers())?;
         let text = body::read(request, compiled.max_body, compiled.request_timeout).await?;
         let most = compiled.config.spec.limits.max_batch_items as usize;
@@ -188,8 +194,12 @@ fn answer_batch(results: &[Result<Taken, Problem>], request_id: &str) -> Done {
     {
         let longest = results.iter().filter_map(|result| result.as_ref().err()).filter_map(|problem| problem.retry_after).max();
         let problem = Problem { retry_after: longest, ..problem.clone() };
-        let items = results.iter().filter_map(|result| result.as_ref().err()).map(|problem| item_problem(problem, request_id)).collect();
-        return Done { reason: Some(problem.reason.word()), ..problem_answer(&problem, request_id, Some(Value::Array(items))).into() };
+        let items =
+            results.iter().filter_map(|result| result.as_ref().err()).map(|problem| item_problem(problem, request_id)).collect();
+        return Done {
+            reason: Some(problem.reason.word()),
+            ..problem_answer(&problem, request_id, Some(Value::Array(items))).into()
+        };
     }
     let mut out = Vec::with_capacity(64 + results.len() * 80);
     out.extend_from_slice(b"{\"results\":[");
@@ -238,7 +248,10 @@ fn write_taken(out: &mut Vec<u8>, taken: &Taken) {
 /// The items of a JSON array, as the texts they stand in.
 fn array_items(text: &str) -> Result<Vec<Result<&str, Problem>>, Problem> {
     steno_event::array_items(text).map(|items| items.into_iter().map(Ok).collect()).map_err(|fault| {
-        Problem::new(Reason::NotJson, format!("{fault}. Send a JSON array of events, or one event a line as application/x-ndjson."))
+        Problem::new(
+            Reason::NotJson,
+            format!("{fault}. Send a JSON array of events, or one event a line as application/x-ndjson."),
+        )
     })
 }
 
@@ -263,7 +276,9 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// The client's own id, where it is a sane one; else one of ours.
 fn request_id(headers: &HeaderMap) -> String {
-    let sane = |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte));
+    let sane = |id: &&str| {
+        (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
+    };
     let sent = headers.get("x-request-id").and_then(|id| id.to_str().ok()).filter(sane);
     sent.map_or_else(|| format!("r{:x}", NEXT.fetch_add(1, Ordering::Relaxed)), str::to_owned)
 }

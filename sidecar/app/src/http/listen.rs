@@ -35,8 +35,13 @@ const HEAD_BYTES: usize = 16 << 10;
 const HEADERS: usize = 64;
 
 /// Serves connections with `handle` until told to stop; then waits for requests that are being answered.
-pub async fn serve<H, F>(listener: Listener, most: usize, handle: H, gauge: prometheus_client::metrics::gauge::Gauge, mut stop: Stop)
-where
+pub async fn serve<H, F>(
+    listener: Listener,
+    most: usize,
+    handle: H,
+    gauge: prometheus_client::metrics::gauge::Gauge,
+    mut stop: Stop,
+) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
 {

@@ -41,9 +41,7 @@ pub struct Index {
 
 fn hash(identity: &[u8; 16]) -> u64 {
     // The identity is a keyed hash already.
-    u64::from_le_bytes([
-        identity[0], identity[1], identity[2], identity[3], identity[4], identity[5], identity[6], identity[7],
-    ])
+    u64::from_le_bytes([identity[0], identity[1], identity[2], identity[3], identity[4], identity[5], identity[6], identity[7]])
 }
 
 // === impl Index ===
@@ -71,7 +69,8 @@ impl Index {
 
     /// Entries in memory and on disk.
     pub fn len(&self) -> u64 {
-        self.sealed.iter().map(|file| file.count).sum::<u64>() + self.ring.iter().filter(|entry| entry.seq >= self.unsealed_from).count() as u64
+        self.sealed.iter().map(|file| file.count).sum::<u64>()
+            + self.ring.iter().filter(|entry| entry.seq >= self.unsealed_from).count() as u64
     }
 
     /// Whether there are none.
@@ -107,7 +106,12 @@ impl Index {
             let entry = self.ring[*slot as usize];
             return (entry.at_ms >= oldest_ms).then_some(entry);
         }
-        self.sealed.iter().rev().filter(|file| file.newest_ms >= oldest_ms).find_map(|file| file.find(identity)).filter(|entry| entry.at_ms >= oldest_ms)
+        self.sealed
+            .iter()
+            .rev()
+            .filter(|file| file.newest_ms >= oldest_ms)
+            .find_map(|file| file.find(identity))
+            .filter(|entry| entry.at_ms >= oldest_ms)
     }
 
     /// Whether so many sequence numbers are in memory only that they should be sealed before more come.
@@ -122,7 +126,8 @@ impl Index {
 
     /// Hands out the entries below `end_seq` that are in memory only, sorted, to be written; they stay findable here.
     pub fn take_unsealed(&mut self, end_seq: u64) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = self.ring.iter().filter(|entry| (self.handed_to..end_seq).contains(&entry.seq)).copied().collect();
+        let mut entries: Vec<Entry> =
+            self.ring.iter().filter(|entry| (self.handed_to..end_seq).contains(&entry.seq)).copied().collect();
         entries.sort_unstable_by(|a, b| a.identity.cmp(&b.identity).then(b.seq.cmp(&a.seq)));
         // Of an identity that was used again after its window, the newest counts.
         entries.dedup_by_key(|entry| entry.identity);

@@ -157,7 +157,20 @@ impl Writer {
         let pages_at = (512 + bytes as u64 + 4).next_multiple_of(PAGE as u64);
         let page = Vec::with_capacity(PAGE);
         let filter = vec![0; bytes];
-        Ok(Self { file, temporary, uuid, first_seq, end_seq, count: 0, newest_ms: 0, filter, pages_at, offset: pages_at, page, in_page: 0 })
+        Ok(Self {
+            file,
+            temporary,
+            uuid,
+            first_seq,
+            end_seq,
+            count: 0,
+            newest_ms: 0,
+            filter,
+            pages_at,
+            offset: pages_at,
+            page,
+            in_page: 0,
+        })
     }
 
     fn push(&mut self, entry: &Entry) -> Result<()> {
@@ -257,7 +270,11 @@ fn open(disk: &dyn Disk, name: &str, uuid: [u8; 16]) -> Result<Option<Sealed>> {
     file.read_at(&mut header, 0).map_err(io("read", name))?;
     let number = |at: usize| header[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
     let crc = header[508..].try_into().map_or(0, u32::from_le_bytes);
-    if header[..8] != *MAGIC || crc != crc32c::crc32c(&header[..508]) || header[16..32] != uuid || header[8..10] != VERSION.to_le_bytes() {
+    if header[..8] != *MAGIC
+        || crc != crc32c::crc32c(&header[..508])
+        || header[16..32] != uuid
+        || header[8..10] != VERSION.to_le_bytes()
+    {
         return Ok(None);
     }
     let bytes = file.size().map_err(io("stat", name))?;

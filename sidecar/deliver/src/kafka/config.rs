@@ -48,8 +48,9 @@ impl Secrets {
     /// The contents of a reference, without a trailing line end.
     pub fn read(&self, reference: &SecretRef) -> Result<String, String> {
         let path = self.path(reference);
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| format!("Secret {}, key {}: {} cannot be read: {error}", reference.name, reference.key, path.display()))?;
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            format!("Secret {}, key {}: {} cannot be read: {error}", reference.name, reference.key, path.display())
+        })?;
         Ok(text.trim_end_matches(['\r', '\n']).to_owned())
     }
 }
@@ -84,12 +85,15 @@ pub fn client_config(destination: &Destination) -> Result<ClientConfig, String> 
     for (name, value) in &kafka.config {
         config.set(name, value);
     }
-    config.set("security.protocol", match (kafka.tls.is_some(), kafka.sasl.is_some()) {
-        (false, false) => "plaintext",
-        (true, false) => "ssl",
-        (false, true) => "sasl_plaintext",
-        (true, true) => "sasl_ssl",
-    });
+    config.set(
+        "security.protocol",
+        match (kafka.tls.is_some(), kafka.sasl.is_some()) {
+            (false, false) => "plaintext",
+            (true, false) => "ssl",
+            (false, true) => "sasl_plaintext",
+            (true, true) => "sasl_ssl",
+        },
+    );
     if let Some(tls) = &kafka.tls {
         // The vendored OpenSSL knows no system store; Debian, Alpine and distroless keep it here.
         let ca = tls.ca_secret_ref.as_ref().map_or_else(|| "/etc/ssl/certs/ca-certificates.crt".into(), |ca| secrets.path(ca));

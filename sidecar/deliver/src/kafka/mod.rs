@@ -95,13 +95,19 @@ fn classify(code: Option<RDKafkaErrorCode>, topic: &str) -> Refusal {
             Refusal::Refused { reason: format!("{code}"), alone: false }
         }
         Code::QueueFull => Refusal::Busy,
-        Code::InvalidTimestamp => Refusal::Later("the broker refuses records as old as these; they are sent with the present time".into()),
+        Code::InvalidTimestamp => {
+            Refusal::Later("the broker refuses records as old as these; they are sent with the present time".into())
+        }
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
             Refusal::Later(format!("topic {topic} does not exist; create it, or set kafka.create in the policy"))
         }
-        Code::TopicAuthorizationFailed => Refusal::Later(format!("the broker does not authorise writing to topic {topic}; grant Write and Describe")),
+        Code::TopicAuthorizationFailed => {
+            Refusal::Later(format!("the broker does not authorise writing to topic {topic}; grant Write and Describe"))
+        }
         Code::ClusterAuthorizationFailed => Refusal::Later("the broker does not authorise this client on the cluster".into()),
-        Code::Authentication | Code::SaslAuthenticationFailed => Refusal::Later("the broker refuses the credentials; check kafka.sasl and its Secret".into()),
+        Code::Authentication | Code::SaslAuthenticationFailed => {
+            Refusal::Later("the broker refuses the credentials; check kafka.sasl and its Secret".into())
+        }
         Code::MessageTimedOut => Refusal::Later("no broker confirmed in time; check the brokers and the network".into()),
         Code::PolicyViolation | Code::ThrottlingQuotaExceeded => Refusal::Later(format!("the broker limits this client: {code}")),
         Code::Fatal | Code::OutOfOrderSequenceNumber | Code::UnknownProducerId | Code::InvalidProducerEpoch => {
@@ -119,7 +125,8 @@ impl KafkaSink {
         let config = client_config(&destination)?;
         let watch = Arc::new(Watch { origin: Instant::now(), absent_since: AtomicU64::new(0), clamp: false.into() });
         let context = Context { sender: sender.clone(), watch: watch.clone() };
-        let producer: ThreadedProducer<Context> = config.create_with_context(context).map_err(|error| format!("the Kafka client could not be made: {error}"))?;
+        let producer: ThreadedProducer<Context> =
+            config.create_with_context(context).map_err(|error| format!("the Kafka client could not be made: {error}"))?;
         let to_check = destination.clone();
         let check = move || {
             let warnings = preflight(&to_check).unwrap_or_else(|reason| vec![reason]);
@@ -168,7 +175,8 @@ impl KafkaSink {
         }
         let key = self.key(frame);
         self.clamp |= self.watch.clamp.load(Ordering::Relaxed);
-        let mut record: BaseRecord<'_, [u8], [u8], usize> = BaseRecord::with_opaque_to(topic, opaque).payload(frame.json).headers(headers);
+        let mut record: BaseRecord<'_, [u8], [u8], usize> =
+            BaseRecord::with_opaque_to(topic, opaque).payload(frame.json).headers(headers);
         if !self.clamp {
             record = record.timestamp(frame.received_ms as i64);
         }

@@ -14,7 +14,16 @@ const WAIT: Duration = Duration::from_secs(10);
 
 fn admin(destination: &Destination) -> Result<AdminClient<DefaultClientContext>, String> {
     let mut config = client_config(destination)?;
-    for name in ["acks", "enable.idempotence", "compression.type", "batch.num.messages", "linger.ms", "message.timeout.ms", "queue.buffering.max.messages", "queue.buffering.max.kbytes"] {
+    for name in [
+        "acks",
+        "enable.idempotence",
+        "compression.type",
+        "batch.num.messages",
+        "linger.ms",
+        "message.timeout.ms",
+        "queue.buffering.max.messages",
+        "queue.buffering.max.kbytes",
+    ] {
         config.remove(name);
     }
     config.create().map_err(|error| format!("the Kafka client could not be made: {error}"))
@@ -40,12 +49,17 @@ pub fn preflight(destination: &Destination) -> Result<Vec<String>, String> {
     let kafka = &destination.kafka;
     let topic = &kafka.topic;
     let admin = admin(destination)?;
-    let metadata = admin.inner().fetch_metadata(Some(topic), WAIT).map_err(|error| format!("no broker answers at {}: {error}", kafka.brokers.join(",")))?;
+    let metadata = admin
+        .inner()
+        .fetch_metadata(Some(topic), WAIT)
+        .map_err(|error| format!("no broker answers at {}: {error}", kafka.brokers.join(",")))?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     let partitions = found.filter(|found| found.error().is_none()).map_or(&[][..], |found| found.partitions());
     if partitions.is_empty() {
         if kafka.create.is_none() {
-            return Ok(vec![format!("topic {topic} does not exist, or this user may not describe it; create it, or set kafka.create")]);
+            return Ok(vec![format!(
+                "topic {topic} does not exist, or this user may not describe it; create it, or set kafka.create"
+            )]);
         }
         drop(admin);
         return create_topic(destination).map_or_else(|reason| Ok(vec![reason]), |()| Ok(Vec::new()));
@@ -55,11 +69,14 @@ pub fn preflight(destination: &Destination) -> Result<Vec<String>, String> {
     if copies < 2 {
         warnings.push(format!("topic {topic} has {copies} copy of its partitions; give it a replication factor of at least 2"));
     }
-    let asked = block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &AdminOptions::new().request_timeout(Some(WAIT))));
+    let asked =
+        block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &AdminOptions::new().request_timeout(Some(WAIT))));
     let settings: HashMap<String, String> = match asked.ok().and_then(|results| results.into_iter().next()) {
         Some(Ok(resource)) => resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect(),
         _ => {
-            warnings.push(format!("the settings of topic {topic} cannot be read; grant DescribeConfigs, so that they can be checked"));
+            warnings.push(format!(
+                "the settings of topic {topic} cannot be read; grant DescribeConfigs, so that they can be checked"
+            ));
             HashMap::new()
         }
     };
@@ -75,7 +92,8 @@ pub fn preflight(destination: &Destination) -> Result<Vec<String>, String> {
     }
     let wanted = destination.max_message() as i64;
     if number("max.message.bytes").is_some_and(|bytes| bytes < wanted) {
-        warnings.push(format!("topic {topic} takes smaller messages than this client may send; raise max.message.bytes to {wanted}"));
+        warnings
+            .push(format!("topic {topic} takes smaller messages than this client may send; raise max.message.bytes to {wanted}"));
     }
     Ok(warnings)
 }

@@ -38,7 +38,10 @@ fn flat_spellings_are_mapped() {
 fn unknown_members_go_to_metadata_and_nothing_is_overwritten() {
     assert_eq!(mapped(r#"{"action":"a","foo":1,"metadata":{"foo":2}}"#), r#"{"action":"a","metadata":{"foo":2,"foo~2":1}}"#);
     assert_eq!(mapped(r#"{"action":"a","event_type":"b"}"#), r#"{"action":"a","metadata":{"event_type":"b"}}"#);
-    assert_eq!(mapped(r#"{"action":"a","userId":"u","actor":{"id":"u","type":"user"}}"#), r#"{"action":"a","actor":{"id":"u","type":"user"}}"#);
+    assert_eq!(
+        mapped(r#"{"action":"a","userId":"u","actor":{"id":"u","type":"user"}}"#),
+        r#"{"action":"a","actor":{"id":"u","type":"user"}}"#
+    );
     assert_eq!(mapped(r#"{"action":"a","reason":null,"before":null}"#), r#"{"action":"a","before":null}"#);
 }
 
@@ -65,7 +68,8 @@ fn what_is_no_event_is_refused_by_name() {
 
 #[test]
 fn an_enforced_tenant_cannot_be_renamed_and_required_members_must_be_there() {
-    let enforced = Fill { tenant_enforced: true, require: vec![vec!["resource".into(), "id".into()], vec!["tenantId".into()]], ..fill() };
+    let enforced =
+        Fill { tenant_enforced: true, require: vec![vec!["resource".into(), "id".into()], vec!["tenantId".into()]], ..fill() };
     assert!(draft(r#"{"action":"a","tenantId":"other"}"#).unwrap().tenant(&enforced).is_err());
     assert_eq!(draft(r#"{"action":"a","tenantId":"prod"}"#).unwrap().tenant(&enforced).unwrap(), "prod");
     assert_eq!(draft(r#"{"action":"a"}"#).unwrap().check_required(&enforced).unwrap_err().field, "resource.id");
@@ -80,5 +84,7 @@ fn what_was_left_out_is_filled_in_and_known_to_be() {
         canonical(&Json::Object(draft.members)),
         r#"{"action":"a","actor":{"id":"u","type":"user"},"category":"user-action","eventId":"id","kind":"Event","occurredAt":"2026-03-01T10:00:00.000Z","outcome":"unknown","receivedAt":"2026-03-01T10:00:00.000Z","schemaVersion":"1","service":"shop","severity":"error","tenantId":"prod","writer":{}}"#
     );
-    assert!(filled.contains("occurredAt") && filled.contains("tenantId") && !filled.contains("severity") && !filled.contains("actor"));
+    assert!(
+        filled.contains("occurredAt") && filled.contains("tenantId") && !filled.contains("severity") && !filled.contains("actor")
+    );
 }

@@ -9,7 +9,25 @@ fn fault(text: &str) -> FaultKind {
 
 #[test]
 fn what_is_not_json_is_a_syntax_fault() {
-    for text in ["", "{", "[1,", "{\"a\"}", "nul", "NaN", "Infinity", "-", "01", "1.", "{\"a\":1,}", "[1] x", "'a'", "\"\\ud800\"", "\"\\x\"", "\"a\nb\"", "{\"a\":\"b"] {
+    for text in [
+        "",
+        "{",
+        "[1,",
+        "{\"a\"}",
+        "nul",
+        "NaN",
+        "Infinity",
+        "-",
+        "01",
+        "1.",
+        "{\"a\":1,}",
+        "[1] x",
+        "'a'",
+        "\"\\ud800\"",
+        "\"\\x\"",
+        "\"a\nb\"",
+        "{\"a\":\"b",
+    ] {
         assert!(matches!(fault(text), FaultKind::Syntax(_)), "{text:?}: {:?}", fault(text));
     }
 }
@@ -57,7 +75,8 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
     leaf.prop_recursive(4, 48, 6, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
-            prop::collection::btree_map(any::<String>(), inner, 0..6).prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            prop::collection::btree_map(any::<String>(), inner, 0..6)
+                .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
         ]
     })
 }

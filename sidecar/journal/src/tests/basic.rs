@@ -147,7 +147,8 @@ fn a_real_directory_keeps_what_was_synced() {
     let dir = tempfile::tempdir().unwrap();
     let open = || Journal::open(Arc::new(RealDisk::open(dir.path()).unwrap()), options()).unwrap();
     let mut journal = open().journal;
-    let written: BTreeMap<_, _> = (0..50).map(|salt| commit(&mut journal, 1, 3000, salt).unwrap()).map(|(seq, bytes)| (seq, (1, bytes))).collect();
+    let written: BTreeMap<_, _> =
+        (0..50).map(|salt| commit(&mut journal, 1, 3000, salt).unwrap()).map(|(seq, bytes)| (seq, (1, bytes))).collect();
     drop(journal);
     assert_eq!(read(&open().journal, 0).0, written);
 }

@@ -20,7 +20,11 @@ fn check(disk: &SimDisk, written: &BTreeMap<u64, (u32, Vec<u8>)>) {
     for (first, (count, bytes)) in written {
         match blocks.get(first) {
             Some(found) => assert_eq!(found, &(*count, bytes.clone()), "block {first} is not what was written"),
-            None => assert!((*first..first + u64::from(*count)).all(named), "block {first} is gone without a name: {lost:?} {:?}", opened.damage),
+            None => assert!(
+                (*first..first + u64::from(*count)).all(named),
+                "block {first} is gone without a name: {lost:?} {:?}",
+                opened.damage
+            ),
         }
     }
     let top = written.last_key_value().map_or(0, |(first, (count, _))| first + u64::from(*count));

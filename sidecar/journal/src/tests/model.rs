@@ -117,7 +117,13 @@ fn every_single_call_may_be_the_last_one() {
     for after in 1..140 {
         for effect in [Effect::PowerCut, Effect::Error, Effect::Short, Effect::NoSpace] {
             let commits = |count| (0..count).map(|index| Step::Commit { count: 1 + index % 3, size: 4000 });
-            let steps = [Step::Plan { after, effect }].into_iter().chain(commits(20)).chain([Step::Deliver]).chain(commits(20)).chain([Step::Deliver]).chain(commits(10));
+            let steps = [Step::Plan { after, effect }]
+                .into_iter()
+                .chain(commits(20))
+                .chain([Step::Deliver])
+                .chain(commits(20))
+                .chain([Step::Deliver])
+                .chain(commits(10));
             run(u64::from(after) + 1, steps.collect());
         }
     }

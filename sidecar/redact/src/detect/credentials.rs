@@ -15,7 +15,9 @@ pub(super) fn bearer(text: &str, add: &mut dyn FnMut(usize, usize)) {
         } else {
             let padded = token.as_str().trim_end_matches('=');
             let padding = "=".repeat((4 - padded.len() % 4) % 4);
-            STANDARD.decode(format!("{padded}{padding}")).is_ok_and(|plain| plain.contains(&b':') && std::str::from_utf8(&plain).is_ok())
+            STANDARD
+                .decode(format!("{padded}{padding}"))
+                .is_ok_and(|plain| plain.contains(&b':') && std::str::from_utf8(&plain).is_ok())
         };
         if is_secret {
             add(token.start(), token.end());
@@ -46,8 +48,24 @@ pub(super) fn url(text: &str, add: &mut dyn FnMut(usize, usize)) {
 
 /// Words that stand where a secret would, and are none.
 const STOP: &[&str] = &[
-    "required", "missing", "invalid", "incorrect", "expired", "null", "none", "nil", "empty", "true", "false", "undefined", "must", "is", "not",
-    "changed", "reset", "updated",
+    "required",
+    "missing",
+    "invalid",
+    "incorrect",
+    "expired",
+    "null",
+    "none",
+    "nil",
+    "empty",
+    "true",
+    "false",
+    "undefined",
+    "must",
+    "is",
+    "not",
+    "changed",
+    "reset",
+    "updated",
 ];
 
 fn is_placeholder(value: &str) -> bool {

@@ -84,7 +84,12 @@ fn anchors() -> &'static Option<AhoCorasick> {
     ANCHORS_BUILT.get_or_init(|| {
         let names = ANCHORS.iter().map(|(text, _)| *text);
         // A DFA: one table look-up a byte.
-        AhoCorasick::builder().ascii_case_insensitive(true).match_kind(MatchKind::Standard).kind(Some(AhoCorasickKind::DFA)).build(names).ok()
+        AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            .match_kind(MatchKind::Standard)
+            .kind(Some(AhoCorasickKind::DFA))
+            .build(names)
+            .ok()
     })
 }
 

@@ -18,17 +18,24 @@ fn issuer_length(digits: &[u8]) -> Option<std::ops::RangeInclusive<usize>> {
 }
 
 fn luhn(digits: &[u8]) -> bool {
-    let sum: u32 = digits.iter().rev().enumerate().map(|(place, digit)| {
-        let value = u32::from(*digit) * if place % 2 == 1 { 2 } else { 1 };
-        if value > 9 { value - 9 } else { value }
-    }).sum();
+    let sum: u32 = digits
+        .iter()
+        .rev()
+        .enumerate()
+        .map(|(place, digit)| {
+            let value = u32::from(*digit) * if place % 2 == 1 { 2 } else { 1 };
+            if value > 9 { value - 9 } else { value }
+        })
+        .sum();
     sum % 10 == 0
 }
 
 fn is_card(digits: &[u8]) -> bool {
     let length = digits.len();
     let visa = digits.first() == Some(&4);
-    issuer_length(digits).is_some_and(|lengths| lengths.contains(&length)) && (!visa || matches!(length, 13 | 16 | 19)) && luhn(digits)
+    issuer_length(digits).is_some_and(|lengths| lengths.contains(&length))
+        && (!visa || matches!(length, 13 | 16 | 19))
+        && luhn(digits)
 }
 
 /// Payment card numbers: issuer prefix, length, Luhn; digits in groups by single spaces or dashes.
@@ -105,14 +112,94 @@ pub(super) fn ssn(text: &str, add: &mut dyn FnMut(usize, usize)) {
 
 /// Lengths by country (SWIFT's IBAN registry).
 const IBAN_LENGTHS: &[(&str, usize)] = &[
-    ("AD", 24), ("AE", 23), ("AL", 28), ("AT", 20), ("AZ", 28), ("BA", 20), ("BE", 16), ("BG", 22), ("BH", 22), ("BI", 27), ("BR", 29),
-    ("BY", 28), ("CH", 21), ("CR", 22), ("CY", 28), ("CZ", 24), ("DE", 22), ("DJ", 27), ("DK", 18), ("DO", 28), ("EE", 20), ("EG", 29),
-    ("ES", 24), ("FI", 18), ("FK", 18), ("FO", 18), ("FR", 27), ("GB", 22), ("GE", 22), ("GI", 23), ("GL", 18), ("GR", 27), ("GT", 28),
-    ("HN", 28), ("HR", 21), ("HU", 28), ("IE", 22), ("IL", 23), ("IQ", 23), ("IS", 26), ("IT", 27), ("JO", 30), ("KW", 30), ("KZ", 20),
-    ("LB", 28), ("LC", 32), ("LI", 21), ("LT", 20), ("LU", 20), ("LV", 21), ("LY", 25), ("MC", 27), ("MD", 24), ("ME", 22), ("MK", 19),
-    ("MN", 20), ("MR", 27), ("MT", 31), ("MU", 30), ("NI", 28), ("NL", 18), ("NO", 15), ("OM", 23), ("PK", 24), ("PL", 28), ("PS", 29),
-    ("PT", 25), ("QA", 29), ("RO", 24), ("RS", 22), ("RU", 33), ("SA", 24), ("SC", 31), ("SD", 18), ("SE", 24), ("SI", 19), ("SK", 24),
-    ("SM", 27), ("SO", 23), ("ST", 25), ("SV", 28), ("TL", 23), ("TN", 24), ("TR", 26), ("UA", 29), ("VA", 22), ("VG", 24), ("XK", 20),
+    ("AD", 24),
+    ("AE", 23),
+    ("AL", 28),
+    ("AT", 20),
+    ("AZ", 28),
+    ("BA", 20),
+    ("BE", 16),
+    ("BG", 22),
+    ("BH", 22),
+    ("BI", 27),
+    ("BR", 29),
+    ("BY", 28),
+    ("CH", 21),
+    ("CR", 22),
+    ("CY", 28),
+    ("CZ", 24),
+    ("DE", 22),
+    ("DJ", 27),
+    ("DK", 18),
+    ("DO", 28),
+    ("EE", 20),
+    ("EG", 29),
+    ("ES", 24),
+    ("FI", 18),
+    ("FK", 18),
+    ("FO", 18),
+    ("FR", 27),
+    ("GB", 22),
+    ("GE", 22),
+    ("GI", 23),
+    ("GL", 18),
+    ("GR", 27),
+    ("GT", 28),
+    ("HN", 28),
+    ("HR", 21),
+    ("HU", 28),
+    ("IE", 22),
+    ("IL", 23),
+    ("IQ", 23),
+    ("IS", 26),
+    ("IT", 27),
+    ("JO", 30),
+    ("KW", 30),
+    ("KZ", 20),
+    ("LB", 28),
+    ("LC", 32),
+    ("LI", 21),
+    ("LT", 20),
+    ("LU", 20),
+    ("LV", 21),
+    ("LY", 25),
+    ("MC", 27),
+    ("MD", 24),
+    ("ME", 22),
+    ("MK", 19),
+    ("MN", 20),
+    ("MR", 27),
+    ("MT", 31),
+    ("MU", 30),
+    ("NI", 28),
+    ("NL", 18),
+    ("NO", 15),
+    ("OM", 23),
+    ("PK", 24),
+    ("PL", 28),
+    ("PS", 29),
+    ("PT", 25),
+    ("QA", 29),
+    ("RO", 24),
+    ("RS", 22),
+    ("RU", 33),
+    ("SA", 24),
+    ("SC", 31),
+    ("SD", 18),
+    ("SE", 24),
+    ("SI", 19),
+    ("SK", 24),
+    ("SM", 27),
+    ("SO", 23),
+    ("ST", 25),
+    ("SV", 28),
+    ("TL", 23),
+    ("TN", 24),
+    ("TR", 26),
+    ("UA", 29),
+    ("VA", 22),
+    ("VG", 24),
+    ("XK", 20),
     ("YE", 30),
 ];
 
@@ -167,7 +254,8 @@ pub(super) fn ip(text: &str, add: &mut dyn FnMut(usize, usize)) {
         let address = if trimmed.is_empty() { found.as_str() } else { trimmed };
         let bytes = text.as_bytes();
         let (start, end) = (found.start(), found.start() + address.len());
-        let alone = (start == 0 || !bytes[start - 1].is_ascii_alphanumeric()) && bytes.get(end).is_none_or(|byte| !byte.is_ascii_alphanumeric());
+        let alone = (start == 0 || !bytes[start - 1].is_ascii_alphanumeric())
+            && bytes.get(end).is_none_or(|byte| !byte.is_ascii_alphanumeric());
         if alone && address.parse::<std::net::IpAddr>().is_ok() {
             add(start, end);
         }
@@ -187,7 +275,9 @@ mod tests {
     #[test]
     fn cards_are_found_and_what_only_looks_like_one_is_not() {
         assert_eq!(found(pan, "pay 4111 1111 1111 1111, 378282246310005"), ["4111 1111 1111 1111", "378282246310005"]);
-        for text in ["4111111111111112", "x4111111111111111", "41111111111111110000000", "1234567890123456", "4111  1111 1111 1111"] {
+        for text in
+            ["4111111111111112", "x4111111111111111", "41111111111111110000000", "1234567890123456", "4111  1111 1111 1111"]
+        {
             assert!(found(pan, text).is_empty(), "{text}");
         }
     }
