@@ -55,7 +55,7 @@ impl FromStr for ByteSize {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let binary = SIZE_SUFFIXES[..4].iter().rev().find(|(_, factor)| self.0 >= *factor && self.0 % factor == 0);
+        let binary = SIZE_SUFFIXES[..4].iter().rev().find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor));
         match binary {
             Some((suffix, factor)) => write!(f, "{}{suffix}", self.0 / factor),
             None => write!(f, "{}", self.0),
@@ -96,7 +96,7 @@ impl FromStr for Span {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = SPAN_UNITS.iter().find(|(_, ms)| self.0 >= *ms && self.0 % ms == 0);
+        let unit = SPAN_UNITS.iter().find(|(_, ms)| self.0 >= *ms && self.0.is_multiple_of(*ms));
         match unit {
             Some((suffix, ms)) => write!(f, "{}{suffix}", self.0 / ms),
             None => write!(f, "{}ms", self.0),

@@ -97,7 +97,7 @@ impl Load {
                     let id = format!("{name}-{index}-{number}");
                     let body = event(&id);
                     // Once begun, an event is retried until it is acked: that is the contract.
-                    let until = Instant::now() + Duration::from_secs(60);
+                    let until = Instant::now() + Duration::from_mins(1);
                     while Instant::now() < until {
                         if let Some((status, _)) = client.event(&body) {
                             *statuses.lock().expect("a lock").entry(status).or_default() += 1;

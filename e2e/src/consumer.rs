@@ -49,7 +49,7 @@ pub fn read_all(brokers: &str, topic: &str) -> Vec<Record> {
     }
     consumer.assign(&list).expect("assigned");
     let mut records = Vec::new();
-    let until = Instant::now() + Duration::from_secs(300);
+    let until = Instant::now() + Duration::from_mins(5);
     while !ends.is_empty() {
         assert!(Instant::now() < until, "the topic could not be read to its end");
         let Some(message) = consumer.poll(Duration::from_millis(200)) else { continue };

@@ -13,7 +13,7 @@ use steno_e2e::{
 };
 
 const SOON: Duration = Duration::from_secs(30);
-const LATER: Duration = Duration::from_secs(180);
+const LATER: Duration = Duration::from_mins(3);
 
 /// A breaker that opens and tries again quickly, so that tests need not wait.
 const BRISK: &str = "  breaker: {failureThreshold: 2, cooldown: 1s, noBrokerFor: 1s}\n";
@@ -258,7 +258,7 @@ fn sigterm_with_a_backlog_delivers_it_and_closes_the_chain() {
     let acked = post_all(&sidecar.ingest(), "s", 4000);
     kafka.up();
     sidecar.term();
-    assert_eq!(sidecar.ended(Duration::from_secs(60)), Some(0));
+    assert_eq!(sidecar.ended(Duration::from_mins(1)), Some(0));
     let records = read_all(&kafka.plain(), "audit");
     check(&records, &acked);
     assert!(records.iter().any(|record| record.json["kind"] == "Close"), "the chain's end is not on record");
@@ -380,7 +380,7 @@ fn a_wrong_password_is_told_and_a_mended_secret_is_picked_up() {
     std::fs::write(sidecar.secrets().join("kafka/password"), "wrong").unwrap();
     sidecar.up();
     assert_eq!(Client::new(&sidecar.ingest()).insist(&event("one"), SOON), 201);
-    wait_for("the breaker to open", Duration::from_secs(60), || sidecar.breaker() != "closed");
+    wait_for("the breaker to open", Duration::from_mins(1), || sidecar.breaker() != "closed");
     assert!(!sidecar.log().contains("wrong\""), "a password is in the log");
     kafka.secrets(&sidecar.secrets());
     sidecar.drained(LATER);

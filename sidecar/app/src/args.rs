@@ -28,7 +28,7 @@ pub enum Command {
 /// Settings of `run`.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct RunArgs {
-    /// The configuration: a rendered SidecarConfig or an AuditPolicy; watched for changes
+    /// The configuration: a rendered `SidecarConfig` or an AuditPolicy; watched for changes
     #[arg(long, env = "STENO_CONFIG", default_value = "/etc/steno/config.yaml")]
     pub config: PathBuf,
     /// The journal's directory
@@ -91,7 +91,7 @@ pub struct DevArgs {
 /// Settings of `check`.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct CheckArgs {
-    /// An AuditPolicy or a rendered SidecarConfig, YAML or JSON
+    /// An AuditPolicy or a rendered `SidecarConfig`, YAML or JSON
     pub file: PathBuf,
     /// How to print
     #[arg(short, long, value_enum, default_value_t = Format::Table)]

@@ -185,10 +185,7 @@ impl Intake {
         }
         let ready = self.prepare(compiled, text, supplied, arrival);
         let mut rates = self.rates.lock();
-        let ready = match ready {
-            Ok(ready) => ready,
-            Err(problem) => return Err(problem),
-        };
+        let ready = ready?;
         if ready.item.critical {
             if within_total.is_ok()
                 && let Some(total) = &mut rates.total

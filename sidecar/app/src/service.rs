@@ -154,7 +154,7 @@ impl Service {
     /// Serves health, metrics and stats. It stays up while the sidecar drains.
     pub fn status(&mut self, listener: TcpListener) {
         let port = StatusPort::new(self.registry.clone(), self.stats.clone());
-        let handle = move |request| port.clone().handle(request);
+        let handle = move |request| std::future::ready(port.handle(&request));
         let never = watch::Sender::new(false);
         let stop = never.subscribe();
         let stats = self.stats.clone();

@@ -27,7 +27,7 @@ struct Sample {
     used: i64,
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 // === impl Stats ===
 

@@ -160,10 +160,10 @@ pub fn reference() -> String {
         let mut parts = line.splitn(3, ' ');
         match (parts.next(), parts.next(), parts.next()) {
             (Some("HELP"), Some(name), Some(text)) => {
-                help.entry(name.to_owned()).or_insert((String::new(), String::new())).1 = text.to_owned()
+                help.entry(name.to_owned()).or_insert((String::new(), String::new())).1 = text.to_owned();
             }
             (Some("TYPE"), Some(name), Some(kind)) => {
-                help.entry(name.to_owned()).or_insert((String::new(), String::new())).0 = kind.to_owned()
+                help.entry(name.to_owned()).or_insert((String::new(), String::new())).0 = kind.to_owned();
             }
             _ => {}
         }

@@ -17,7 +17,7 @@ pub(crate) struct Chains {
     pub(crate) base: String,
     pub(crate) scope: Scope,
     pub(crate) most: usize,
-    chains: BTreeMap<String, ChainState>,
+    by_name: BTreeMap<String, ChainState>,
     /// States from before this block, of the chains that it touched. `None`: the chain began in it.
     before: BTreeMap<String, Option<ChainState>>,
     /// First number of each touched chain in this block.
@@ -30,19 +30,19 @@ pub(crate) struct Chains {
 
 impl Chains {
     pub(crate) fn new(base: String, scope: Scope, most: usize, heads: Vec<ChainRange>) -> Self {
-        let mut chains = BTreeMap::new();
+        let mut by_name = BTreeMap::new();
         for head in heads {
             let name =
                 if head.id == base { Some(String::new()) } else { head.id.strip_prefix(&format!("{base}/")).map(str::to_owned) };
             if let Some(name) = name {
-                chains.insert(name, ChainState { id: head.id, epoch: head.epoch, next: head.last + 1, prev: head.hash });
+                by_name.insert(name, ChainState { id: head.id, epoch: head.epoch, next: head.last + 1, prev: head.hash });
             }
         }
         Self {
             base,
             scope,
             most,
-            chains,
+            by_name,
             before: BTreeMap::new(),
             firsts: BTreeMap::new(),
             used: std::collections::BTreeSet::new(),
@@ -50,25 +50,25 @@ impl Chains {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.chains.len()
+        self.by_name.len()
     }
 
     /// The chain that a tenant's records go to.
     pub(crate) fn name_for<'a>(&self, tenant: Option<&'a str>) -> &'a str {
         match (self.scope, tenant) {
-            (Scope::Tenant, Some(tenant)) if self.chains.contains_key(tenant) || self.chains.len() < self.most => tenant,
+            (Scope::Tenant, Some(tenant)) if self.by_name.contains_key(tenant) || self.by_name.len() < self.most => tenant,
             _ => "",
         }
     }
 
     /// Whether the chain of this name has begun.
     pub(crate) fn has_begun(&self, name: &str) -> bool {
-        self.chains.contains_key(name)
+        self.by_name.contains_key(name)
     }
 
     /// Names of all chains.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.chains.keys().cloned().collect()
+        self.by_name.keys().cloned().collect()
     }
 
     /// The id of the chain of this name.
@@ -78,20 +78,20 @@ impl Chains {
 
     fn touch(&mut self, name: &str) {
         if !self.before.contains_key(name) {
-            let state = self.chains.get(name).cloned();
+            let state = self.by_name.get(name).cloned();
             self.firsts.insert(name.to_owned(), state.as_ref().map_or(0, |state| state.next));
             self.before.insert(name.to_owned(), state);
         }
-        if !self.chains.contains_key(name) {
+        if !self.by_name.contains_key(name) {
             let id = self.id(name);
-            self.chains.insert(name.to_owned(), ChainState::begin(id));
+            self.by_name.insert(name.to_owned(), ChainState::begin(id));
         }
     }
 
     /// Begins a new epoch of a chain, at the earliest from `next` on.
     pub(crate) fn new_epoch(&mut self, name: &str, next: u64) {
         self.touch(name);
-        if let Some(state) = self.chains.get_mut(name) {
+        if let Some(state) = self.by_name.get_mut(name) {
             *state = state.clone().new_epoch(next);
             self.firsts.insert(name.to_owned(), state.next);
         }
@@ -99,7 +99,7 @@ impl Chains {
 
     /// Whether a chain's last hash is not known, so that it must begin a new epoch.
     pub(crate) fn is_broken(&self, name: &str) -> bool {
-        self.chains.get(name).is_some_and(|state| state.next > 0 && state.prev == [0; 32])
+        self.by_name.get(name).is_some_and(|state| state.next > 0 && state.prev == [0; 32])
     }
 
     /// Seals a record into a chain.
@@ -110,13 +110,13 @@ impl Chains {
             return None;
         }
         self.touch(name);
-        self.chains.get_mut(name).map(|state| seal(state, head, tail, out))
+        self.by_name.get_mut(name).map(|state| seal(state, head, tail, out))
     }
 
     /// Heads of the chains that this block touched.
     pub(crate) fn ranges(&self) -> Vec<ChainRange> {
         let touched = self.before.keys().filter_map(|name| {
-            let state = self.chains.get(name)?;
+            let state = self.by_name.get(name)?;
             let first = *self.firsts.get(name)?;
             (state.next > first).then(|| ChainRange {
                 id: state.id.clone(),
@@ -141,8 +141,8 @@ impl Chains {
     pub(crate) fn undo(&mut self) {
         for (name, state) in std::mem::take(&mut self.before) {
             match state {
-                Some(state) => drop(self.chains.insert(name, state)),
-                None => drop(self.chains.remove(&name)),
+                Some(state) => drop(self.by_name.insert(name, state)),
+                None => drop(self.by_name.remove(&name)),
             }
         }
         self.firsts.clear();

@@ -527,7 +527,9 @@ impl Committer {
             json: &[],
         };
         let (head, tail) = item.halves.bytes.split_at(item.halves.split);
-        frame.encode(&mut self.block.payload, |out| drop(self.chains.seal(&name, head, tail, out)));
+        frame.encode(&mut self.block.payload, |out| {
+            self.chains.seal(&name, head, tail, out);
+        });
         self.block.count += 1;
         let class = if item.critical { Class::Critical } else { Class::Normal };
         self.block.class = Some(self.block.class.map_or(class, |known| known.max(class)));
@@ -567,7 +569,9 @@ impl Committer {
             json: &[],
         };
         let (head, tail) = halves.bytes.split_at(halves.split);
-        frame.encode(&mut self.block.payload, |out| drop(self.chains.seal(name, head, tail, out)));
+        frame.encode(&mut self.block.payload, |out| {
+            self.chains.seal(name, head, tail, out);
+        });
         let seq = self.journal.next_seq() + u64::from(self.block.count);
         self.block.count += 1;
         // Genesis and Conflict come with events, and must not open the headroom to them.
@@ -601,7 +605,7 @@ impl Committer {
         if result.is_ok() {
             let before = self.clock.elapsed();
             result = self.journal.sync();
-            self.metrics.fsync.observe((self.clock.elapsed() - before).as_secs_f64());
+            self.metrics.fsync.observe(self.clock.elapsed().saturating_sub(before).as_secs_f64());
             if result.is_err() && self.config.answer_written {
                 // They were told yes: once more, on other pages.
                 result = self.journal.append(&new).and_then(|()| self.journal.sync());

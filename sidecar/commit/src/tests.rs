@@ -123,7 +123,7 @@ impl Rig {
         loop {
             match reader.next().unwrap() {
                 Next::Block(block) => {
-                    records.extend(frames(&block.payload).map(|frame| String::from_utf8(frame.json.to_vec()).unwrap()))
+                    records.extend(frames(&block.payload).map(|frame| String::from_utf8(frame.json.to_vec()).unwrap()));
                 }
                 Next::Lost(_) => {}
                 Next::CaughtUp => return records,

@@ -433,18 +433,17 @@ impl Forwarder {
             return;
         }
         let batch = self.batch_size(self.waiting());
-        match permit {
-            Permit::Probe => self.try_out(batch),
-            _ => {
-                self.send_critical();
-                let most = (batch * IN_FLIGHT_BATCHES) as usize;
-                let mut sent = 0;
-                while self.in_flight.len() < most && self.in_flight_bytes < IN_FLIGHT_BYTES && self.send_next() {
-                    sent += 1;
-                }
-                if sent > 0 {
-                    self.metrics.batch.observe(f64::from(sent));
-                }
+        if permit == Permit::Probe {
+            self.try_out(batch);
+        } else {
+            self.send_critical();
+            let most = (batch * IN_FLIGHT_BATCHES) as usize;
+            let mut sent = 0;
+            while self.in_flight.len() < most && self.in_flight_bytes < IN_FLIGHT_BYTES && self.send_next() {
+                sent += 1;
+            }
+            if sent > 0 {
+                self.metrics.batch.observe(f64::from(sent));
             }
         }
     }

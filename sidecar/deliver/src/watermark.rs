@@ -62,7 +62,9 @@ mod tests {
         #[test]
         fn the_watermark_is_the_first_record_without_a_report(mut seqs in prop::collection::vec(0u64..64, 0..80)) {
             let mut mark = Watermark::new(0);
-            seqs.iter().for_each(|seq| mark.done(*seq));
+            for seq in &seqs {
+                mark.done(*seq);
+            }
             seqs.sort_unstable();
             seqs.dedup();
             let expected = (0..).find(|seq| !seqs.contains(seq)).unwrap();

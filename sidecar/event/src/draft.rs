@@ -140,10 +140,7 @@ impl<'a> Draft<'a> {
                 if !self.members.contains(outer) {
                     self.members.insert(outer, Json::Object(Object::default()));
                 }
-                let there = match self.members.get_mut(outer) {
-                    Some(Json::Object(object)) => object,
-                    _ => return self.keep(name, value),
-                };
+                let Some(Json::Object(there)) = self.members.get_mut(outer) else { return self.keep(name, value) };
                 match there.get(inner) {
                     None => drop(there.insert(inner, value)),
                     Some(known) if *known == value => {}

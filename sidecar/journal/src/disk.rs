@@ -72,7 +72,7 @@ impl RealDisk {
         const TMPFS: i64 = 0x0102_1994;
         let shown = self.dir.display().to_string();
         let found = rustix::fs::statfs(&self.dir).map_err(|error| Error::io("statfs", &shown)(error.into()))?;
-        if i64::from(found.f_type) == TMPFS { Err(Error::Tmpfs(shown)) } else { Ok(()) }
+        if found.f_type == TMPFS { Err(Error::Tmpfs(shown)) } else { Ok(()) }
     }
 }
 

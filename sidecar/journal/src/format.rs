@@ -125,7 +125,7 @@ impl SegmentHeader {
 
     /// `Ok(None)`: not a valid header.
     pub(crate) fn decode(file: &str, bytes: &[u8]) -> Result<Option<Self>> {
-        let Some(checked) = checked_sector(bytes, SEGMENT_MAGIC) else { return Ok(None) };
+        let Some(checked) = checked_sector(bytes, *SEGMENT_MAGIC) else { return Ok(None) };
         let mut cursor = Cursor(&checked[8..]);
         let version = cursor.u16().unwrap_or_default();
         if version > VERSION {
@@ -153,10 +153,10 @@ impl SegmentHeader {
 }
 
 /// The sector, if its magic and checksum are right.
-pub(crate) fn checked_sector<'a>(bytes: &'a [u8], magic: &[u8; 8]) -> Option<&'a [u8]> {
+pub(crate) fn checked_sector(bytes: &[u8], magic: [u8; 8]) -> Option<&[u8]> {
     let sector = bytes.get(..SECTOR)?;
     let crc = u32::from_le_bytes(sector[508..].try_into().ok()?);
-    (sector[..8] == *magic && crc == crc32c::crc32c(&sector[..508])).then_some(sector)
+    (sector[..8] == magic && crc == crc32c::crc32c(&sector[..508])).then_some(sector)
 }
 
 // === impl BlockHeader ===

@@ -155,7 +155,8 @@ impl Reader {
         self.window.forget();
     }
 
-    /// What comes next.
+    /// What comes next. Not an iterator: being caught up is no end.
+    #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Next> {
         loop {
             if !self.find_place() {
@@ -167,11 +168,9 @@ impl Reader {
             let header = header
                 .filter(|header| header.generation == place.segment.generation && header.first_seq < place.next_first.max(1));
             let Some(header) = header.filter(|header| header.is_snapshot() || header.first_seq <= self.next_seq) else {
-                if place.offset >= place.limit || self.next_seq >= place.next_first {
-                    if self.next_seq >= place.next_first && !place.is_last {
-                        self.place = None;
-                        continue;
-                    }
+                if self.next_seq >= place.next_first && !place.is_last {
+                    self.place = None;
+                    continue;
                 }
                 return self.damaged(None);
             };

@@ -281,12 +281,11 @@ fn scan(disk: &dyn Disk, uuid: &[u8; 16], segment: &Segment, keep: bool) -> Resu
             put_aside(disk, segment, scan.end, end.min(scan.end + (1 << 20)));
         }
         scan.lose(claimed.as_ref(), found.as_ref().map(|(_, header)| header));
-        match found {
-            Some((at, _)) => scan.end = at,
-            None => {
-                scan.end = limit;
-                return Ok(scan);
-            }
+        if let Some((at, _)) = found {
+            scan.end = at;
+        } else {
+            scan.end = limit;
+            return Ok(scan);
         }
     }
 }

@@ -58,7 +58,7 @@ impl State {
     }
 
     fn decode(bytes: &[u8]) -> Result<Option<Self>> {
-        let Some(sector) = checked_sector(bytes, MAGIC) else { return Ok(None) };
+        let Some(sector) = checked_sector(bytes, *MAGIC) else { return Ok(None) };
         let mut cursor = Cursor(&sector[8..]);
         let version = cursor.u16().unwrap_or_default();
         if version > VERSION {

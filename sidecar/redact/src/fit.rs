@@ -70,7 +70,7 @@ fn leaves(path: &str, value: &Json<'_>, out: &mut Vec<Leaf>) {
             }
         }
         Json::String(text) if text.len() > KEPT => {
-            out.extend(rank(path).map(|rank| Leaf { path: path.to_owned(), rank, length: text.len() }))
+            out.extend(rank(path).map(|rank| Leaf { path: path.to_owned(), rank, length: text.len() }));
         }
         Json::Redacted(text) if text.shown.len() > KEPT => {
             out.extend(rank(path).map(|rank| Leaf { path: path.to_owned(), rank, length: text.shown.len() }));

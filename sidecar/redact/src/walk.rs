@@ -243,7 +243,7 @@ impl<'r> Walk<'r> {
     }
 
     fn array(&mut self, items: &mut [Json<'_>], place: &Place, name: &str) {
-        let pairs = items.len() > 0 && items.iter().all(|item| matches!(item, Json::Array(pair) if pair.len() == 2));
+        let pairs = !items.is_empty() && items.iter().all(|item| matches!(item, Json::Array(pair) if pair.len() == 2));
         let headers = name.to_ascii_lowercase().contains("header");
         if headers && items.len() == 2 && !pairs {
             self.array_pair(items, place);
@@ -294,10 +294,12 @@ impl<'r> Walk<'r> {
         if text.len() < 3 {
             return None;
         }
-        if !self.nested && matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'[')) && text.len() > 4 {
-            if let Some(redacted) = self.json_inside(text, place) {
-                return redacted;
-            }
+        if !self.nested
+            && matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'['))
+            && text.len() > 4
+            && let Some(redacted) = self.json_inside(text, place)
+        {
+            return redacted;
         }
         let spans = self.spans(text, place);
         if spans.is_empty() {
@@ -320,7 +322,8 @@ impl<'r> Walk<'r> {
         Json::Redacted(Box::new(Redacted { shown: hashed.unwrap_or_else(|| REPLACED.into()), print: MARKER.into() }))
     }
 
-    /// JSON inside a string, one level: redacted as if it stood outside. Outer `None`: it is no JSON.
+    /// JSON inside a string, one level: redacted as if it stood outside. Outer `None`: it is no JSON; inner: nothing was found.
+    #[allow(clippy::option_option)]
     fn json_inside(&mut self, text: &str, place: &Place) -> Option<Option<Json<'static>>> {
         let mut inner = parse(text.trim()).ok().filter(|inner| matches!(inner, Json::Object(_) | Json::Array(_)))?;
         let begun = self.entries.len();

@@ -42,22 +42,18 @@ async fn serve(args: &DevArgs) -> anyhow::Result<ExitCode> {
     let topic = config.spec.kafka.topic.clone();
     let partitions = config.spec.kafka.create.as_ref().map_or(3, |create| create.partitions) as i32;
     // Kept for as long as we run: dropping it ends the embedded Kafka.
-    let embedded = match &args.brokers {
-        Some(brokers) => {
-            config.spec.kafka.brokers = vec![brokers.clone()];
-            None
-        }
-        None => {
-            let cluster =
-                MockCluster::new(1).map_err(|error| anyhow::anyhow!("the embedded Kafka cannot be started: {error}"))?;
-            cluster
-                .create_topic(&topic, partitions, 1)
-                .map_err(|error| anyhow::anyhow!("the embedded Kafka makes no topic: {error}"))?;
-            let kafka = &mut config.spec.kafka;
-            kafka.brokers = cluster.bootstrap_servers().split(',').map(str::to_owned).collect();
-            (kafka.tls, kafka.sasl, kafka.create) = (None, None, None);
-            Some(cluster)
-        }
+    let embedded = if let Some(brokers) = &args.brokers {
+        config.spec.kafka.brokers = vec![brokers.clone()];
+        None
+    } else {
+        let cluster = MockCluster::new(1).map_err(|error| anyhow::anyhow!("the embedded Kafka cannot be started: {error}"))?;
+        cluster
+            .create_topic(&topic, partitions, 1)
+            .map_err(|error| anyhow::anyhow!("the embedded Kafka makes no topic: {error}"))?;
+        let kafka = &mut config.spec.kafka;
+        kafka.brokers = cluster.bootstrap_servers().split(',').map(str::to_owned).collect();
+        (kafka.tls, kafka.sasl, kafka.create) = (None, None, None);
+        Some(cluster)
     };
     let identity = Identity::from_env(&config.policy.namespace);
     let brokers = config.spec.kafka.brokers.join(",");

@@ -25,7 +25,7 @@ impl StatusPort {
     }
 
     /// Answers a request.
-    pub async fn handle(self, request: Request<Incoming>) -> Answer {
+    pub fn handle(&self, request: &Request<Incoming>) -> Answer {
         let known = ["/healthz", "/readyz", "/metrics", "/v1/stats"];
         let path = request.uri().path();
         if !known.contains(&path) {

@@ -171,10 +171,10 @@ impl Index {
 
     /// Takes out files whose events were dropped undelivered: below `seq`.
     pub fn forget_below(&mut self, seq: u64) {
-        let (ring, table) = (&mut self.ring, &mut self.table);
-        for slot in 0..ring.len() {
-            if ring[slot].seq < seq
-                && let Ok(found) = table.find_entry(hash(&ring[slot].identity), |index| *index as usize == slot)
+        let (ring, table) = (&self.ring, &mut self.table);
+        for (slot, entry) in ring.iter().enumerate() {
+            if entry.seq < seq
+                && let Ok(found) = table.find_entry(hash(&entry.identity), |index| *index as usize == slot)
             {
                 found.remove();
             }

@@ -8,7 +8,7 @@
 //!  32  8  first sequence      508  4  CRC32C of bytes 0..508
 //!  40  8  end of sequences    512  …  filter, 4 bytes CRC32C, zeros up to a multiple of 4096; then pages
 //! ```
-//! A page is 4096 bytes: 73 entries of 56 bytes (identity, print, seq, rules and four zeros, at_ms) sorted by identity, unused ones
+//! A page is 4096 bytes: 73 entries of 56 bytes (identity, print, seq, rules and four zeros, `at_ms`) sorted by identity, unused ones
 //! zero, the number of entries (u32) and CRC32C. The filter is a blocked Bloom filter: the first eight bytes of an identity choose a 64-byte
 //! block, the others seven bits in it; about 10 bits an entry.
 use std::sync::{
@@ -65,7 +65,7 @@ fn halves(identity: &[u8; 16]) -> (u64, u64) {
 fn places(identity: &[u8; 16], bytes: usize) -> impl Iterator<Item = (usize, u8)> {
     let (first, second) = halves(identity);
     let blocks = (bytes / 64).max(1) as u64;
-    let block = (u128::from(first.rotate_left(32)) * u128::from(blocks) >> 64) as usize * 64;
+    let block = ((u128::from(first.rotate_left(32)) * u128::from(blocks)) >> 64) as usize * 64;
     (0..7).map(move |step| {
         let bit = (second >> (9 * step) & 511) as usize;
         (block + bit / 8, 1u8 << (bit % 8))
@@ -338,7 +338,7 @@ impl Sealed {
         // Identities are evenly spread: guess the page, then close in.
         let (mut low, mut high) = (0, self.pages());
         let (first, _) = halves(identity);
-        let mut guess = (u128::from(first) * u128::from(high) >> 64) as u64;
+        let mut guess = ((u128::from(first) * u128::from(high)) >> 64) as u64;
         while low < high {
             guess = guess.clamp(low, high - 1);
             let page = self.page(guess)?;

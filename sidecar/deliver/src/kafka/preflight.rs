@@ -71,14 +71,13 @@ pub fn preflight(destination: &Destination) -> Result<Vec<String>, String> {
     }
     let asked =
         block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &AdminOptions::new().request_timeout(Some(WAIT))));
-    let settings: HashMap<String, String> = match asked.ok().and_then(|results| results.into_iter().next()) {
-        Some(Ok(resource)) => resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect(),
-        _ => {
-            warnings.push(format!(
-                "the settings of topic {topic} cannot be read; grant DescribeConfigs, so that they can be checked"
-            ));
-            HashMap::new()
-        }
+    let settings: HashMap<String, String> = if let Some(Ok(resource)) = asked.ok().and_then(|results| results.into_iter().next())
+    {
+        resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect()
+    } else {
+        warnings
+            .push(format!("the settings of topic {topic} cannot be read; grant DescribeConfigs, so that they can be checked"));
+        HashMap::new()
     };
     let number = |name: &str| settings.get(name).and_then(|value| value.parse::<i64>().ok());
     if settings.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {

@@ -61,8 +61,9 @@ fn a_full_journal_still_takes_critical_and_control_blocks() {
     let mut journal = open(&disk).journal;
     while commit(&mut journal, 1, 30_000, 0).is_ok() {}
     assert!(!journal.has_room(Class::Normal, 30_000) && journal.has_room(Class::Critical, 30_000));
+    let bytes = vec![7; 30_000];
     let take = |journal: &mut Journal, class| {
-        let block = NewBlock { class, count: 1, ranges: Vec::new(), wall_ms: 0, journal_ms: 0, payload: &[&[7; 30_000]] };
+        let block = NewBlock { class, count: 1, ranges: Vec::new(), wall_ms: 0, journal_ms: 0, payload: &[&bytes] };
         (0..).take_while(|_| journal.append(&block).and_then(|()| journal.sync()).is_ok()).count()
     };
     assert!(take(&mut journal, Class::Critical) >= 1);

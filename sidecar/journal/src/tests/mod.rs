@@ -37,8 +37,11 @@ pub(crate) fn commit(journal: &mut Journal, count: u32, size: usize, salt: u8) -
     Ok(appended)
 }
 
-/// All blocks from `from` on, by first sequence number, and what was lost.
-pub(crate) fn read(journal: &Journal, from: u64) -> (BTreeMap<u64, (u32, Vec<u8>)>, Vec<Damage>) {
+/// Blocks by first sequence number: how many records, and their bytes.
+pub(crate) type Blocks = BTreeMap<u64, (u32, Vec<u8>)>;
+
+/// All blocks from `from` on, and what was lost.
+pub(crate) fn read(journal: &Journal, from: u64) -> (Blocks, Vec<Damage>) {
     let mut reader = Reader::new(journal.shared(), from);
     let (mut blocks, mut lost) = (BTreeMap::new(), Vec::new());
     loop {

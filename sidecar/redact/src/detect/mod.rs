@@ -79,18 +79,20 @@ const ANCHORS: [(&str, Detector); 35] = [
     ("-token", Detector::Kv),
 ];
 
-fn anchors() -> &'static Option<AhoCorasick> {
+fn anchors() -> Option<&'static AhoCorasick> {
     static ANCHORS_BUILT: OnceLock<Option<AhoCorasick>> = OnceLock::new();
-    ANCHORS_BUILT.get_or_init(|| {
-        let names = ANCHORS.iter().map(|(text, _)| *text);
-        // A DFA: one table look-up a byte.
-        AhoCorasick::builder()
-            .ascii_case_insensitive(true)
-            .match_kind(MatchKind::Standard)
-            .kind(Some(AhoCorasickKind::DFA))
-            .build(names)
-            .ok()
-    })
+    ANCHORS_BUILT
+        .get_or_init(|| {
+            let names = ANCHORS.iter().map(|(text, _)| *text);
+            // A DFA: one table look-up a byte.
+            AhoCorasick::builder()
+                .ascii_case_insensitive(true)
+                .match_kind(MatchKind::Standard)
+                .kind(Some(AhoCorasickKind::DFA))
+                .build(names)
+                .ok()
+        })
+        .as_ref()
 }
 
 /// Which detectors may match in a text.
@@ -140,7 +142,9 @@ fn candidates(text: &str) -> Set {
         if !equals && !colon {
             set &= !bit(Detector::Kv);
         }
-        if !equals && !(colon && at) {
+        // `user:password@` needs both; a parameter needs a `=`.
+        let may = equals || (colon && at);
+        if !may {
             set &= !bit(Detector::UrlCredentials);
         }
     }

@@ -27,7 +27,7 @@ fn luhn(digits: &[u8]) -> bool {
             if value > 9 { value - 9 } else { value }
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 fn is_card(digits: &[u8]) -> bool {
@@ -235,7 +235,7 @@ fn iban_end(bytes: &[u8], start: usize) -> Option<usize> {
         }
         at += 1;
     }
-    if bytes.get(at).is_some_and(|byte| byte.is_ascii_alphanumeric()) {
+    if bytes.get(at).is_some_and(u8::is_ascii_alphanumeric) {
         return None;
     }
     let rearranged = characters[4..].iter().chain(&characters[..4]);
