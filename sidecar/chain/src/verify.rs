@@ -272,4 +272,26 @@ mod tests {
         assert_eq!(verdict.findings, [gap(1, 1, false), gap(2, 4, true)]);
         assert!(!verdict.is_clean());
     }
+
+    #[test]
+    fn the_worked_example_of_the_reference_page_is_true() {
+        let page = include_str!("../../../docs/reference/integrity.md");
+        let records: Vec<&str> = page.lines().filter(|line| line.starts_with("{\"action\"")).collect();
+        let sealed = {
+            let Json::Object(members) = parse(EXAMPLE).unwrap() else { unreachable!() };
+            let halves = steno_event::encode(&members);
+            let mut state = ChainState { id: "pod-1/0b5e9f3c-5d43-4c4e-9d1f-2f1f6a0c7d11".into(), epoch: 1, next: 7, prev: [0xab; 32] };
+            let mut out = Vec::new();
+            seal(&mut state, &halves.bytes[..halves.split], &halves.bytes[halves.split..], &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(records, [sealed.as_str()]);
+        let mut verifier = Verifier::default();
+        verifier.add(records[0]);
+        assert!(!verifier.finish().findings.iter().any(|finding| matches!(finding, Finding::Edit { .. } | Finding::Unreadable(_))));
+    }
+
+    /// An event with numbers and text that are written in more than one way.
+    const EXAMPLE: &str = r#"{"action":"order.update","actor":{"id":"jörg","type":"user"},"after":{"rate":1e-7,"total":120.50,"€":"\u20ac"},
+        "eventId":"e-1","kind":"Event","occurredAt":"2026-03-01T09:30:00Z","tenantId":"shop"}"#;
 }

@@ -1,0 +1,125 @@
+//! The processes that are measured.
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+
+/// A bare hyper echo in a process of its own.
+pub struct Echo {
+    child: Child,
+    pub address: String,
+}
+
+/// The sidecar.
+pub struct Sidecar {
+    child: Child,
+    pub address: String,
+    pub status: String,
+    pub ready_in: Duration,
+    _dir: Option<tempfile::TempDir>,
+}
+
+/// CPU time of a process, from its `stat`.
+pub fn cpu_of(pid: &str) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or_default();
+    // USER_HZ is 100 on Linux.
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+}
+
+impl Echo {
+    pub fn start() -> anyhow::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?).arg("echo").stdout(Stdio::piped()).spawn()?;
+        let mut address = String::new();
+        BufReader::new(child.stdout.take().context("no output")?).read_line(&mut address)?;
+        Ok(Self { child, address: address.trim().to_owned() })
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn is_ready(address: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address) else { return false };
+    let mut text = String::new();
+    let asked = stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    asked.and_then(|()| stream.read_to_string(&mut text)).is_ok() && text.starts_with("HTTP/1.1 200")
+}
+
+impl Sidecar {
+    /// Starts one that delivers to `place` (brokers and directory), or to nobody.
+    pub fn start(binary: &Path, place: Option<(&str, &Path, u64)>) -> anyhow::Result<Self> {
+        let own = if place.is_none() { Some(tempfile::tempdir()?) } else { None };
+        let root = place.map(|(_, dir, _)| dir).or(own.as_ref().map(tempfile::TempDir::path)).context("no directory")?.to_owned();
+        let brokers = place.map_or("127.0.0.1:1", |(brokers, _, _)| brokers);
+        let spool = place.map_or(8192, |(_, _, spool)| spool);
+        let policy = format!(
+            "apiVersion: audit.steno.dev/v1alpha1\nkind: AuditPolicy\nmetadata: {{name: bench, namespace: bench}}\nspec:\n  kafka: {{brokers: ['{brokers}'], topic: bench}}\n  spool: {{maxBytes: {spool}Mi}}\n  breaker: {{cooldown: 1s}}\n  sidecar: {{requestLogRate: 0, logLevel: error}}\n"
+        );
+        std::fs::write(root.join("policy.yaml"), policy)?;
+        let (ingest, status) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
+        let begun = Instant::now();
+        let child = Command::new(binary)
+            .args(["run", "--listen", &ingest, "--status", &status, "--log-level", "error", "--config"])
+            .arg(root.join("policy.yaml"))
+            .arg("--dir")
+            .arg(root.join("journal"))
+            .stderr(Stdio::null())
+            .spawn()
+            .context("the sidecar cannot be started")?;
+        while !is_ready(&status) {
+            anyhow::ensure!(begun.elapsed() < Duration::from_secs(30), "the sidecar is not ready");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Self { child, address: ingest, status, ready_in: begun.elapsed(), _dir: own })
+    }
+
+    /// Resident memory in bytes.
+    pub fn resident(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap_or_default() * 1024
+    }
+
+    /// CPU time so far.
+    pub fn cpu(&self) -> Duration {
+        cpu_of(&self.child.id().to_string())
+    }
+
+    /// A number in `/v1/stats`, by JSON pointer.
+    pub fn stat(&self, pointer: &str) -> u64 {
+        let Ok(mut stream) = TcpStream::connect(&self.status) else { return 0 };
+        let mut text = String::new();
+        let _ = stream.write_all(b"GET /v1/stats HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let _ = stream.read_to_string(&mut text);
+        let body = text.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
+        let stats: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+        stats.pointer(pointer).and_then(serde_json::Value::as_u64).unwrap_or_default()
+    }
+
+    /// Ends it.
+    pub fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,102 @@
+//! A large spool: how fast it opens, what it costs, and how fast it goes to Kafka, against librdkafka by itself.
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use rdkafka::{
+    ClientConfig,
+    message::{Header, OwnedHeaders},
+    mocking::MockCluster,
+    producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
+};
+
+use crate::{load, process::Sidecar};
+
+/// What was measured.
+pub struct Replay {
+    pub spool_mib: u64,
+    pub ready_in: Duration,
+    pub resident: u64,
+    pub resident_after: u64,
+    pub rate: f64,
+    pub raw: f64,
+}
+
+/// Fills a spool with nobody to deliver to, opens it again with a broker, and times the replay.
+pub fn run(binary: &Path, mib: u64) -> anyhow::Result<Replay> {
+    let dir = tempfile::tempdir()?;
+    let spool = mib + mib / 4 + 128;
+    let mut sidecar = Sidecar::start(binary, Some(("127.0.0.1:1", dir.path(), spool)))?;
+    while sidecar.stat("/journal/usedBytes") < mib << 20 {
+        load::batches(&sidecar.address, 2, Duration::from_secs(2));
+        println!("  filling the spool: {} MiB", sidecar.stat("/journal/usedBytes") >> 20);
+    }
+    sidecar.stop();
+    let cluster = MockCluster::new(1).map_err(|error| anyhow::anyhow!("{error}"))?;
+    cluster.create_topic("bench", 4, 1).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let brokers = std::env::var("STENO_BENCH_BROKERS").unwrap_or_else(|_| cluster.bootstrap_servers());
+    let raw = raw(&brokers, 200_000)?;
+    let mut sidecar = Sidecar::start(binary, Some((&brokers, dir.path(), spool)))?;
+    let (ready_in, resident) = (sidecar.ready_in, sidecar.resident());
+    let (mut first, begun) = (None, Instant::now());
+    let mut last = (Instant::now(), 0);
+    // The first seconds are connection and warm-up; the rate is that of what follows.
+    while begun.elapsed() < Duration::from_secs(20) {
+        let delivered = sidecar.stat("/metrics/total_delivered_records");
+        if delivered > 20_000 && first.is_none() {
+            first = Some((Instant::now(), delivered));
+        }
+        last = (Instant::now(), delivered);
+        if sidecar.stat("/sinks/0/backlog") == 0 && delivered > 0 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (at, count) = first.context("nothing was delivered")?;
+    let rate = (last.1 - count) as f64 / (last.0 - at).as_secs_f64();
+    let resident_after = sidecar.resident();
+    sidecar.stop();
+    Ok(Replay { spool_mib: mib, ready_in, resident, resident_after, rate, raw })
+}
+
+/// librdkafka by itself, with the sidecar's settings, headers and sizes.
+fn raw(brokers: &str, count: usize) -> anyhow::Result<f64> {
+    let mut config = ClientConfig::new();
+    for (name, value) in [
+        ("bootstrap.servers", brokers),
+        ("acks", "all"),
+        ("enable.idempotence", "true"),
+        ("compression.type", "zstd"),
+        ("batch.num.messages", "1000"),
+        ("queue.buffering.max.messages", "100000"),
+        ("queue.buffering.max.kbytes", "24576"),
+        ("linger.ms", "1"),
+    ] {
+        config.set(name, value);
+    }
+    let producer: ThreadedProducer<DefaultProducerContext> = config.create()?;
+    let payload: Vec<u8> = (0..1000u32).map(|index| b' ' + (index.wrapping_mul(2_654_435_761) >> 26) as u8).collect();
+    let begun = Instant::now();
+    for index in 0..count {
+        let id = format!("e{index}");
+        loop {
+            let header = |key, value| Header { key, value: Some(value) };
+            let headers = OwnedHeaders::new_with_capacity(6)
+                .insert(header("ce_specversion", "1.0"))
+                .insert(header("ce_id", &id))
+                .insert(header("ce_source", "/steno/bench/bench"))
+                .insert(header("ce_type", "steno.event.order.update"))
+                .insert(header("ce_time", "2026-03-01T09:30:00.000Z"))
+                .insert(header("content-type", "application/json"));
+            let record = BaseRecord::to("bench").payload(&payload).key("local/00000000-0000-0000-0000-000000000000").headers(headers);
+            if producer.send(record).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+    producer.flush(Duration::from_secs(60))?;
+    Ok(count as f64 / begun.elapsed().as_secs_f64())
+}

@@ -1,0 +1,272 @@
+//! What a client may send, and what it is answered: by a real listener and raw bytes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use steno_app::{
+    http::Listener,
+    identity::Identity,
+    policy::Compiled,
+    service::{Service, bind_ingest, bind_socket},
+};
+use steno_crds::parse;
+use steno_deliver::kafka::Secrets;
+
+/// A sidecar in this process, with nobody to deliver to.
+struct Rig {
+    address: String,
+    status: String,
+    socket: std::path::PathBuf,
+    _dir: tempfile::TempDir,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Rig {
+    fn new(more: &str) -> Self {
+        let text = format!(
+            "apiVersion: audit.steno.dev/v1alpha1\nkind: AuditPolicy\nmetadata: {{name: t, namespace: prod}}\nspec:\n  kafka: {{brokers: ['127.0.0.1:1'], topic: audit}}\n  sidecar: {{requestTimeout: 700ms}}\n{more}"
+        );
+        let parsed = parse(&text).unwrap_or_else(|faults| panic!("{faults:?}"));
+        let dir = tempfile::tempdir().unwrap();
+        let (identity, secrets) = (Identity::from_env("prod"), Secrets(dir.path().join("secrets")));
+        let compiled = Compiled::new(parsed.config, parsed.unknown, &identity, &secrets).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let socket = dir.path().join("s.sock");
+        let (address, status) = runtime.block_on(async {
+            let mut service = Service::start(compiled, &identity, &secrets, &dir.path().join("journal"), false).unwrap();
+            let listener = bind_ingest("127.0.0.1:0").await.unwrap();
+            let status = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addresses = (listener.local_addr().unwrap().to_string(), status.local_addr().unwrap().to_string());
+            service.ingest(Listener::Tcp(listener), true);
+            service.ingest(Listener::Unix(bind_socket(&socket).unwrap()), false);
+            service.status(status);
+            std::mem::forget(service);
+            addresses
+        });
+        Self { address, status, socket, _dir: dir, _runtime: runtime }
+    }
+
+    fn raw(&self, bytes: &[u8]) -> (u16, String, Value) {
+        raw(TcpStream::connect(&self.address).unwrap(), bytes)
+    }
+
+    fn post(&self, path: &str, headers: &str, body: &[u8]) -> (u16, String, Value) {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
+        self.raw(&[head.as_bytes(), body].concat())
+    }
+
+    fn event(&self, body: &str) -> (u16, String, Value) {
+        self.post("/v1/events", "Content-Type: application/json\r\n", body.as_bytes())
+    }
+
+    fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.status).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse().unwrap(), body.to_owned())
+    }
+}
+
+/// Sends bytes and reads one answer: status, head, body.
+fn raw(mut stream: impl Read + Write, bytes: &[u8]) -> (u16, String, Value) {
+    // The server may answer and close before all is sent.
+    let _ = stream.write_all(bytes);
+    let mut got = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let text = String::from_utf8_lossy(&got).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ").and_then(|n| n.parse::<usize>().ok()));
+            if body.len() >= length.unwrap_or(0) {
+                let status = head[9..12].parse().unwrap();
+                return (status, head.to_owned(), serde_json::from_str(body).unwrap_or(Value::Null));
+            }
+        }
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => panic!("no answer to {:?}: {text:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(120)])),
+            Ok(count) => got.extend_from_slice(&buffer[..count]),
+        }
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+const JSON: &str = "Content-Type: application/json\r\n";
+const GOOD: &str = r#"{"action":"a"}"#;
+
+#[test]
+fn whatever_a_client_sends_gets_its_documented_status_and_problem() {
+    let rig = Rig::new("");
+    let deep = format!(r#"{{"action":"a","metadata":{}1{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
+    let bodies: Vec<(&str, Vec<u8>, u16, &str)> = vec![
+        ("truncated", br#"{"action":"a""#.to_vec(), 400, "not_json"),
+        ("empty", Vec::new(), 400, "not_json"),
+        ("NaN", br#"{"action":"a","durationMs":NaN}"#.to_vec(), 400, "not_json"),
+        ("invalid UTF-8", b"{\"action\":\"\xff\"}".to_vec(), 400, "not_json"),
+        ("lone surrogate", br#"{"action":"\ud800"}"#.to_vec(), 400, "not_json"),
+        ("two values", b"{} {}".to_vec(), 400, "not_json"),
+        ("ten thousand levels", deep.into_bytes(), 422, "not_an_event"),
+        ("duplicate names", br#"{"action":"a","action":"b"}"#.to_vec(), 422, "not_an_event"),
+        ("a number too large", br#"{"action":"a","metadata":{"n":9007199254740993}}"#.to_vec(), 422, "not_an_event"),
+        ("an array", b"[]".to_vec(), 422, "not_an_event"),
+        ("a string", b"\"x\"".to_vec(), 422, "not_an_event"),
+        ("no action", b"{}".to_vec(), 422, "not_an_event"),
+        ("a wrong type", br#"{"action":7}"#.to_vec(), 422, "not_an_event"),
+        ("a reserved member", br#"{"action":"a","kind":"Drop"}"#.to_vec(), 422, "not_an_event"),
+        ("too large", vec![b' '; (1 << 20) + 1], 413, "body_too_large"),
+    ];
+    for (what, body, status, reason) in bodies {
+        let (got, head, problem) = rig.post("/v1/events", JSON, &body);
+        assert_eq!((got, problem["reason"].as_str()), (status, Some(reason)), "{what}: {problem}");
+        assert!(head.contains("application/problem+json"), "{what}: {head}");
+        assert_eq!(problem["status"], status, "{what}");
+        for member in ["type", "title", "detail", "requestId"] {
+            assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{what}: no {member} in {problem}");
+        }
+    }
+    let good = GOOD.as_bytes();
+    let heads: Vec<(&str, (u16, String, Value), u16, &str)> = vec![
+        ("no content type", rig.post("/v1/events", "", good), 415, "unsupported_media_type"),
+        ("another content type", rig.post("/v1/events", "Content-Type: text/plain\r\n", good), 415, "unsupported_media_type"),
+        ("another charset", rig.post("/v1/events", "Content-Type: application/json; charset=utf-16\r\n", good), 415, "unsupported_media_type"),
+        ("another encoding", rig.post("/v1/events", &format!("{JSON}Content-Encoding: br\r\n"), good), 415, "unsupported_media_type"),
+        ("broken gzip", rig.post("/v1/events", &format!("{JSON}Content-Encoding: gzip\r\n"), good), 400, "bad_request"),
+        ("a gzip bomb", rig.post("/v1/events", &format!("{JSON}Content-Encoding: gzip\r\n"), &gzip(&vec![b' '; 50 << 20])), 413, "body_too_large"),
+        ("a page in a browser", rig.post("/v1/events", &format!("{JSON}Origin: https://evil.example\r\n"), good), 403, "forbidden"),
+        ("an empty idempotency key", rig.post("/v1/events", &format!("{JSON}Idempotency-Key: \r\n"), good), 400, "bad_request"),
+        ("another path", rig.post("/v2/events", JSON, good), 404, "not_found"),
+        ("another method", rig.raw(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"), 405, "method_not_allowed"),
+        ("another host", rig.raw(b"POST /v1/events HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n"), 403, "forbidden"),
+        ("a long path", rig.post(&format!("/v1/events?{}", "x".repeat(4000)), JSON, good), 414, "uri_too_long"),
+        ("a body of 100 MB by its head alone", rig.raw(b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100000000\r\n\r\n"), 413, "body_too_large"),
+        ("a body that does not come", rig.raw(b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"), 408, "request_timeout"),
+        ("two lengths", rig.raw(b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400, "not_json"),
+        ("a batch that is no array", rig.post("/v1/events/batch", JSON, b"{}"), 400, "not_json"),
+    ];
+    for (what, (got, head, problem), status, reason) in heads {
+        assert_eq!((got, problem["reason"].as_str()), (status, Some(reason)), "{what}: {problem}");
+        assert_eq!(status == 405, head.to_ascii_lowercase().contains("allow: post"), "{what}: {head}");
+    }
+    let (status, ..) = rig.raw(format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "y".repeat(40_000)).as_bytes());
+    assert_eq!(status, 431);
+    let (status, _, body) = rig.event(GOOD);
+    assert_eq!((status, &body["status"]), (201, &json!("created")), "after all of that an event is taken");
+}
+
+#[test]
+fn an_event_is_created_once_told_again_and_defended() {
+    let rig = Rig::new("");
+    let event = r#"{"eventId":"e1","action":"a","message":"m"}"#;
+    let (status, _, body) = rig.event(event);
+    assert_eq!((status, body), (201, json!({"status": "created", "code": 201, "eventId": "e1"})));
+    let (status, _, body) = rig.event(event);
+    assert_eq!((status, &body["status"]), (200, &json!("duplicate_accepted")));
+    let (status, _, body) = rig.event(&event.replace("\"m\"", "\"n\""));
+    assert_eq!((status, &body["reason"]), (409, &json!("conflict")));
+    // The key of a retry can stand in a header.
+    let keyed = |body: &str| rig.post("/v1/events", &format!("{JSON}Idempotency-Key: k1\r\n"), body.as_bytes());
+    assert_eq!((keyed(GOOD).0, keyed(GOOD).0, keyed(r#"{"action":"b"}"#).0), (201, 200, 409));
+    let (status, head, _) = rig.post("/v1/events", &format!("{JSON}Content-Encoding: gzip\r\n"), &gzip(br#"{"action":"zipped"}"#));
+    assert_eq!(status, 201, "{head}");
+    let zstd = zstd::encode_all(&br#"{"action":"zstd"}"#[..], 1).unwrap();
+    assert_eq!(rig.post("/v1/events", &format!("{JSON}Content-Encoding: zstd\r\n"), &zstd).0, 201);
+}
+
+#[test]
+fn items_of_a_batch_are_answered_each_in_order() {
+    let rig = Rig::new("");
+    let lines = "{\"eventId\":\"b1\",\"action\":\"a\"}\n\nnot json\n{\"eventId\":\"b1\",\"action\":\"a\"}\n{\"eventId\":\"b1\",\"action\":\"x\"}\n{}\n";
+    let (status, _, body) = rig.post("/v1/events/batch", "Content-Type: application/x-ndjson\r\n", lines.as_bytes());
+    let codes: Vec<_> = body["results"].as_array().unwrap().iter().map(|item| item["code"].as_u64().unwrap()).collect();
+    assert_eq!((status, codes), (207, vec![201, 400, 200, 409, 422]), "{body}");
+    let array = r#"[{"action":"a","action":"b"},{"action":"ok"}]"#;
+    let (status, _, body) = rig.post("/v1/events/batch", JSON, array.as_bytes());
+    assert_eq!((status, &body["results"][0]["code"], &body["results"][1]["code"]), (207, &json!(422), &json!(201)), "{body}");
+    let (status, _, body) = rig.post("/v1/events/batch", JSON, br#"[{"action":"a"},{"action":"b"}]"#);
+    assert_eq!((status, body["results"].as_array().map(Vec::len)), (200, Some(2)));
+    assert_eq!(rig.post("/v1/events/batch", JSON, b"[]").0, 200);
+}
+
+#[test]
+fn a_rate_that_is_passed_is_told_with_when_to_come_back() {
+    let rig = Rig::new("  limits: {rate: {perTenant: 1, burst: 3, critical: 1000}}\n");
+    let statuses: Vec<u16> = (0..5).map(|_| rig.event(GOOD).0).collect();
+    assert_eq!(statuses, [201, 201, 201, 429, 429]);
+    let (status, head, body) = rig.event(GOOD);
+    let head = head.to_ascii_lowercase();
+    assert_eq!((status, &body["type"]), (429, &json!("https://iana.org/assignments/http-problem-types#quota-exceeded")));
+    assert!(head.contains("retry-after: 1") && head.contains("ratelimit: ") && head.contains("ratelimit-policy: "), "{head}");
+    assert!(body["retryAfterMs"].as_u64().is_some_and(|ms| (1..=1000).contains(&ms)), "{body}");
+    let (status, ..) = rig.event(r#"{"action":"a","tenantId":"another"}"#);
+    assert_eq!(status, 201, "one tenant's rate is not another's");
+    let (status, _, body) = rig.event(r#"{"action":"a","severity":"critical"}"#);
+    assert_eq!((status, body["delivery"].as_str()), (201, Some("spooled")), "critical events have a bucket of their own");
+}
+
+#[test]
+fn a_connection_that_says_nothing_or_half_a_preface_does_not_keep_others_out() {
+    let rig = Rig::new("  limits: {maxConnections: 4}\n");
+    let idle: Vec<TcpStream> = (0..3).map(|index| {
+        let mut stream = TcpStream::connect(&rig.address).unwrap();
+        stream.write_all(&b"PRI * HT"[..index * 4]).unwrap();
+        stream
+    }).collect();
+    assert_eq!(rig.event(GOOD).0, 201);
+    drop(idle);
+}
+
+#[test]
+fn http_2_and_the_unix_socket_take_events_too() {
+    let rig = Rig::new("");
+    let stream = std::os::unix::net::UnixStream::connect(&rig.socket).unwrap();
+    let request = format!("POST /v1/events HTTP/1.1\r\nHost: steno\r\n{JSON}Content-Length: {}\r\n\r\n{GOOD}", GOOD.len());
+    assert_eq!(raw(stream, request.as_bytes()).0, 201);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let status = runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(&rig.address).await.unwrap();
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        let body = http_body_util::Full::new(bytes::Bytes::from_static(GOOD.as_bytes()));
+        let uri = format!("http://{}/v1/events", rig.address);
+        let request = hyper::Request::post(uri).header("content-type", "application/json").body(body).unwrap();
+        tokio::time::timeout(Duration::from_secs(5), sender.send_request(request)).await.unwrap().unwrap().status()
+    });
+    assert_eq!(status, 201);
+}
+
+#[test]
+fn the_status_port_tells_how_things_stand_and_no_event_data() {
+    let rig = Rig::new("");
+    rig.event(r#"{"eventId":"secret-id","action":"a","message":"password=hunter22"}"#);
+    assert_eq!((rig.get("/healthz").0, rig.get("/readyz").0, rig.get("/nowhere").0), (200, 200, 404));
+    let (_, metrics) = rig.get("/metrics");
+    for line in ["steno_events_accepted_total 1", "steno_redactions_total{rule=\"detector:kv\"} 1", "# EOF"] {
+        assert!(metrics.contains(line), "{line} is missing:\n{metrics}");
+    }
+    let (_, stats) = rig.get("/v1/stats");
+    let stats_json: Value = serde_json::from_str(&stats).unwrap();
+    for member in ["health", "metrics", "breaker", "sinks", "journal", "config", "secrets", "recommendations"] {
+        assert!(!stats_json[member].is_null(), "{member}");
+    }
+    assert!(!metrics.contains("secret-id") && !stats.contains("secret-id") && !stats.contains("hunter22"));
+}
+
+#[test]
+fn flush_says_when_all_is_delivered_and_how_much_is_left() {
+    let rig = Rig::new("");
+    rig.event(GOOD);
+    let (status, _, body) = rig.post("/v1/flush?timeoutMs=50", "", b"");
+    assert_eq!((status, body["reason"].as_str()), (504, Some("not_delivered")), "{body}");
+    assert_eq!(rig.post("/v1/flush?timeoutMs=0", "", b"").0, 400);
+}
