@@ -38,7 +38,9 @@ fn cpu() -> Duration {
 /// An event of about 700 bytes, its id filled in later: nine digits at the place that is given back.
 fn event() -> (String, usize) {
     let text = concat!(
-        r#"{"eventId":"#, "\"000000000000\"", r#","tenantId":"shop","occurredAt":"2026-03-01T09:30:00Z","service":"checkout","category":"entity-mutation","#,
+        r#"{"eventId":"#,
+        "\"000000000000\"",
+        r#","tenantId":"shop","occurredAt":"2026-03-01T09:30:00Z","service":"checkout","category":"entity-mutation","#,
         r#""action":"order.update","actor":{"type":"user","id":"u-18273","sessionId":"s-99120"},"outcome":"success","severity":"info","#,
         r#""resource":{"type":"order","id":"order-4711"},"requestId":"5e3b7a10-29f4","traceId":"4bf92f3577b34da6a3ce929d0e0e4736","#,
         r#""source":{"ip":"10.1.2.3","userAgent":"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"},"message":"the order was changed by its owner","#,
@@ -59,10 +61,15 @@ fn number(into: &mut [u8], mut number: u64) {
 pub fn run(address: &str, connections: usize, time: Duration) -> Measured {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (body, id_at) = event();
-    let head = format!("POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     let id_at = head.len() + id_at;
     let request = [head.as_bytes(), body.as_bytes()].concat();
-    let base = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis() as u64 % 100_000 * 10_000_000;
+    let base = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+        % 100_000
+        * 10_000_000;
     let (begun, cpu_before) = (Instant::now(), cpu());
     let times = runtime.block_on(async {
         let tasks: Vec<_> = (0..connections)
@@ -71,7 +78,8 @@ pub fn run(address: &str, connections: usize, time: Duration) -> Measured {
                 tokio::spawn(async move {
                     let mut stream = tokio::net::TcpStream::connect(&address).await.expect("a connection");
                     stream.set_nodelay(true).expect("nodelay");
-                    let (mut times, mut buffer, mut id) = (Vec::with_capacity(100_000), vec![0; 8192], base + index as u64 * 300_000);
+                    let (mut times, mut buffer, mut id) =
+                        (Vec::with_capacity(100_000), vec![0; 8192], base + index as u64 * 300_000);
                     while begun.elapsed() < time {
                         id += 1;
                         number(&mut request[id_at..id_at + 12], id);
@@ -96,7 +104,7 @@ pub fn run(address: &str, connections: usize, time: Duration) -> Measured {
 fn finish(mut times: Vec<u32>, begun: Instant, cpu_before: Duration, size: u64) -> Measured {
     let took = begun.elapsed();
     times.sort_unstable();
-    let client_cores = (cpu() - cpu_before).as_secs_f64() / took.as_secs_f64();
+    let client_cores = cpu().saturating_sub(cpu_before).as_secs_f64() / took.as_secs_f64();
     Measured { answers: times.len() as u64, bytes: times.len() as u64 * size, took, client_cores, times }
 }
 
@@ -118,9 +126,14 @@ fn whole(got: &[u8]) -> bool {
     assert!(got.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(got));
     let head = &got[..end];
     let at = head.windows(16).position(|window| window.eq_ignore_ascii_case(b"content-length: ")).map(|at| at + 16);
-    let length = at.map_or(0, |at| head[at..].iter().take_while(|byte| byte.is_ascii_digit()).fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0')));
+    let length = at.map_or(0, |at| {
+        head[at..].iter().take_while(|byte| byte.is_ascii_digit()).fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'))
+    });
     got.len() >= end + 4 + length
 }
+
+/// Ids of batches go on over all calls, so that no event is a retry.
+static NEXT_BATCH: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(500_000_000_000);
 
 /// Posts batches of 100 events.
 pub fn batches(address: &str, connections: u64, time: Duration) -> Measured {
@@ -128,7 +141,7 @@ pub fn batches(address: &str, connections: u64, time: Duration) -> Measured {
     let (begun, cpu_before) = (Instant::now(), cpu());
     let mut size = 0;
     let threads: Vec<_> = (0..connections)
-        .map(|index| {
+        .map(|_| {
             let mut lines = Vec::new();
             for _ in 0..100 {
                 lines.extend_from_slice(body.as_bytes());
@@ -139,12 +152,13 @@ pub fn batches(address: &str, connections: u64, time: Duration) -> Measured {
             let (address, line) = (address.to_owned(), body.len() + 1);
             std::thread::spawn(move || {
                 let mut stream = TcpStream::connect(&address).expect("a connection");
-                let (mut times, mut buffer, mut id) = (Vec::new(), vec![0; 64 << 10], 500_000_000_000 + index * 10_000_000);
+                let (mut times, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
                 while begun.elapsed() < time {
+                    let first = NEXT_BATCH.fetch_add(100, std::sync::atomic::Ordering::Relaxed);
                     for item in 0..100 {
                         id += 1;
                         let at = item * line + id_at;
-                        number(&mut lines[at..at + 12], id);
+                        number(&mut lines[at..at + 12], first + item as u64);
                     }
                     let sent = Instant::now();
                     stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&lines)).expect("sent");

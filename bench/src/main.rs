@@ -35,7 +35,9 @@ fn main() -> anyhow::Result<()> {
     }
     let args = Args::parse();
     let time = Duration::from_secs(args.seconds);
-    let mut page = String::from("# Results\n\nMade by `make bench`. Ratios of one run on one machine; absolute figures are noise elsewhere.\n\n| what | measured | baseline | ratio |\n|---|---|---|---|\n");
+    let mut page = String::from(
+        "# Results\n\nMade by `make bench`. Ratios of one run on one machine; absolute figures are noise elsewhere.\n\n| what | measured | baseline | ratio |\n|---|---|---|---|\n",
+    );
     let mut row = |what: &str, measured: String, baseline: String, ratio: String| {
         println!("{what:<52} {measured:>28} {baseline:>34} {ratio:>8}");
         let _ = writeln!(page, "| {what} | {measured} | {baseline} | {ratio} |");
@@ -54,7 +56,7 @@ fn main() -> anyhow::Result<()> {
     let one = load::run(&sidecar.address, 1, time);
     let cpu_before = sidecar.cpu();
     let many = load::run(&sidecar.address, 32, time);
-    let cpu = (sidecar.cpu() - cpu_before).as_secs_f64() * 1e6 / many.answers as f64;
+    let cpu = sidecar.cpu().saturating_sub(cpu_before).as_secs_f64() * 1e6 / many.answers as f64;
     let loaded = sidecar.resident();
     let batch = load::batches(&sidecar.address, 4, time);
     let us = |time: Duration| format!("{:.0} µs", time.as_secs_f64() * 1e6);
@@ -63,20 +65,65 @@ fn main() -> anyhow::Result<()> {
     row("single POST, 32 connections, against bare hyper echo", rate(&many), rate(&echo_32), of(many.rate(), echo_32.rate()));
     row("single POST, 1 connection, against bare hyper echo", rate(&one), rate(&echo_1), of(one.rate(), echo_1.rate()));
     let budget = echo_1.p(50) + fsync.p50.mul_f64(1.5) + wake * 2;
-    row("ack p50, 1 connection, against echo + 1.5 fdatasync + 2 wake-ups", us(one.p(50)), us(budget), of(one.p(50).as_secs_f64(), budget.as_secs_f64()));
-    row("ack p99, 1 connection, against fdatasync p99", us(one.p(99)), us(fsync.p99), of(one.p(99).as_secs_f64(), fsync.p99.as_secs_f64()));
-    row("ack p50 / p99, 32 connections", format!("{} / {}", us(many.p(50)), us(many.p(99))), format!("echo {} / {}", us(echo_32.p(50)), us(echo_32.p(99))), of(many.p(50).as_secs_f64(), echo_32.p(50).as_secs_f64()));
-    row("batches of 100 events, 4 connections", format!("{:.1} MB/s, {:.0} events/s", batch.bytes as f64 / 1e6 / batch.took.as_secs_f64(), batch.rate() * 100.0), "-".into(), "-".into());
+    row(
+        "ack p50, 1 connection, against echo + 1.5 fdatasync + 2 wake-ups",
+        us(one.p(50)),
+        us(budget),
+        of(one.p(50).as_secs_f64(), budget.as_secs_f64()),
+    );
+    row(
+        "ack p99, 1 connection, against fdatasync p99",
+        us(one.p(99)),
+        us(fsync.p99),
+        of(one.p(99).as_secs_f64(), fsync.p99.as_secs_f64()),
+    );
+    row(
+        "ack p50 / p99, 32 connections",
+        format!("{} / {}", us(many.p(50)), us(many.p(99))),
+        format!("echo {} / {}", us(echo_32.p(50)), us(echo_32.p(99))),
+        of(many.p(50).as_secs_f64(), echo_32.p(50).as_secs_f64()),
+    );
+    row(
+        "batches of 100 events, 4 connections",
+        format!("{:.1} MB/s, {:.0} events/s", batch.bytes as f64 / 1e6 / batch.took.as_secs_f64(), batch.rate() * 100.0),
+        "-".into(),
+        "-".into(),
+    );
     row("sidecar's CPU for one event, 32 connections", format!("{cpu:.1} µs"), "-".into(), "-".into());
-    row("fdatasync of 700 bytes over written extents, p50 / p99", format!("{} / {}", us(fsync.p50), us(fsync.p99)), "-".into(), "-".into());
-    row("resident, idle", format!("{:.1} MiB", idle as f64 / 1048576.0), "target 10 MiB".into(), of(idle as f64, 10.0 * 1048576.0));
+    row(
+        "fdatasync of 700 bytes over written extents, p50 / p99",
+        format!("{} / {}", us(fsync.p50), us(fsync.p99)),
+        "-".into(),
+        "-".into(),
+    );
+    row(
+        "resident, idle",
+        format!("{:.1} MiB", idle as f64 / 1048576.0),
+        "target 10 MiB".into(),
+        of(idle as f64, 10.0 * 1048576.0),
+    );
     row("resident, under load", format!("{:.1} MiB", loaded as f64 / 1048576.0), "-".into(), "-".into());
     row("ready, empty", format!("{} ms", empty_ready.as_millis()), "target 100 ms".into(), of(empty_ready.as_secs_f64(), 0.1));
     sidecar.stop();
     let replay = replay::run(&args.sidecar, args.spool)?;
-    row("ready, with the large spool", format!("{} ms at {} MiB", replay.ready_in.as_millis(), replay.spool_mib), "target 1000 ms".into(), of(replay.ready_in.as_secs_f64(), 1.0));
-    row("resident, with the large spool", format!("{:.1} MiB", replay.resident as f64 / 1048576.0), "target 48 MiB".into(), of(replay.resident as f64, 48.0 * 1048576.0));
-    row("replay of the spool into Kafka, against raw librdkafka", format!("{:.0} records/s", replay.rate), format!("{:.0} records/s", replay.raw), of(replay.rate, replay.raw));
+    row(
+        "ready, with the large spool",
+        format!("{} ms at {} MiB", replay.ready_in.as_millis(), replay.spool_mib),
+        "target 1000 ms".into(),
+        of(replay.ready_in.as_secs_f64(), 1.0),
+    );
+    row(
+        "resident, with the large spool",
+        format!("{:.1} MiB", replay.resident as f64 / 1048576.0),
+        "target 48 MiB".into(),
+        of(replay.resident as f64, 48.0 * 1048576.0),
+    );
+    row(
+        "replay of the spool into Kafka, against raw librdkafka",
+        format!("{:.0} records/s", replay.rate),
+        format!("{:.0} records/s", replay.raw),
+        of(replay.rate, replay.raw),
+    );
     row("resident, after the replay", format!("{:.1} MiB", replay.resident_after as f64 / 1048576.0), "-".into(), "-".into());
     std::fs::write(&args.out, page).context("the results cannot be written")?;
     println!("written to {}", args.out.display());

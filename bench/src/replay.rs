@@ -29,7 +29,9 @@ pub fn run(binary: &Path, mib: u64) -> anyhow::Result<Replay> {
     let dir = tempfile::tempdir()?;
     let spool = mib + mib / 4 + 128;
     let mut sidecar = Sidecar::start(binary, Some(("127.0.0.1:1", dir.path(), spool)))?;
+    let begun = Instant::now();
     while sidecar.stat("/journal/usedBytes") < mib << 20 {
+        anyhow::ensure!(begun.elapsed() < Duration::from_mins(5), "the spool does not fill");
         load::batches(&sidecar.address, 2, Duration::from_secs(2));
         println!("  filling the spool: {} MiB", sidecar.stat("/journal/usedBytes") >> 20);
     }
@@ -90,13 +92,14 @@ fn raw(brokers: &str, count: usize) -> anyhow::Result<f64> {
                 .insert(header("ce_type", "steno.event.order.update"))
                 .insert(header("ce_time", "2026-03-01T09:30:00.000Z"))
                 .insert(header("content-type", "application/json"));
-            let record = BaseRecord::to("bench").payload(&payload).key("local/00000000-0000-0000-0000-000000000000").headers(headers);
+            let record =
+                BaseRecord::to("bench").payload(&payload).key("local/00000000-0000-0000-0000-000000000000").headers(headers);
             if producer.send(record).is_ok() {
                 break;
             }
             std::thread::sleep(Duration::from_micros(200));
         }
     }
-    producer.flush(Duration::from_secs(60))?;
+    producer.flush(Duration::from_mins(1))?;
     Ok(count as f64 / begun.elapsed().as_secs_f64())
 }

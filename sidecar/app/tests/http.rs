@@ -50,16 +50,16 @@ impl Rig {
         Self { address, status, socket, _dir: dir, _runtime: runtime }
     }
 
-    fn raw(&self, bytes: &[u8]) -> (u16, String, Value) {
+    fn raw(&self, bytes: &[u8]) -> Answered {
         raw(TcpStream::connect(&self.address).unwrap(), bytes)
     }
 
-    fn post(&self, path: &str, headers: &str, body: &[u8]) -> (u16, String, Value) {
+    fn post(&self, path: &str, headers: &str, body: &[u8]) -> Answered {
         let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
         self.raw(&[head.as_bytes(), body].concat())
     }
 
-    fn event(&self, body: &str) -> (u16, String, Value) {
+    fn event(&self, body: &str) -> Answered {
         self.post("/v1/events", "Content-Type: application/json\r\n", body.as_bytes())
     }
 
@@ -73,8 +73,11 @@ impl Rig {
     }
 }
 
-/// Sends bytes and reads one answer: status, head, body.
-fn raw(mut stream: impl Read + Write, bytes: &[u8]) -> (u16, String, Value) {
+/// Status, head and body of an answer.
+type Answered = (u16, String, Value);
+
+/// Sends bytes and reads one answer.
+fn raw(mut stream: impl Read + Write, bytes: &[u8]) -> Answered {
     // The server may answer and close before all is sent.
     let _ = stream.write_all(bytes);
     let mut got = Vec::new();
@@ -82,7 +85,9 @@ fn raw(mut stream: impl Read + Write, bytes: &[u8]) -> (u16, String, Value) {
     loop {
         let text = String::from_utf8_lossy(&got).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ").and_then(|n| n.parse::<usize>().ok()));
+            let length = head.lines().find_map(|line| {
+                line.to_ascii_lowercase().strip_prefix("content-length: ").and_then(|n| n.parse::<usize>().ok())
+            });
             if body.len() >= length.unwrap_or(0) {
                 let status = head[9..12].parse().unwrap();
                 return (status, head.to_owned(), serde_json::from_str(body).unwrap_or(Value::Null));
@@ -135,7 +140,7 @@ fn whatever_a_client_sends_gets_its_documented_status_and_problem() {
         }
     }
     let good = GOOD.as_bytes();
-    let heads: Vec<(&str, (u16, String, Value), u16, &str)> = vec![
+    let heads: Vec<(&str, Answered, u16, &str)> = vec![
         ("no content type", rig.post("/v1/events", "", good), 415, "unsupported_media_type"),
         ("another content type", rig.post("/v1/events", "Content-Type: text/plain\r\n", good), 415, "unsupported_media_type"),
         ("another charset", rig.post("/v1/events", "Content-Type: application/json; charset=utf-16\r\n", good), 415, "unsupported_media_type"),
@@ -176,7 +181,8 @@ fn an_event_is_created_once_told_again_and_defended() {
     // The key of a retry can stand in a header.
     let keyed = |body: &str| rig.post("/v1/events", &format!("{JSON}Idempotency-Key: k1\r\n"), body.as_bytes());
     assert_eq!((keyed(GOOD).0, keyed(GOOD).0, keyed(r#"{"action":"b"}"#).0), (201, 200, 409));
-    let (status, head, _) = rig.post("/v1/events", &format!("{JSON}Content-Encoding: gzip\r\n"), &gzip(br#"{"action":"zipped"}"#));
+    let (status, head, _) =
+        rig.post("/v1/events", &format!("{JSON}Content-Encoding: gzip\r\n"), &gzip(br#"{"action":"zipped"}"#));
     assert_eq!(status, 201, "{head}");
     let zstd = zstd::encode_all(&br#"{"action":"zstd"}"#[..], 1).unwrap();
     assert_eq!(rig.post("/v1/events", &format!("{JSON}Content-Encoding: zstd\r\n"), &zstd).0, 201);
@@ -216,11 +222,13 @@ fn a_rate_that_is_passed_is_told_with_when_to_come_back() {
 #[test]
 fn a_connection_that_says_nothing_or_half_a_preface_does_not_keep_others_out() {
     let rig = Rig::new("  limits: {maxConnections: 4}\n");
-    let idle: Vec<TcpStream> = (0..3).map(|index| {
-        let mut stream = TcpStream::connect(&rig.address).unwrap();
-        stream.write_all(&b"PRI * HT"[..index * 4]).unwrap();
-        stream
-    }).collect();
+    let idle: Vec<TcpStream> = (0..3)
+        .map(|index| {
+            let mut stream = TcpStream::connect(&rig.address).unwrap();
+            stream.write_all(&b"PRI * HT"[..index * 4]).unwrap();
+            stream
+        })
+        .collect();
     assert_eq!(rig.event(GOOD).0, 201);
     drop(idle);
 }
@@ -235,7 +243,8 @@ fn http_2_and_the_unix_socket_take_events_too() {
     let status = runtime.block_on(async {
         let stream = tokio::net::TcpStream::connect(&rig.address).await.unwrap();
         let io = hyper_util::rt::TokioIo::new(stream);
-        let (mut sender, connection) = hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), io).await.unwrap();
         tokio::spawn(connection);
         let body = http_body_util::Full::new(bytes::Bytes::from_static(GOOD.as_bytes()));
         let uri = format!("http://{}/v1/events", rig.address);

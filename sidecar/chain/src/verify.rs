@@ -280,7 +280,8 @@ mod tests {
         let sealed = {
             let Json::Object(members) = parse(EXAMPLE).unwrap() else { unreachable!() };
             let halves = steno_event::encode(&members);
-            let mut state = ChainState { id: "pod-1/0b5e9f3c-5d43-4c4e-9d1f-2f1f6a0c7d11".into(), epoch: 1, next: 7, prev: [0xab; 32] };
+            let mut state =
+                ChainState { id: "pod-1/0b5e9f3c-5d43-4c4e-9d1f-2f1f6a0c7d11".into(), epoch: 1, next: 7, prev: [0xab; 32] };
             let mut out = Vec::new();
             seal(&mut state, &halves.bytes[..halves.split], &halves.bytes[halves.split..], &mut out);
             String::from_utf8(out).unwrap()
@@ -288,7 +289,9 @@ mod tests {
         assert_eq!(records, [sealed.as_str()]);
         let mut verifier = Verifier::default();
         verifier.add(records[0]);
-        assert!(!verifier.finish().findings.iter().any(|finding| matches!(finding, Finding::Edit { .. } | Finding::Unreadable(_))));
+        assert!(
+            !verifier.finish().findings.iter().any(|finding| matches!(finding, Finding::Edit { .. } | Finding::Unreadable(_)))
+        );
     }
 
     /// An event with numbers and text that are written in more than one way.
