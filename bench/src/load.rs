@@ -156,7 +156,6 @@ pub fn batches(address: &str, connections: u64, time: Duration) -> Measured {
                 while begun.elapsed() < time {
                     let first = NEXT_BATCH.fetch_add(100, std::sync::atomic::Ordering::Relaxed);
                     for item in 0..100 {
-                        id += 1;
                         let at = item * line + id_at;
                         number(&mut lines[at..at + 12], first + item as u64);
                     }
