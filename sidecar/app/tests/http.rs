@@ -162,7 +162,9 @@ fn whatever_a_client_sends_gets_its_documented_status_and_problem() {
         assert_eq!((got, problem["reason"].as_str()), (status, Some(reason)), "{what}: {problem}");
         assert_eq!(status == 405, head.to_ascii_lowercase().contains("allow: post"), "{what}: {head}");
     }
-    let (status, ..) = rig.raw(format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "y".repeat(40_000)).as_bytes());
+    // Few bytes, so that the answer is not lost with what was not read.
+    let many = "X-Y: z\r\n".repeat(80);
+    let (status, ..) = rig.raw(format!("GET / HTTP/1.1\r\nHost: localhost\r\n{many}\r\n").as_bytes());
     assert_eq!(status, 431);
     let (status, _, body) = rig.event(GOOD);
     assert_eq!((status, &body["status"]), (201, &json!("created")), "after all of that an event is taken");

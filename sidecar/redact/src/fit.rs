@@ -18,6 +18,8 @@ pub enum Fit {
 const KEPT: usize = 64;
 /// Bytes that one mark needs at most, besides its path.
 const MARK: usize = 48;
+/// Values that are cut one by one.
+const MOST_MARKS: usize = 128;
 
 fn size(value: &Json<'_>) -> usize {
     let mut out = Vec::new();
@@ -130,6 +132,10 @@ pub fn fit(members: &mut Object<'_>, max: usize, reserve: usize) -> Fit {
     }
     found.sort_by_key(|leaf| (leaf.rank, std::cmp::Reverse(leaf.length)));
     for leaf in found {
+        // A cut that saves less than its mark costs makes the record longer; many marks are better one for the whole subtree.
+        if leaf.length < KEPT + leaf.path.len() + 2 * MARK || marks.len() >= MOST_MARKS {
+            continue;
+        }
         if now <= max {
             break;
         }

@@ -94,7 +94,10 @@ pub(crate) fn is_secret(name: &str) -> bool {
         return false;
     }
     let mut buffer = [0; LONGEST];
-    let Some(folded) = fold(name, &mut buffer) else { return false };
+    // Of a flattened name (`a.b.….password`) only the end counts.
+    let end = name.len().saturating_sub(LONGEST);
+    let tail = if name.is_char_boundary(end) { &name[end..] } else { name };
+    let Some(folded) = fold(tail, &mut buffer) else { return false };
     let ending = matches!(folded.as_bytes().last(), Some(b'd' | b'e' | b't' | b'y' | b'n'));
     NAMES.binary_search(&folded).is_ok() || (ending && ENDINGS.iter().any(|ending| folded.ends_with(ending)))
 }

@@ -1,5 +1,5 @@
 //! The one pass over an event.
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use steno_crds::{RedactionAction as Action, Segment, fold_name};
 use steno_event::{
@@ -209,15 +209,18 @@ impl<'r> Walk<'r> {
     /// `{"name": "Authorization", "value": …}`: the value goes.
     fn header_pair(&mut self, object: &mut Object<'_>, place: &Place) {
         let Some(found) = self.rules.names.as_ref().filter(|found| !place.excepted(&found.except)) else { return };
-        let named = ["name", "key", "header", "field"].iter().find_map(|name| object.get(name).and_then(Json::as_str));
-        if !named.is_some_and(names::is_secret) {
+        let is_one_of = |name: &str, known: &[&str]| known.iter().any(|known| known.eq_ignore_ascii_case(name));
+        let names_secret = |(name, value): &(Cow<'_, str>, Json<'_>)| {
+            is_one_of(name, &["name", "key", "header", "field"]) && value.as_str().is_some_and(names::is_secret)
+        };
+        if !object.iter().any(names_secret) {
             return;
         }
-        for member in ["value", "values", "val"] {
-            if let Some(value) = object.get_mut(member).filter(|value| !is_nothing(value)) {
+        for (name, value) in object.iter_mut() {
+            if is_one_of(name, &["value", "values", "val"]) && !is_nothing(value) {
                 self.whole(value, found.action, found.id.clone(), false);
                 if let Some(entry) = self.entries.last_mut() {
-                    entry.path = member.to_owned();
+                    name.clone_into(&mut entry.path);
                 }
             }
         }
@@ -243,7 +246,7 @@ impl<'r> Walk<'r> {
     }
 
     fn array(&mut self, items: &mut [Json<'_>], place: &Place, name: &str) {
-        let pairs = !items.is_empty() && items.iter().all(|item| matches!(item, Json::Array(pair) if pair.len() == 2));
+        let pairs = !items.is_empty() && items.iter().any(|item| matches!(item, Json::Array(pair) if pair.len() == 2));
         let headers = name.to_ascii_lowercase().contains("header");
         if headers && items.len() == 2 && !pairs {
             self.array_pair(items, place);
@@ -333,6 +336,11 @@ impl<'r> Walk<'r> {
         if self.entries.len() == begun {
             return Some(None);
         }
+        // In the record it is one string, and that is what was changed.
+        for entry in &mut self.entries[begun..] {
+            entry.path.clear();
+            entry.name = false;
+        }
         let written = |form: Form| {
             let mut out = Vec::with_capacity(text.len());
             write_json(&mut out, &inner, form);
@@ -399,14 +407,17 @@ impl<'r> Walk<'r> {
 
     /// Names that held secrets get others; those that come out alike are told apart by `~2`.
     fn rename(&mut self, object: &mut Object<'_>, renamed: Vec<(String, Vec<Span>)>) {
+        let mut taken = HashMap::new();
         for (old, spans) in renamed {
             let Some(value) = object.remove(&old) else { continue };
             let begun = self.entries.len();
-            let (shown, _) = self.cut(&old, &spans);
+            // Never by hash or mask: a name enters the fingerprint as it is shown, and no key may.
+            let plain = spans.into_iter().map(|span| Span { action: Action::Replace, ..span }).collect::<Vec<_>>();
+            let (shown, _) = self.cut(&old, &plain);
             let mut name = shown.clone();
-            let mut count = 1;
+            let count = taken.entry(shown.clone()).or_insert(1usize);
             while object.contains(&name) {
-                count += 1;
+                *count += 1;
                 name = format!("{shown}~{count}");
             }
             for entry in &mut self.entries[begun..] {

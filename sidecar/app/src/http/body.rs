@@ -1,7 +1,7 @@
 //! A request's body: bounded in time and size, decompressed, and checked to be text.
 use std::{io::Read, time::Duration};
 
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::{
     Request,
     body::{Body, Incoming},
@@ -20,21 +20,21 @@ pub(crate) async fn read(request: Request<Incoming>, most: usize, within: Durati
     };
     let encoding =
         request.headers().get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?").trim().to_ascii_lowercase());
-    if request.body().size_hint().lower() > most as u64 {
-        return Err(too_large());
-    }
-    let collected = tokio::time::timeout(within, Limited::new(request.into_body(), most).collect()).await;
-    let raw = match collected {
+    let announced = request.body().size_hint().lower() > most as u64;
+    // What will be refused anyway is not waited for long.
+    let within = if announced { within.min(LINGER) } else { within };
+    let raw = match tokio::time::timeout(within, collect(request.into_body(), most)).await {
+        _ if announced => return Err(too_large()),
         Err(_) => {
             let detail = format!("The body did not arrive within {} s.", within.as_secs_f32());
             return Err(Problem::new(Reason::Timeout, detail));
         }
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
         Ok(Err(_)) => return Err(Problem::new(Reason::BadRequest, "The body broke off.")),
-        Ok(Ok(collected)) => collected.to_bytes(),
+        Ok(Ok(None)) => return Err(too_large()),
+        Ok(Ok(Some(raw))) => raw,
     };
     let plain = match encoding.as_deref() {
-        None | Some("identity" | "") => raw.into(),
+        None | Some("identity" | "") => raw,
         Some("gzip") => inflate(flate2::read::MultiGzDecoder::new(&raw[..]), most)?.ok_or_else(too_large)?,
         Some("zstd") => {
             let decoder = zstd::stream::read::Decoder::with_buffer(&raw[..]).map_err(|_| broken())?;
@@ -52,6 +52,27 @@ pub(crate) async fn read(request: Request<Incoming>, most: usize, within: Durati
         let at = error.utf8_error().valid_up_to();
         Problem::new(Reason::NotJson, format!("The body is not UTF-8 at byte {at}; JSON is."))
     })
+}
+
+/// How much of a body that is refused is still read, so that the client gets to see the answer: a connection that is closed with bytes
+/// unread is reset, and the answer with it.
+const DRAIN: usize = 8 << 20;
+/// And how long.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// The body; `None`: it has more than `most` bytes.
+async fn collect(mut body: Incoming, most: usize) -> Result<Option<Vec<u8>>, hyper::Error> {
+    let (mut bytes, mut seen) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        seen += data.len();
+        if seen <= most {
+            bytes.extend_from_slice(&data);
+        } else if seen > most + DRAIN {
+            break;
+        }
+    }
+    Ok((seen <= most).then_some(bytes))
 }
 
 fn broken() -> Problem {

@@ -140,7 +140,6 @@ where
             .max_buf_size(HEAD_BYTES)
             .max_headers(HEADERS)
             .half_close(false)
-            .pipeline_flush(true)
             .serve_connection(TokioIo::new(io), service);
         let mut served = std::pin::pin!(served);
         tokio::select! {

@@ -2,7 +2,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -39,7 +39,9 @@ pub struct KafkaSink {
 struct Watch {
     origin: Instant,
     absent_since: AtomicU64,
-    clamp: std::sync::atomic::AtomicBool,
+    clamp: AtomicBool,
+    /// Whether the last dead letter was confirmed.
+    buried: AtomicBool,
 }
 
 struct Context {
@@ -77,7 +79,9 @@ impl ProducerContext for Context {
                 Err(classify(code, message.topic()))
             }
         };
-        if seq & DEAD == 0 {
+        if seq & DEAD != 0 {
+            self.watch.buried.store(result.is_ok(), Ordering::Release);
+        } else {
             let _ = self.sender.send(Event::Outcome(Outcome { seq: seq as u64, result }));
         }
     }
@@ -123,7 +127,12 @@ impl KafkaSink {
     /// A producer for a destination, reporting to a channel.
     pub fn new(destination: Destination, sender: Sender<Event>) -> Result<Self, String> {
         let config = client_config(&destination)?;
-        let watch = Arc::new(Watch { origin: Instant::now(), absent_since: AtomicU64::new(0), clamp: false.into() });
+        let watch = Arc::new(Watch {
+            origin: Instant::now(),
+            absent_since: AtomicU64::new(0),
+            clamp: false.into(),
+            buried: false.into(),
+        });
         let context = Context { sender: sender.clone(), watch: watch.clone() };
         let producer: ThreadedProducer<Context> =
             config.create_with_context(context).map_err(|error| format!("the Kafka client could not be made: {error}"))?;
@@ -219,10 +228,14 @@ impl Sink for KafkaSink {
         let Some(topic) = self.destination.dead_letter.clone() else {
             return Err(Refusal::Refused { reason: "no dead-letter topic is set".into(), alone: true });
         };
+        self.watch.buried.store(false, Ordering::Release);
         self.produce(&topic, seq as usize | DEAD, frame, Some(reason))?;
         // The stream moves on only once this is durable; dead letters are rare enough to wait for.
-        match self.producer.flush(Duration::from_secs(10)) {
-            Ok(()) => Ok(()),
+        // A flush ends when nothing is on its way; only the report tells whether it arrived.
+        let flushed = self.producer.flush(Duration::from_secs(10));
+        match flushed {
+            Ok(()) if self.watch.buried.load(Ordering::Acquire) => Ok(()),
+            Ok(()) => Err(Refusal::Refused { reason: "the dead-letter topic refuses it".into(), alone: true }),
             Err(error) => Err(Refusal::Later(error.to_string())),
         }
     }

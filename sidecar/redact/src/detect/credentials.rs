@@ -81,8 +81,8 @@ pub(super) fn kv(text: &str, add: &mut dyn FnMut(usize, usize)) {
         r#"(?xi)
         (?:^|[^A-Za-z0-9_.-]) (?:--)? [A-Za-z0-9_.-]*?
         (?:password|passwd|pwd|passphrase|secret_access_key|secret_key|client_secret|secret|api[_-]?key|access_token|refresh_token|auth_token|private_key)
-        ["']?\s*[=:]\s*
-        (?: "([^"]*)" | '([^']*)' | ([^\s;,&)}"']+) )"#
+        \\?["']?[\ \t]*[=:][\ \t]*
+        (?: \\?"([^"]*?)(?:\\?"|\z) | '([^']*)(?:'|\z) | ([^\s;,&)}"']+) )"#
     );
     for found in shape().into_iter().flat_map(|shape| shape.captures_iter(text)) {
         let value = (1..=3).find_map(|group| found.get(group));
@@ -121,6 +121,8 @@ mod tests {
         assert_eq!(found(url, "https://u:p@ss@h/x?a=1&token=abc&sig=z9"), ["p@ss", "abc", "z9"]);
         assert!(found(url, "http://host:3000?email=a@b x:8443#x@y host:5000/app@sha256:aa").is_empty());
         assert_eq!(found(kv, "Server=db;Password=s3cr3t; DB_PASSWORD = 'a b' api-key: k9"), ["s3cr3t", "a b", "k9"]);
+        assert_eq!(found(kv, r#"{\"password\":\"hunter2\"} pwd="two warm so"#), ["hunter2", "two warm so"]);
+        assert!(found(kv, "password:\nuser: bob").is_empty());
         assert!(found(kv, "password: required, password=***, pwd=${DB_PASSWORD} secret=null").is_empty());
     }
 }
