@@ -600,7 +600,7 @@ impl Committer {
         let mut result = self.journal.append(&new);
         if result.is_ok() && self.config.answer_written {
             // Who asked for no more than the write is answered now; the sync follows in the same turn.
-            settle_replies(&self.index, open, &block);
+            settle_replies(open, &block);
         }
         if result.is_ok() {
             let before = self.clock.elapsed();
@@ -834,7 +834,7 @@ impl Committer {
     }
 }
 
-fn settle_replies(_: &Index, open: &mut [Option<Open>], block: &Block) {
+fn settle_replies(open: &mut [Option<Open>], block: &Block) {
     // Only replies that are complete: the last one may have more events to come.
     let last = open.len().saturating_sub(1);
     for (at, _) in &block.depends {

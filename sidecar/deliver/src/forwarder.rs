@@ -100,7 +100,6 @@ pub struct Forwarder {
     critical: VecDeque<Critical>,
     synced: u64,
     saved_at: Instant,
-    saved: u64,
     oldest: Option<(u64, u64)>,
     known_damage: Vec<Damage>,
     stop: Option<(Instant, Sender<u64>)>,
@@ -209,7 +208,6 @@ impl Forwarder {
             resume_at: now,
             critical: VecDeque::new(),
             saved_at: now,
-            saved: position,
             oldest: None,
             known_damage,
             stop: None,
@@ -725,7 +723,6 @@ impl Forwarder {
         let due = self.saved_at.elapsed() >= Duration::from_secs(1) || (self.stop.is_some() && self.waiting() == 0);
         if due {
             self.saved_at = Instant::now();
-            self.saved = position;
             self.commit.positions(BTreeMap::from([(sink_id(SINK), position)]));
         }
         let backlog = self.waiting();
