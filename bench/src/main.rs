@@ -11,6 +11,7 @@ mod baseline;
 mod load;
 mod process;
 mod replay;
+mod stages;
 
 /// What is measured, and where the page goes.
 #[derive(Debug, Parser)]
@@ -32,6 +33,15 @@ struct Args {
 fn main() -> anyhow::Result<()> {
     if std::env::args().nth(1).as_deref() == Some("echo") {
         return baseline::echo();
+    }
+    if std::env::args().nth(1).as_deref() == Some("load") {
+        return one_load();
+    }
+    if std::env::args().nth(1).as_deref() == Some("stages") {
+        for (stage, us) in stages::run()? {
+            println!("{stage:<24} {us:>7.2} µs");
+        }
+        return Ok(());
     }
     let args = Args::parse();
     let time = Duration::from_secs(args.seconds);
@@ -90,6 +100,9 @@ fn main() -> anyhow::Result<()> {
         "-".into(),
     );
     row("sidecar's CPU for one event, 32 connections", format!("{cpu:.1} µs"), "-".into(), "-".into());
+    for (stage, us) in stages::run()? {
+        row(&format!("of these: {stage}"), format!("{us:.1} µs"), "-".into(), "-".into());
+    }
     row(
         "fdatasync of 700 bytes over written extents, p50 / p99",
         format!("{} / {}", us(fsync.p50), us(fsync.p99)),
@@ -127,5 +140,23 @@ fn main() -> anyhow::Result<()> {
     row("resident, after the replay", format!("{:.1} MiB", replay.resident_after as f64 / 1048576.0), "-".into(), "-".into());
     std::fs::write(&args.out, page).context("the results cannot be written")?;
     println!("written to {}", args.out.display());
+    Ok(())
+}
+
+/// `load ADDRESS CONNECTIONS SECONDS [batch]`: the load alone, for a profiler at the other end.
+fn one_load() -> anyhow::Result<()> {
+    let mut args = std::env::args().skip(2);
+    let address = args.next().context("an address")?;
+    let connections: usize = args.next().context("connections")?.parse()?;
+    let time = Duration::from_secs(args.next().context("seconds")?.parse()?);
+    let batch = args.next().as_deref() == Some("batch");
+    let measured = if batch { load::batches(&address, connections as u64, time) } else { load::run(&address, connections, time) };
+    println!(
+        "{:.0} requests/s, p50 {:?}, p99 {:?}, client {:.2} cores",
+        measured.rate(),
+        measured.p(50),
+        measured.p(99),
+        measured.client_cores
+    );
     Ok(())
 }

@@ -39,7 +39,7 @@ pub fn run(binary: &Path, mib: u64) -> anyhow::Result<Replay> {
     let cluster = MockCluster::new(1).map_err(|error| anyhow::anyhow!("{error}"))?;
     cluster.create_topic("bench", 4, 1).map_err(|error| anyhow::anyhow!("{error}"))?;
     let brokers = std::env::var("STENO_BENCH_BROKERS").unwrap_or_else(|_| cluster.bootstrap_servers());
-    let raw = raw(&brokers, 200_000)?;
+    let raw = raw(&brokers, 400_000)?;
     let mut sidecar = Sidecar::start(binary, Some((&brokers, dir.path(), spool)))?;
     let (ready_in, resident) = (sidecar.ready_in, sidecar.resident());
     let (mut first, begun) = (None, Instant::now());
@@ -79,9 +79,16 @@ fn raw(brokers: &str, count: usize) -> anyhow::Result<f64> {
         config.set(name, value);
     }
     let producer: ThreadedProducer<DefaultProducerContext> = config.create()?;
-    let payload: Vec<u8> = (0..1000u32).map(|index| b' ' + (index.wrapping_mul(2_654_435_761) >> 26) as u8).collect();
-    let begun = Instant::now();
-    for index in 0..count {
+    // What is sent compresses as the sidecar's records do, for they are such records.
+    let records = crate::stages::records(20_000)?;
+    let (mut begun, warm_up) = (Instant::now(), count / 10);
+    for index in 0..count + warm_up {
+        if index == warm_up {
+            // Connections, topics and buffers are there, as they are where the sidecar is timed.
+            producer.flush(Duration::from_mins(1))?;
+            begun = Instant::now();
+        }
+        let payload = &records[index % records.len()];
         let id = format!("e{index}");
         loop {
             let header = |key, value| Header { key, value: Some(value) };
@@ -93,7 +100,7 @@ fn raw(brokers: &str, count: usize) -> anyhow::Result<f64> {
                 .insert(header("ce_time", "2026-03-01T09:30:00.000Z"))
                 .insert(header("content-type", "application/json"));
             let record =
-                BaseRecord::to("bench").payload(&payload).key("local/00000000-0000-0000-0000-000000000000").headers(headers);
+                BaseRecord::to("bench").payload(payload).key("local/00000000-0000-0000-0000-000000000000").headers(headers);
             if producer.send(record).is_ok() {
                 break;
             }

@@ -2,6 +2,7 @@
 use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context as _, bail};
+use steno_commit::Bell;
 use steno_crds::{Parsed, parse};
 use steno_deliver::kafka::Secrets;
 use tokio::{
@@ -22,18 +23,27 @@ use crate::{
 /// Runs until a signal.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     logs::start(args.log_level.as_deref().unwrap_or("info"));
-    let runtime = runtime(args.threads as usize)?;
-    runtime.block_on(serve(args))
+    let bell = Bell::quiet();
+    let runtime = runtime(args.threads as usize, &bell)?;
+    runtime.block_on(serve(args, bell))
 }
 
-/// The runtime of the HTTP side.
-pub fn runtime(threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.worker_threads(threads).max_blocking_threads(4).thread_name("steno-http").enable_all();
+/// The runtime of the HTTP side. It rings for the commit loop before it sleeps.
+pub fn runtime(threads: usize, bell: &Bell) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = if threads == 1 {
+        // No hand-over between threads; the rest of the work has threads of its own.
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(threads);
+        builder
+    };
+    let bell = bell.clone();
+    builder.max_blocking_threads(4).thread_name("steno-http").enable_all().on_thread_park(move || bell.ring_if_waiting());
     builder.build().context("the runtime cannot be started")
 }
 
-async fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
+async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     let parsed = load(&args.config, &args.dir)?;
     let identity = Identity::from_env(&parsed.config.policy.namespace);
     let secrets = Secrets(args.secrets.clone());
@@ -47,7 +57,7 @@ async fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
     // Listeners first: what cannot be bound is told before the journal is touched.
     let ingest = bind_ingest(&args.listen).await?;
     let status = TcpListener::bind(&args.status).await.with_context(|| format!("cannot listen on {}", args.status))?;
-    let mut service = Service::start(compiled, &identity, &secrets, &args.dir, true)?;
+    let mut service = Service::start(compiled, &identity, &secrets, &args.dir, true, bell)?;
     service.ingest(Listener::Tcp(ingest), true);
     if let Some(path) = &args.socket {
         service.ingest(Listener::Unix(bind_socket(path)?), false);

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use steno_commit::{Committer, Handle, SystemClock};
+use steno_commit::{Bell, Committer, Handle, SystemClock};
 use steno_crds::Ack;
 use steno_deliver::{Control, DeadFolder, Deliveries, Forwarder, Inbox, Parts, Status, kafka::Secrets};
 use steno_event::IdKey;
@@ -66,14 +66,22 @@ pub struct Left {
 
 impl Service {
     /// Starts everything but the listeners. `strict`: a directory that loses its contents is refused.
-    pub fn start(compiled: Compiled, identity: &Identity, secrets: &Secrets, dir: &Path, strict: bool) -> anyhow::Result<Self> {
+    /// `bell`: the one that the runtime rings before it sleeps.
+    pub fn start(
+        compiled: Compiled,
+        identity: &Identity,
+        secrets: &Secrets,
+        dir: &Path,
+        strict: bool,
+        bell: Bell,
+    ) -> anyhow::Result<Self> {
         let disk = RealDisk::open(dir).context("the journal's directory cannot be used")?;
         if strict && compiled.config.spec.ack != Ack::Written {
             disk.refuse_tmpfs()?;
         }
         let metrics = Metrics::default();
         let (inbox, events) = Inbox::channel();
-        let (commit, work) = Handle::new(QUEUE);
+        let (commit, work) = Handle::new(QUEUE, bell);
         let config = Arc::new(compiled.commit(identity));
         let clock = Box::new(SystemClock::default());
         let (committer, started) =

@@ -15,7 +15,7 @@ use steno_journal::{ChainRange, Class, Damage, Disk, Journal, NewBlock, Next, Op
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Answer, Clock, Critical, Failure, Frame, Item, Metrics, Work,
+    Answer, Clock, Critical, Failure, Frame, Inbox, Item, Metrics, Work,
     chains::{Chains, Scope},
     conflicts::Conflicts,
     frame::frames,
@@ -287,12 +287,28 @@ impl Committer {
     }
 
     /// Works until it is told to close or everybody is gone.
-    pub fn run(mut self, mut receiver: mpsc::Receiver<Work>) {
-        let mut taken = Vec::with_capacity(TURN);
+    pub fn run(mut self, inbox: Inbox) {
+        let Inbox { mut queue, bell } = inbox;
+        let mut taken = Vec::with_capacity(64);
         loop {
-            let count = receiver.blocking_recv_many(&mut taken, TURN);
-            if count == 0 {
-                return;
+            bell.wait();
+            let ended = loop {
+                match queue.try_recv() {
+                    Ok(work) if taken.len() + 1 < TURN => taken.push(work),
+                    Ok(work) => {
+                        taken.push(work);
+                        // There may be more.
+                        bell.ring();
+                        break false;
+                    }
+                    Err(error) => break error == mpsc::error::TryRecvError::Disconnected,
+                }
+            };
+            if taken.is_empty() {
+                if ended {
+                    return;
+                }
+                continue;
             }
             if let Some(done) = self.turn(&mut taken) {
                 let next_seq = self.journal.next_seq();
@@ -302,6 +318,9 @@ impl Committer {
                 drop(self);
                 let _ = done.send(());
                 return;
+            }
+            if ended {
+                bell.ring();
             }
         }
     }

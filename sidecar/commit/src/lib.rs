@@ -3,7 +3,8 @@
 //! # Rules
 //! - One thread owns [`Committer`], and with it the journal, the index of event ids and the heads of the chains. Nobody else decides.
 //! - A turn takes all that waits, decides over the whole of it, writes one block (more if it is large), syncs, enters the decisions in
-//!   the index, and answers. There is no timer: the batch is what arrived meanwhile.
+//!   the index, and answers. There is no timer: the batch is what arrived meanwhile
+//!   ([`Bell`]: who submits may ring once for all that it submits in one go).
 //! - Equal and unequal events inside one block attach to their first, and share its failure: nobody is told "duplicate" of
 //!   something that is not on disk.
 //! - A failed block leaves no trace: sequence numbers, chain heads and index are as before.
@@ -26,6 +27,7 @@
 //! the segment they cover is still there, and rebuilt from it otherwise. Times are the journal's own clock, which counts only while
 //! the sidecar runs, so that no jump of the wall clock empties the window.
 
+mod bell;
 mod chains;
 mod clock;
 mod committer;
@@ -38,8 +40,9 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+pub use bell::Bell;
 pub use clock::{Clock, SystemClock};
 pub use committer::{CommitConfig, Committer, Observer, Started, WhenFull};
 pub use frame::{Frame, frames};
 pub use metrics::Metrics;
-pub use work::{Answer, Critical, Failure, Handle, Item, Work};
+pub use work::{Answer, Critical, Failure, Handle, Inbox, Item, Work};

@@ -321,8 +321,8 @@ fn damage_is_recorded_in_the_chain_and_verifies_as_explained() {
     }
     let disk = rig.disk.clone();
     drop(rig);
-    let (name, size) = disk.files().into_iter().rfind(|(name, _)| name.starts_with("seg-")).unwrap();
-    disk.flip(&name, size - 100, 1);
+    let (name, _) = disk.files().into_iter().rfind(|(name, _)| name.starts_with("seg-")).unwrap();
+    disk.flip(&name, disk.end_of(&name) - 100, 1);
     let mut rig = Rig::open(&disk, &config(), &TestClock::default()).unwrap();
     rig.one(rig.item("after", "x"));
     assert!(rig.records().iter().any(|record| record.contains(r#""kind":"Recovered""#)));

@@ -5,7 +5,10 @@ use steno_chain::Note;
 use steno_event::{Filled, Halves};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::CommitConfig;
+use crate::{
+    CommitConfig,
+    bell::{Bell, RingAtEnd},
+};
 
 /// An event, all stateless work on it done.
 #[derive(Debug, Clone)]
@@ -102,16 +105,47 @@ pub enum Work {
 /// How to reach the loop.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    sender: mpsc::Sender<Work>,
+    sender: Arc<Sender>,
+}
+
+/// The queue's one sending end; when it goes, the loop is woken to see that.
+#[derive(Debug)]
+struct Sender {
+    queue: mpsc::Sender<Work>,
+    bell: RingAtEnd,
+}
+
+/// The queue's other end.
+#[derive(Debug)]
+pub struct Inbox {
+    pub(crate) queue: mpsc::Receiver<Work>,
+    pub(crate) bell: Bell,
 }
 
 // === impl Handle ===
 
 impl Handle {
     /// A queue of at most `depth` pieces of work, and its two ends.
-    pub fn new(depth: usize) -> (Self, mpsc::Receiver<Work>) {
-        let (sender, receiver) = mpsc::channel(depth);
-        (Self { sender }, receiver)
+    pub fn new(depth: usize, bell: Bell) -> (Self, Inbox) {
+        let (queue, receiver) = mpsc::channel(depth);
+        let sender = Arc::new(Sender { queue, bell: RingAtEnd(bell.clone()) });
+        (Self { sender }, Inbox { queue: receiver, bell })
+    }
+
+    async fn send(&self, work: Work) -> Result<(), Failure> {
+        let Sender { queue, bell } = &*self.sender;
+        // Where there is no room, whoever makes room must be awake.
+        if queue.capacity() == 0 {
+            bell.0.ring();
+        }
+        queue.send(work).await.map_err(|_| Failure::Stopping)?;
+        bell.0.submitted();
+        Ok(())
+    }
+
+    /// Wakes the loop if something waits: before its caller does something long.
+    pub fn nudge(&self) {
+        self.sender.bell.0.ring_if_waiting();
     }
 
     /// Has events taken; waits while the queue is full.
@@ -119,7 +153,7 @@ impl Handle {
         let count = items.len();
         let stopping = || vec![Answer::Failed(Failure::Stopping); count];
         let (reply, answers) = oneshot::channel();
-        if self.sender.send(Work::Items { items, reply }).await.is_err() {
+        if self.send(Work::Items { items, reply }).await.is_err() {
             return stopping();
         }
         answers.await.unwrap_or_else(|_| stopping())
@@ -128,24 +162,29 @@ impl Handle {
     /// Has a record written, from a thread outside the runtime; waits until it is on disk.
     pub fn note(&self, note: Note) -> Result<u64, Failure> {
         let (reply, answer) = oneshot::channel();
-        self.sender.blocking_send(Work::Note { note, reply: Some(reply) }).map_err(|_| Failure::Stopping)?;
+        let Sender { queue, bell } = &*self.sender;
+        bell.0.ring_if_waiting();
+        queue.blocking_send(Work::Note { note, reply: Some(reply) }).map_err(|_| Failure::Stopping)?;
+        bell.0.ring();
         answer.blocking_recv().unwrap_or(Err(Failure::Stopping))
     }
 
     /// Tells how far sinks have delivered. Dropped where the queue is full: the next one will tell more.
     pub fn positions(&self, positions: BTreeMap<u64, u64>) {
-        let _ = self.sender.try_send(Work::Positions(positions));
+        if self.sender.queue.try_send(Work::Positions(positions)).is_ok() {
+            self.sender.bell.0.ring();
+        }
     }
 
     /// Has another configuration take effect.
     pub async fn reload(&self, config: Arc<CommitConfig>, note: Note) {
-        let _ = self.sender.send(Work::Reload(config, note)).await;
+        let _ = self.send(Work::Reload(config, note)).await;
     }
 
     /// Has no more events taken, and that recorded in the chains.
     pub async fn close(&self) {
         let (reply, done) = oneshot::channel();
-        if self.sender.send(Work::Close(reply)).await.is_ok() {
+        if self.send(Work::Close(reply)).await.is_ok() {
             let _ = done.await;
         }
     }
@@ -153,13 +192,13 @@ impl Handle {
     /// Ends the loop.
     pub async fn end(&self) {
         let (reply, done) = oneshot::channel();
-        if self.sender.send(Work::End(reply)).await.is_ok() {
+        if self.send(Work::End(reply)).await.is_ok() {
             let _ = done.await;
         }
     }
 
     /// Pieces of work that wait.
     pub fn queued(&self) -> usize {
-        self.sender.max_capacity() - self.sender.capacity()
+        self.sender.queue.max_capacity() - self.sender.queue.capacity()
     }
 }

@@ -65,6 +65,10 @@ const MOST_AHEAD: usize = 1024;
 const IN_FLIGHT_BYTES: usize = 12 << 20;
 /// Batches on their way at a time.
 const IN_FLIGHT_BATCHES: u64 = 8;
+/// Between two looks at what is synced, while more comes all the time: a wake-up for each block would cost more than the block.
+const LINGER: Duration = Duration::from_millis(2);
+/// The same while nothing may be sent.
+const LINGER_OPEN: Duration = Duration::from_millis(100);
 /// Name of the one sink of this version, in the state.
 const SINK: &str = "kafka";
 
@@ -99,6 +103,10 @@ pub struct Forwarder {
     resume_at: Instant,
     critical: VecDeque<Critical>,
     synced: u64,
+    /// When it looks again by itself; until then it is not told of more.
+    look_at: Option<Instant>,
+    /// There is nothing to read from: a new reader begins at the watermark.
+    released: bool,
     saved_at: Instant,
     oldest: Option<(u64, u64)>,
     known_damage: Vec<Damage>,
@@ -207,6 +215,8 @@ impl Forwarder {
             refused_now: Vec::new(),
             resume_at: now,
             critical: VecDeque::new(),
+            look_at: None,
+            released: false,
             saved_at: now,
             oldest: None,
             known_damage,
@@ -237,7 +247,7 @@ impl Forwarder {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.synced = self.shared.synced();
+            self.look();
             self.check_broker();
             self.recover();
             self.pump();
@@ -248,11 +258,32 @@ impl Forwarder {
         }
     }
 
+    /// Sees what is synced. While more comes it looks by itself; then it is told again.
+    fn look(&mut self) {
+        let now = Instant::now();
+        let before = self.synced;
+        if self.look_at.is_some_and(|at| at <= now) {
+            let more = self.shared.synced() > before;
+            self.look_at = more.then(|| now + self.linger());
+            if !more {
+                // Told again first, then looked: nothing falls between.
+                self.inbox.told.store(false, Ordering::SeqCst);
+            }
+        }
+        self.synced = self.shared.synced();
+    }
+
+    fn linger(&self) -> Duration {
+        if self.breaker.state() == State::Open { LINGER_OPEN } else { LINGER }
+    }
+
     /// How long nothing will happen by itself.
     fn patience(&self) -> Duration {
         let to_resume = self.resume_at.saturating_duration_since(Instant::now());
         let idle = self.in_flight.is_empty() && self.waiting() == 0 && self.stop.is_none();
         let base = if idle { Duration::from_secs(1) } else { Duration::from_millis(100) };
+        let to_look = self.look_at.map_or(base, |at| at.saturating_duration_since(Instant::now()));
+        let base = base.min(to_look);
         if to_resume.is_zero() || idle { base } else { base.min(to_resume) }
     }
 
@@ -262,7 +293,7 @@ impl Forwarder {
 
     fn take(&mut self, event: Event, outcomes: &mut Vec<Outcome>) {
         match event {
-            Event::Synced(_) => self.inbox.told.store(false, Ordering::Release),
+            Event::Synced(_) => self.look_at = Some(Instant::now() + self.linger()),
             Event::Critical(event) => self.critical.push_back(event),
             Event::Outcome(outcome) => outcomes.push(outcome),
             Event::Preflight(warnings) => {
@@ -417,12 +448,14 @@ impl Forwarder {
         }
         let permit = self.breaker.permit(self.now());
         if permit == Permit::Nothing {
-            self.reader.release();
-            self.current = None;
-            self.reader = Reader::new(self.shared.clone(), self.deliveries.position());
+            if !std::mem::replace(&mut self.released, true) {
+                self.current = None;
+                self.reader = Reader::new(self.shared.clone(), self.deliveries.position());
+            }
             self.critical.clear();
             return;
         }
+        self.released = false;
         if self.sink.is_none() && !self.make_sink() {
             return;
         }

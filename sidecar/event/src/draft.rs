@@ -205,8 +205,9 @@ impl<'a> Draft<'a> {
     pub fn complete(&mut self, fill: &Fill, supplied: Supplied<'_>) -> Filled {
         let mut filled = Filled::default();
         let text = |text: &str| Json::String(Cow::Owned(text.to_owned()));
+        let mut added: Vec<(Cow<'a, str>, Json<'a>)> = Vec::with_capacity(Filled::NAMES.len() + 5);
         if !self.members.contains("eventId") {
-            self.members.insert("eventId", text(supplied.event_id));
+            added.push(("eventId".into(), text(supplied.event_id)));
         }
         for (bit, name) in Filled::NAMES.into_iter().enumerate() {
             if self.members.contains(name) {
@@ -222,7 +223,7 @@ impl<'a> Draft<'a> {
                 "tenantId" => text(&fill.tenant),
                 _ => Json::Raw(anonymous()),
             };
-            self.members.insert(name, value);
+            added.push((name.into(), value));
         }
         if let Some(Json::Object(actor)) = self.members.get_mut("actor")
             && !actor.contains("type")
@@ -230,10 +231,11 @@ impl<'a> Draft<'a> {
             let kind = if actor.contains("id") { "user" } else { "anonymous" };
             actor.insert("type", Json::text(kind));
         }
-        self.members.insert("kind", Json::text("Event"));
-        self.members.insert("receivedAt", text(supplied.received_at));
-        self.members.insert("schemaVersion", Json::text(SCHEMA_VERSION));
-        self.members.insert("writer", Json::Raw(fill.writer.clone()));
+        added.push(("kind".into(), Json::text("Event")));
+        added.push(("receivedAt".into(), text(supplied.received_at)));
+        added.push(("schemaVersion".into(), Json::text(SCHEMA_VERSION)));
+        added.push(("writer".into(), Json::Raw(fill.writer.clone())));
+        self.members.extend(added);
         filled
     }
 }

@@ -1,5 +1,7 @@
 //! Names of members, and the one table of other spellings.
 
+use crate::json::prefix;
+
 /// Where a spelling that audit libraries send belongs.
 pub const ALIASES: &[(&str, Place)] = &[
     ("event_id", Place::Top("eventId")),
@@ -114,9 +116,21 @@ pub fn severity(word: &str) -> Option<&'static str> {
     WORDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(word)).map(|(_, severity)| *severity)
 }
 
+/// Prefixes of [`CLIENT`]'s names: no two are alike, so that one comparison of text is enough.
+const PREFIXES: [u64; CLIENT.len()] = {
+    let mut prefixes = [0; CLIENT.len()];
+    let mut index = 0;
+    while index < prefixes.len() {
+        prefixes[index] = prefix(CLIENT[index].0);
+        index += 1;
+    }
+    prefixes
+};
+
 /// What `name` takes from a client.
 pub(crate) fn takes(name: &str) -> Option<(&'static str, Takes)> {
-    CLIENT.binary_search_by(|(known, _)| (*known).cmp(name)).ok().map(|index| CLIENT[index])
+    let index = PREFIXES.binary_search(&prefix(name)).ok()?;
+    (CLIENT[index].0 == name).then_some(CLIENT[index])
 }
 
 #[cfg(test)]
@@ -126,6 +140,7 @@ mod tests {
     #[test]
     fn the_table_of_members_is_sorted_and_aliases_lead_into_it() {
         assert!(CLIENT.is_sorted_by_key(|(name, _)| *name));
+        assert!(PREFIXES.is_sorted_by(|a, b| a < b));
         for (alias, place) in ALIASES {
             assert!(takes(alias).is_none(), "{alias} is a member itself");
             let (Place::Top(target) | Place::In(target, _)) = place;

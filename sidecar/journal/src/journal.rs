@@ -106,7 +106,13 @@ pub(crate) struct Active {
     pub(crate) offset: u64,
     pub(crate) ordinal: u32,
     pub(crate) wall_ms: u64,
+    /// Up to here the file has extents that were written before: a block inside them changes no metadata of the file system.
+    pub(crate) written: u64,
 }
+
+/// Zeros written ahead of a file that grows. A sync of a file that has grown is a transaction of the file system, of several writes;
+/// this way there is one for many blocks.
+const AHEAD: u64 = 256 << 10;
 
 struct Pending {
     end: u64,
@@ -209,6 +215,7 @@ impl Journal {
             self.abandon();
             return Err(Error::io("write", &segment.name)(source));
         }
+        self.write_ahead(offset + self.buffer.len() as u64);
         self.pending = Some(Pending {
             end: offset + self.buffer.len() as u64,
             next_seq: self.next_seq + u64::from(block.count),
@@ -216,6 +223,21 @@ impl Journal {
             ranges: block.ranges.clone(),
         });
         Ok(())
+    }
+
+    /// Zeros behind a block that reaches beyond what was written before. A failure costs speed only: the block is there.
+    fn write_ahead(&mut self, end: u64) {
+        let segment_bytes = self.options.segment_bytes;
+        let Some(active) = &mut self.active else { return };
+        if end <= active.written {
+            return;
+        }
+        let upto = (end + AHEAD).min(segment_bytes).max(end);
+        active.written = upto;
+        let zeros = vec![0; (upto - end) as usize];
+        if !zeros.is_empty() && active.segment.file.write_at(&zeros, end).is_err() {
+            active.written = end;
+        }
     }
 
     /// Makes the appended block durable and shows it to readers. On failure the block is void: its sequence numbers are
@@ -375,7 +397,8 @@ impl Journal {
         file.sync().map_err(Error::io("sync", spare))?;
         self.disk.rename(spare, name).map_err(Error::io("rename", spare))?;
         self.disk.sync_dir().map_err(Error::io("sync", "the directory"))?;
-        Ok(Active { segment, offset: SEGMENT_HEADER + self.buffer.len() as u64, ordinal: 1, wall_ms })
+        let written = file.size().map_err(Error::io("read", name))?;
+        Ok(Active { segment, offset: SEGMENT_HEADER + self.buffer.len() as u64, ordinal: 1, wall_ms, written })
     }
 
     // --- positions and space ---

@@ -210,7 +210,7 @@ fn resume(disk: Arc<dyn Disk>, options: Options, state: State, found: Found, new
     let segment_bytes = newest.bytes.clamp(64 << 10, 1 << 30);
     let damaged = !scan.damage.is_empty();
     let tail = Tail { generation: last.generation, offset: scan.end, seq };
-    let active = Active { segment: last.clone(), offset: scan.end, ordinal: scan.ordinal, wall_ms: scan.wall_ms };
+    let active = Active { segment: last.clone(), offset: scan.end, ordinal: scan.ordinal, wall_ms: scan.wall_ms, written: 0 };
     // Behind damage a fresh segment is begun, so that nothing of the damaged one is overwritten.
     let active = if damaged {
         let _ = last.end.set(scan.end);

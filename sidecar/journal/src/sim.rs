@@ -190,6 +190,13 @@ impl SimDisk {
         true
     }
 
+    /// Where the zeros at the end of a file's durable contents begin.
+    pub fn end_of(&self, name: &str) -> usize {
+        let world = self.0.lock();
+        let contents = world.names.get(name).and_then(|id| world.files.get(id));
+        contents.and_then(|contents| contents.durable.iter().rposition(|byte| *byte != 0)).map_or(0, |last| last + 1)
+    }
+
     /// Names and durable sizes of the files.
     pub fn files(&self) -> Vec<(String, usize)> {
         let world = self.0.lock();

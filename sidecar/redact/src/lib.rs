@@ -19,6 +19,7 @@ mod action;
 mod detect;
 mod fit;
 mod names;
+mod plain;
 mod report;
 mod rules;
 mod walk;

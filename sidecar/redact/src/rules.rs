@@ -1,6 +1,7 @@
 //! A policy's redaction, compiled.
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use regex::Regex;
 use sha2::{Digest, Sha256};
 use steno_crds::{Capture, Detector, MemberPath, REGEX_SIZE_LIMIT, Redaction, RedactionAction as Action, Segment};
@@ -9,6 +10,7 @@ use steno_event::json::Object;
 use crate::{
     HashKey, Report,
     detect::{INSIDE, Set, bit},
+    plain::PlainNames,
     report::report,
     walk::Walk,
 };
@@ -63,6 +65,7 @@ pub struct Redactor {
     pub(crate) patterns: Vec<Vec<Segment>>,
     pub(crate) capture: Capture,
     pub(crate) key: Option<HashKey>,
+    pub(crate) plain: Mutex<PlainNames>,
     generation: u32,
 }
 
@@ -109,6 +112,7 @@ impl Redactor {
             patterns: Vec::new(),
             capture: capture.clone(),
             key,
+            plain: Mutex::default(),
             generation: generation(redaction, capture),
         };
         for (index, rule) in redaction.rules.iter().enumerate() {
@@ -148,7 +152,8 @@ impl Redactor {
 
     /// Redacts in place, and says what was done.
     pub fn apply(&self, members: &mut Object<'_>) -> Report {
-        let mut walk = Walk::new(self);
+        // Where another thread has it, this one does without.
+        let mut walk = Walk::new(self, self.plain.try_lock());
         walk.event(members);
         report(walk.entries)
     }

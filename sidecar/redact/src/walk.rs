@@ -1,6 +1,7 @@
 //! The one pass over an event.
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
+use parking_lot::MutexGuard;
 use steno_crds::{RedactionAction as Action, Segment, fold_name};
 use steno_event::{
     json::{Form, Json, MARKER, Object, Redacted, parse, write_json},
@@ -11,6 +12,7 @@ use crate::{
     action::{self, REPLACED},
     detect::{self, Hit, INSIDE},
     names,
+    plain::PlainNames,
     report::Entry,
     rules::{Found, Redactor},
 };
@@ -22,6 +24,7 @@ pub(crate) struct Walk<'r> {
     hits: Vec<Hit>,
     /// Inside JSON that stood in a string: it is looked into once only.
     nested: bool,
+    plain: Option<MutexGuard<'r, PlainNames>>,
 }
 
 /// What is known of a place in the tree.
@@ -54,8 +57,8 @@ impl Place {
 // === impl Walk ===
 
 impl<'r> Walk<'r> {
-    pub(crate) fn new(rules: &'r Redactor) -> Self {
-        Self { rules, entries: Vec::new(), hits: Vec::new(), nested: false }
+    pub(crate) fn new(rules: &'r Redactor, plain: Option<MutexGuard<'r, PlainNames>>) -> Self {
+        Self { rules, entries: Vec::new(), hits: Vec::new(), nested: false, plain }
     }
 
     /// Redacts an event's members.
@@ -124,12 +127,13 @@ impl<'r> Walk<'r> {
         let mut renamed: Vec<(String, Vec<Span>)> = Vec::new();
         for (name, value) in object.iter_mut() {
             let begun = self.entries.len();
-            self.member(name, value, place, top);
+            let plain = self.is_plain(name);
+            self.member(name, value, place, top, plain);
             for entry in &mut self.entries[begun..] {
                 let joint = if entry.path.is_empty() || entry.path.starts_with('[') { "" } else { "." };
                 entry.path = format!("{name}{joint}{}", entry.path);
             }
-            if !top && !matches!(value, Json::Removed) {
+            if !plain && !top && !matches!(value, Json::Removed) {
                 let spans = self.spans(name, place);
                 if !spans.is_empty() {
                     renamed.push((name.to_owned(), spans));
@@ -141,7 +145,20 @@ impl<'r> Walk<'r> {
         }
     }
 
-    fn member(&mut self, name: &str, value: &mut Json<'_>, place: &Place, top: bool) {
+    /// Whether neither detectors nor rules for names have anything to say about a name. Rules on paths are another matter.
+    fn is_plain(&mut self, name: &str) -> bool {
+        if self.plain.as_ref().is_some_and(|plain| plain.contains(name)) {
+            return true;
+        }
+        let is_plain =
+            !names::is_secret(name) && self.uncaptured(name).is_none() && self.spans(name, &Place::default()).is_empty();
+        if is_plain && let Some(plain) = &mut self.plain {
+            plain.keep(name);
+        }
+        is_plain
+    }
+
+    fn member(&mut self, name: &str, value: &mut Json<'_>, place: &Place, top: bool, plain: bool) {
         let (mut next, matched) = self.step(place, Some(name));
         if let Some(depth) = place.identifier {
             let known = |path: &&&[&str]| path.get(depth) == Some(&name) && (depth == 0 || path.len() > depth);
@@ -164,12 +181,13 @@ impl<'r> Walk<'r> {
                 wants(rule.action, &rule.id);
             }
         }
-        if let Some(found) = self.secret_name(name, &next)
+        if !plain
+            && let Some(found) = self.secret_name(name, &next)
             && !is_nothing(value)
         {
             wants(found.action, &found.id);
         }
-        if let Some(id) = self.uncaptured(name) {
+        if !plain && let Some(id) = self.uncaptured(name) {
             wants(Action::Remove, &id);
         }
         match strongest {

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use rdkafka::mocking::MockCluster;
+use steno_commit::Bell;
 use steno_crds::{Parsed, parse};
 use steno_deliver::kafka::{Secrets, create_topic};
 use tokio::net::TcpListener;
@@ -28,10 +29,11 @@ mod samples;
 /// Runs the whole way.
 pub fn dev(args: &DevArgs) -> anyhow::Result<ExitCode> {
     logs::start(&args.log_level);
-    runtime(2)?.block_on(serve(args))
+    let bell = Bell::quiet();
+    runtime(2, &bell)?.block_on(serve(args, bell))
 }
 
-async fn serve(args: &DevArgs) -> anyhow::Result<ExitCode> {
+async fn serve(args: &DevArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     let text = std::fs::read_to_string(&args.policy).with_context(|| format!("{} cannot be read", args.policy.display()))?;
     let Parsed { mut config, unknown } = match parse(&text) {
         Ok(parsed) => parsed,
@@ -70,7 +72,7 @@ async fn serve(args: &DevArgs) -> anyhow::Result<ExitCode> {
     let ingest = bind_ingest(&args.listen).await?;
     let status = TcpListener::bind(&args.status).await.with_context(|| format!("cannot listen on {}", args.status))?;
     let (listen, status_at) = (ingest.local_addr()?, status.local_addr()?);
-    let mut service = Service::start(compiled, &identity, &secrets, &dir, false)?;
+    let mut service = Service::start(compiled, &identity, &secrets, &dir, false, bell)?;
     service.ingest(Listener::Tcp(ingest), true);
     service.status(status);
     let kind = if embedded.is_some() { "embedded Kafka" } else { "Kafka" };

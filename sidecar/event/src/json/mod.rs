@@ -56,11 +56,36 @@ pub struct Object<'a> {
 
 /// Compares names as RFC 8785 does: by UTF-16 code units.
 pub fn compare_names(a: &str, b: &str) -> Ordering {
+    compare_with(prefix(a), a, b)
+}
+
+/// [`compare_names`] where the prefix of `a` is known.
+fn compare_with(prefix_a: u64, a: &str, b: &str) -> Ordering {
+    const NOT_ASCII: u64 = 0x8080_8080_8080_8080;
+    let prefix_b = prefix(b);
+    if prefix_a != prefix_b && (prefix_a | prefix_b) & NOT_ASCII == 0 {
+        return prefix_a.cmp(&prefix_b);
+    }
     if a.is_ascii() || b.is_ascii() {
         // Up to the first difference the bytes are equal; if one side is ASCII, byte order is code unit order.
         return a.as_bytes().cmp(b.as_bytes());
     }
     a.encode_utf16().cmp(b.encode_utf16())
+}
+
+/// The first eight bytes as a number, the first one on top, zeros where there are fewer. ASCII names order as their prefixes do, where
+/// those differ.
+pub(crate) const fn prefix(name: &str) -> u64 {
+    let bytes = name.as_bytes();
+    if let Some(first) = bytes.first_chunk::<8>() {
+        return u64::from_be_bytes(*first);
+    }
+    let (mut prefix, mut index) = (0, 0);
+    while index < bytes.len() {
+        prefix |= (bytes[index] as u64) << (56 - 8 * index);
+        index += 1;
+    }
+    prefix
 }
 
 // === impl Json ===
@@ -117,7 +142,8 @@ impl<'a> Object<'a> {
     }
 
     fn find(&self, name: &str) -> Result<usize, usize> {
-        self.members.binary_search_by(|member| compare_names(&member.0, name))
+        let wanted = prefix(name);
+        self.members.binary_search_by(|member| compare_with(wanted, name, &member.0).reverse())
     }
 
     /// The member of this name.
@@ -145,6 +171,22 @@ impl<'a> Object<'a> {
                 None
             }
         }
+    }
+
+    /// Sets members that are not there yet; the object is walked once.
+    pub fn extend(&mut self, mut added: Vec<(Cow<'a, str>, Json<'a>)>) {
+        added.sort_by(|a, b| compare_names(&a.0, &b.0));
+        let known = std::mem::take(&mut self.members);
+        self.members.reserve(known.len() + added.len() + 1);
+        let mut added = added.into_iter().peekable();
+        for member in known {
+            while let Some(next) = added.next_if(|next| compare_names(&next.0, &member.0) != Ordering::Greater) {
+                debug_assert!(next.0 != member.0);
+                self.members.push(next);
+            }
+            self.members.push(member);
+        }
+        self.members.extend(added);
     }
 
     /// Takes a member out.

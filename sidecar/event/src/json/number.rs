@@ -12,6 +12,10 @@ pub(crate) fn survives(text: &str) -> Option<f64> {
         return Some(if digits.len() == text.len() { magnitude } else { -magnitude });
     }
     let number: f64 = text.parse().ok()?;
+    // Up to 15 digits and no exponent: no other decimal of as many digits is the same double, so this one is its shortest form.
+    if digits.len() <= 16 && digits.contains('.') && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return Some(number);
+    }
     if !number.is_finite() || number.abs() > EXACT {
         return None;
     }
@@ -65,6 +69,8 @@ mod tests {
         }
         for text in [
             "9007199254740993",
+            "9007199254740993.5",
+            "900719925474.09931",
             "18014398509481984",
             "1e400",
             "1e16",

@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
         let mut members = Vec::new();
         let mut name = self.jiter.known_object().map_err(syntax)?.map(|name| borrow(text, name));
         if name.is_some() {
-            members.reserve(8);
+            members.reserve(if depth == 1 { 24 } else { 8 });
         }
         while let Some(current) = name {
             let peek = self.jiter.peek().map_err(syntax)?;

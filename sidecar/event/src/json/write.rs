@@ -98,6 +98,11 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
     let bytes = text.as_bytes();
+    if is_plain(bytes) {
+        out.extend_from_slice(bytes);
+        out.push(b'"');
+        return;
+    }
     let mut start = 0;
     for (index, byte) in bytes.iter().enumerate() {
         let escape = ESCAPES[usize::from(*byte)];
@@ -116,4 +121,17 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     }
     out.extend_from_slice(&bytes[start..]);
     out.push(b'"');
+}
+
+/// Whether a text has nothing to escape. Most have not; without an exit in the loop the compiler looks at many bytes at a time.
+fn is_plain(bytes: &[u8]) -> bool {
+    const LANES: usize = 16;
+    let special = |byte: u8| u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\');
+    let (lanes, rest) = bytes.as_chunks::<LANES>();
+    for lane in lanes {
+        if lane.iter().fold(0, |found, byte| found | special(*byte)) != 0 {
+            return false;
+        }
+    }
+    rest.iter().fold(0, |found, byte| found | special(*byte)) == 0
 }

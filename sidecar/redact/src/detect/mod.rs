@@ -3,7 +3,7 @@
 //! A cheap look at the bytes decides which detectors can match at all; most text has none of what they need.
 use std::sync::OnceLock;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use aho_corasick::{Anchored, MatchKind, automaton::Automaton as _, dfa::DFA};
 use steno_crds::Detector;
 
 mod credentials;
@@ -37,8 +37,8 @@ pub(crate) const INSIDE: [Detector; 11] = [
 pub(crate) type Set = u16;
 
 /// A detector's bit.
-pub(crate) fn bit(detector: Detector) -> Set {
-    1 << INSIDE.iter().position(|known| *known == detector).unwrap_or(15)
+pub(crate) const fn bit(detector: Detector) -> Set {
+    1 << detector as u32
 }
 
 const ANCHORS: [(&str, Detector); 35] = [
@@ -79,38 +79,69 @@ const ANCHORS: [(&str, Detector); 35] = [
     ("-token", Detector::Kv),
 ];
 
-fn anchors() -> Option<&'static AhoCorasick> {
-    static ANCHORS_BUILT: OnceLock<Option<AhoCorasick>> = OnceLock::new();
+fn anchors() -> Option<&'static DFA> {
+    static ANCHORS_BUILT: OnceLock<Option<DFA>> = OnceLock::new();
     ANCHORS_BUILT
         .get_or_init(|| {
             let names = ANCHORS.iter().map(|(text, _)| *text);
-            // A DFA: one table look-up a byte.
-            AhoCorasick::builder()
-                .ascii_case_insensitive(true)
-                .match_kind(MatchKind::Standard)
-                .kind(Some(AhoCorasickKind::DFA))
-                .build(names)
-                .ok()
+            DFA::builder().ascii_case_insensitive(true).match_kind(MatchKind::Standard).build(names).ok()
         })
         .as_ref()
 }
 
-/// Which detectors may match in a text.
-fn candidates(text: &str) -> Set {
-    let mut digits = 0usize;
-    let (mut equals, mut colon, mut query, mut at, mut dot) = (false, false, false, false, false);
-    for byte in text.bytes() {
-        match byte {
-            b'0'..=b'9' => digits += 1,
-            b'=' => equals = true,
-            b':' => colon = true,
-            b'?' | b'&' => query = true,
-            b'@' => at = true,
-            b'.' => dot = true,
-            _ => {}
-        }
+const DIGIT: u8 = 1;
+const EQUALS: u8 = 2;
+const COLON: u8 = 4;
+const QUERY: u8 = 8;
+const AT: u8 = 16;
+const DOT: u8 = 32;
+
+/// What each byte says.
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut digit = b'0';
+    while digit <= b'9' {
+        classes[digit as usize] = DIGIT;
+        digit += 1;
     }
-    let mut set = 0;
+    classes[b'=' as usize] = EQUALS;
+    classes[b':' as usize] = COLON;
+    classes[b'?' as usize] = QUERY;
+    classes[b'&' as usize] = QUERY;
+    classes[b'@' as usize] = AT;
+    classes[b'.' as usize] = DOT;
+    classes
+};
+
+/// Which detectors may match in a text. One table look-up a byte for what it is, one for where it leads.
+fn candidates(text: &str) -> Set {
+    let (mut digits, mut classes, mut set): (usize, u8, Set) = (0, 0, 0);
+    let start = anchors().and_then(|dfa| dfa.start_state(Anchored::No).ok().map(|start| (dfa, start)));
+    if let Some((dfa, mut state)) = start {
+        for byte in text.bytes() {
+            let class = CLASSES[usize::from(byte)];
+            digits += usize::from(class & DIGIT);
+            classes |= class;
+            state = dfa.next_state(Anchored::No, state, byte);
+            if dfa.is_special(state) && dfa.is_match(state) {
+                for index in 0..dfa.match_len(state) {
+                    set |= bit(ANCHORS[dfa.match_pattern(state, index).as_usize()].1);
+                }
+            }
+        }
+    } else {
+        digits = text.len();
+        (classes, set) = (u8::MAX, Set::MAX);
+    }
+    let has = |class: u8| classes & class != 0;
+    let (equals, colon, at) = (has(EQUALS), has(COLON), has(AT));
+    if !equals && !colon {
+        set &= !bit(Detector::Kv);
+    }
+    // `user:password@` needs both; a parameter needs a `=`.
+    if !(equals || colon && at) {
+        set &= !bit(Detector::UrlCredentials);
+    }
     if digits >= 12 {
         set |= bit(Detector::Pan);
     }
@@ -120,33 +151,14 @@ fn candidates(text: &str) -> Set {
     if digits >= 8 && text.len() >= 15 {
         set |= bit(Detector::Iban);
     }
-    if query && equals {
+    if has(QUERY) && equals {
         set |= bit(Detector::UrlCredentials);
     }
     if at {
         set |= bit(Detector::Email);
     }
-    if (dot && digits >= 4) || colon {
+    if (has(DOT) && digits >= 4) || colon {
         set |= bit(Detector::Ip);
-    }
-    // Shorter text holds none of the others.
-    if text.len() >= 6 {
-        match anchors() {
-            Some(anchors) => {
-                for found in anchors.find_overlapping_iter(text) {
-                    set |= bit(ANCHORS[found.pattern().as_usize()].1);
-                }
-            }
-            None => set |= Set::MAX,
-        }
-        if !equals && !colon {
-            set &= !bit(Detector::Kv);
-        }
-        // `user:password@` needs both; a parameter needs a `=`.
-        let may = equals || (colon && at);
-        if !may {
-            set &= !bit(Detector::UrlCredentials);
-        }
     }
     set
 }
