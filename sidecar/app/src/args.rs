@@ -142,3 +142,38 @@ pub enum Format {
     /// For programs and people
     Yaml,
 }
+
+/// The page of all `--help` texts, `docs/reference/help.md`.
+pub fn reference() -> String {
+    fn write(page: &mut String, command: &mut clap::Command, name: &str) {
+        let help = command.render_long_help().to_string();
+        let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+        page.push_str(&format!("\n## `{name}`\n\n```text\n{}\n```\n", lines.join("\n").trim_end()));
+        for inner in command.get_subcommands_mut().filter(|inner| inner.get_name() != "help") {
+            let name = format!("{name} {}", inner.get_name());
+            write(page, inner, &name);
+        }
+    }
+    let mut page =
+        String::from("# Help texts\n\nMade from the program by `make generate`. What the commands are for: [cli.md](cli.md).\n");
+    // No terminal's width, no colours, no values of this environment.
+    let mut command = <Args as clap::CommandFactory>::command()
+        .term_width(110)
+        .mut_subcommands(|command| command.mut_args(|arg| arg.hide_env_values(true)));
+    command.build();
+    write(&mut page, &mut command, "steno-sidecar");
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_help_page_is_what_the_program_says() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/help.md");
+        let page = super::reference();
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), page, "run `make generate`");
+    }
+}

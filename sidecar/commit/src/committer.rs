@@ -788,7 +788,7 @@ impl Committer {
     }
 
     fn gauge(&mut self) {
-        self.journal.set_extra(self.index.bytes());
+        self.journal.set_extra(self.index.bytes() + self.disk.aside());
         let usage = self.journal.usage();
         self.metrics.spool_bytes.set((usage.live + usage.extra) as i64);
         self.metrics.spool_limit.set(usage.bound as i64);

@@ -23,6 +23,10 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_dir(&self) -> io::Result<()>;
     /// Puts a damaged block aside, as far as possible.
     fn quarantine(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    /// Bytes in folders beside the segments: dead letters and the quarantine.
+    fn aside(&self) -> u64 {
+        0
+    }
 }
 
 /// One file.
@@ -114,6 +118,11 @@ impl Disk for RealDisk {
             return Err(io::Error::other("the quarantine is full"));
         }
         fs::write(dir.join(name), bytes)
+    }
+
+    fn aside(&self) -> u64 {
+        let folders = ["dead", "quarantine"].iter().filter_map(|name| fs::read_dir(self.dir.join(name)).ok());
+        folders.flatten().filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
     }
 }
 

@@ -1,5 +1,5 @@
 //! Fitting a record into its bound: whole values are cut, largest first, and each is marked.
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use steno_event::json::{Form, Json, Object, write_json};
 
@@ -183,7 +183,29 @@ pub fn fit(members: &mut Object<'_>, max: usize, reserve: usize) -> Fit {
         marks.push((name.to_owned(), length));
     }
     mark(members, original, marks);
+    if size_of(members) + reserve > max {
+        fold_redactions(members);
+    }
     if size_of(members) + reserve <= max { Fit::Truncated } else { Fit::TooLarge }
+}
+
+/// What was redacted, as counts by rule instead of a list of paths.
+fn fold_redactions(members: &mut Object<'_>) {
+    let Some(Json::Array(entries)) = members.get("redactions") else { return };
+    let mut counts: BTreeMap<String, f64> = BTreeMap::new();
+    for entry in entries.iter().filter_map(Json::as_object) {
+        let rule = entry.get("rule").and_then(Json::as_str).unwrap_or_default();
+        let count = if let Some(Json::Number(count)) = entry.get("count") { *count } else { 1.0 };
+        *counts.entry(rule.to_owned()).or_default() += count;
+    }
+    let folded = counts.into_iter().map(|(rule, count)| {
+        let mut entry = Object::default();
+        entry.insert("count", Json::Number(count));
+        entry.insert("rule", Json::String(rule.into()));
+        Json::Object(entry)
+    });
+    let folded = Json::Array(folded.collect());
+    members.insert("redactions", folded);
 }
 
 fn mark(members: &mut Object<'_>, original: usize, mut marks: Vec<(String, usize)>) {

@@ -1,5 +1,5 @@
 //! A policy's redaction, compiled.
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use regex::Regex;
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Changes whenever the builtin rules find or do something else, so that fingerprints of two versions are not compared blindly.
-const BUILTIN_VERSION: u32 = 1;
+const BUILTIN_VERSION: u32 = 2;
 
 /// Why rules do not compile. The policy's validation refuses all of these first.
 #[derive(Debug, thiserror::Error)]
@@ -55,9 +55,9 @@ pub(crate) struct Found {
 
 /// Compiled redaction.
 pub struct Redactor {
-    pub(crate) names: Option<Found>,
-    /// By place in [`INSIDE`].
-    pub(crate) detectors: Vec<Option<Found>>,
+    pub(crate) names: Vec<Found>,
+    /// By place in [`INSIDE`]; each may have several rules, of which those that make no exception for a place count there.
+    pub(crate) detectors: Vec<Vec<Found>>,
     pub(crate) on: Set,
     pub(crate) paths: Vec<PathRule>,
     pub(crate) texts: Vec<TextRule>,
@@ -97,15 +97,17 @@ fn detector_id(detector: Detector) -> &'static str {
 impl Redactor {
     /// Compiles a policy's redaction.
     pub fn compile(redaction: &Redaction, capture: &Capture, key: Option<HashKey>) -> Result<Self, Error> {
-        let found = |detector: Detector, action: Action| Found { action, id: detector_id(detector).into(), except: Vec::new() };
         let builtin = |detector: Detector| match detector {
+            _ if !redaction.builtin => None,
             Detector::Email | Detector::Ip => None,
-            Detector::Pan => Some(found(detector, Action::Mask)),
-            _ => Some(found(detector, Action::Replace)),
+            Detector::Pan => Some(Action::Mask),
+            _ => Some(Action::Replace),
         };
+        // Rules for a builtin detector take its place, and are no weaker.
+        let mut found: HashMap<Detector, Vec<Found>> = HashMap::new();
         let mut made = Self {
-            names: redaction.builtin.then(|| found(Detector::SecretName, Action::Replace)),
-            detectors: INSIDE.iter().map(|detector| if redaction.builtin { builtin(*detector) } else { None }).collect(),
+            names: Vec::new(),
+            detectors: Vec::new(),
             on: 0,
             paths: Vec::new(),
             texts: Vec::new(),
@@ -129,18 +131,23 @@ impl Redactor {
                 let regex = regex.map_err(|error| Error::Regex(index, error.to_string()))?;
                 made.texts.push(TextRule { regex, action: rule.action, id: format!("regex:{index}").into(), except });
             } else if let Some(detector) = rule.detector {
-                let place = INSIDE.iter().position(|known| *known == detector);
-                let slot = place.map_or(&mut made.names, |place| &mut made.detectors[place]);
-                let known = slot.get_or_insert_with(|| found(detector, rule.action));
-                // The stronger action counts; exceptions add up.
-                known.action = known.action.max(rule.action);
-                known.except.extend(except);
+                let action = builtin(detector).map_or(rule.action, |known| known.max(rule.action));
+                found.entry(detector).or_default().push(Found { action, id: detector_id(detector).into(), except });
             }
         }
-        for (detector, found) in INSIDE.iter().zip(&made.detectors) {
-            if found.is_some() {
-                made.on |= bit(*detector);
+        let mut rules_of = |detector: Detector| {
+            let own = found.remove(&detector).unwrap_or_default();
+            let of_builtin = builtin(detector).filter(|_| own.is_empty());
+            let of_builtin = of_builtin.map(|action| Found { action, id: detector_id(detector).into(), except: Vec::new() });
+            own.into_iter().chain(of_builtin).collect::<Vec<Found>>()
+        };
+        made.names = rules_of(Detector::SecretName);
+        for detector in INSIDE {
+            let rules = rules_of(detector);
+            if !rules.is_empty() {
+                made.on |= bit(detector);
             }
+            made.detectors.push(rules);
         }
         Ok(made)
     }

@@ -52,6 +52,11 @@ impl Place {
     fn excepted(&self, except: &[usize]) -> bool {
         except.iter().any(|pattern| self.except.contains(pattern))
     }
+
+    /// The strongest of the rules that make no exception here.
+    fn strongest<'f>(&self, rules: &'f [Found]) -> Option<&'f Found> {
+        rules.iter().filter(|found| !self.excepted(&found.except)).max_by_key(|found| found.action)
+    }
 }
 
 // === impl Walk ===
@@ -190,6 +195,14 @@ impl<'r> Walk<'r> {
         if !plain && let Some(id) = self.uncaptured(name) {
             wants(Action::Remove, &id);
         }
+        if let (Some((action, rule)), Json::String(text)) = (&mut strongest, &*value) {
+            // What a detector would hide entirely is not half shown because a path says so.
+            for span in self.spans(text, &next) {
+                if span.action > *action {
+                    (*action, *rule) = (span.action, span.rule);
+                }
+            }
+        }
         match strongest {
             Some((action, rule)) => self.whole(value, action, rule, next.is_identifier),
             None => self.value(value, &next, name),
@@ -197,8 +210,7 @@ impl<'r> Walk<'r> {
     }
 
     fn secret_name(&self, name: &str, place: &Place) -> Option<&'r Found> {
-        let found = self.rules.names.as_ref()?;
-        (names::is_secret(name) && !place.excepted(&found.except)).then_some(found)
+        if names::is_secret(name) { place.strongest(&self.rules.names) } else { None }
     }
 
     /// Raw bodies are kept only where the policy says so.
@@ -226,7 +238,8 @@ impl<'r> Walk<'r> {
 
     /// `{"name": "Authorization", "value": …}`: the value goes.
     fn header_pair(&mut self, object: &mut Object<'_>, place: &Place) {
-        let Some(found) = self.rules.names.as_ref().filter(|found| !place.excepted(&found.except)) else { return };
+        let rules = self.rules;
+        let Some(found) = place.strongest(&rules.names) else { return };
         let is_one_of = |name: &str, known: &[&str]| known.iter().any(|known| known.eq_ignore_ascii_case(name));
         let names_secret = |(name, value): &(Cow<'_, str>, Json<'_>)| {
             is_one_of(name, &["name", "key", "header", "field"]) && value.as_str().is_some_and(names::is_secret)
@@ -298,7 +311,8 @@ impl<'r> Walk<'r> {
 
     /// `["Authorization", …]`: the second goes.
     fn array_pair(&mut self, pair: &mut [Json<'_>], place: &Place) {
-        let Some(found) = self.rules.names.as_ref().filter(|found| !place.excepted(&found.except)) else { return };
+        let rules = self.rules;
+        let Some(found) = place.strongest(&rules.names) else { return };
         let [first, second] = pair else { return };
         if first.as_str().is_some_and(names::is_secret) && !is_nothing(second) {
             self.whole(second, found.action, found.id.clone(), false);
@@ -315,30 +329,34 @@ impl<'r> Walk<'r> {
         if text.len() < 3 {
             return None;
         }
-        if !self.nested
-            && matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'['))
-            && text.len() > 4
-            && let Some(redacted) = self.json_inside(text, place)
-        {
-            return redacted;
+        if !self.nested && matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'[')) && text.len() > 4 {
+            let begun = self.entries.len();
+            match self.json_inside(text, place) {
+                Some(Some(_)) if place.is_identifier => {
+                    let rules: Vec<Arc<str>> = self.entries.drain(begun..).map(|entry| entry.rule).collect();
+                    return Some(self.identifier(text, rules));
+                }
+                Some(redacted) => return redacted,
+                None => {}
+            }
         }
         let spans = self.spans(text, place);
         if spans.is_empty() {
             return None;
         }
         if place.is_identifier {
-            return Some(self.identifier(text, &spans));
+            return Some(self.identifier(text, spans.into_iter().map(|span| span.rule).collect()));
         }
         let (shown, print) = self.cut(text, &spans);
         Some(Json::Redacted(Box::new(Redacted { shown, print })))
     }
 
     /// An identifier with a secret in it: equal ones stay equal, and nobody can read them.
-    fn identifier(&mut self, text: &str, spans: &[Span]) -> Json<'static> {
+    fn identifier(&mut self, text: &str, rules: Vec<Arc<str>>) -> Json<'static> {
         let hashed = self.rules.key.as_ref().and_then(|key| action::hash(key, text));
         let (action, no_key) = if hashed.is_some() { (Action::Hash, false) } else { (Action::Replace, true) };
-        for span in spans {
-            self.entries.push(Entry { path: String::new(), rule: span.rule.clone(), action, name: false, no_key });
+        for rule in rules {
+            self.entries.push(Entry { path: String::new(), rule, action, name: false, no_key });
         }
         Json::Redacted(Box::new(Redacted { shown: hashed.unwrap_or_else(|| REPLACED.into()), print: MARKER.into() }))
     }
@@ -374,8 +392,8 @@ impl<'r> Walk<'r> {
         detect::find(text, self.rules.on, &mut hits);
         let mut spans = Vec::new();
         for hit in &hits {
-            let found = INSIDE.iter().position(|known| *known == hit.by).and_then(|index| self.rules.detectors[index].as_ref());
-            if let Some(found) = found.filter(|found| !place.excepted(&found.except)) {
+            let index = INSIDE.iter().position(|known| *known == hit.by);
+            if let Some(found) = index.and_then(|index| place.strongest(&self.rules.detectors[index])) {
                 spans.push(Span { start: hit.start, end: hit.end, action: found.action, rule: found.id.clone() });
             }
         }

@@ -42,6 +42,22 @@ struct Watch {
     clamp: AtomicBool,
     /// Whether the last dead letter was confirmed.
     buried: AtomicBool,
+    /// Asks for another preflight; it ends with the last sender.
+    check: crossbeam_channel::Sender<()>,
+}
+
+/// Between two looks at the destination while nothing happens.
+const PREFLIGHT: Duration = Duration::from_hours(1);
+
+// === impl Watch ===
+
+impl Watch {
+    /// A broker answers. After an outage things may be other than they were: they are looked at again.
+    fn present(&self) {
+        if self.absent_since.swap(0, Ordering::Relaxed) != 0 {
+            let _ = self.check.try_send(());
+        }
+    }
 }
 
 struct Context {
@@ -68,7 +84,7 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, seq: usize) {
         let result = match result {
             Ok(_) => {
-                self.watch.absent_since.store(0, Ordering::Relaxed);
+                self.watch.present();
                 Ok(())
             }
             Err((error, message)) => {
@@ -127,19 +143,26 @@ impl KafkaSink {
     /// A producer for a destination, reporting to a channel.
     pub fn new(destination: Destination, sender: Sender<Event>) -> Result<Self, String> {
         let config = client_config(&destination)?;
+        let (again, checks) = crossbeam_channel::bounded(1);
         let watch = Arc::new(Watch {
             origin: Instant::now(),
             absent_since: AtomicU64::new(0),
             clamp: false.into(),
             buried: false.into(),
+            check: again,
         });
         let context = Context { sender: sender.clone(), watch: watch.clone() };
         let producer: ThreadedProducer<Context> =
             config.create_with_context(context).map_err(|error| format!("the Kafka client could not be made: {error}"))?;
         let to_check = destination.clone();
         let check = move || {
-            let warnings = preflight(&to_check).unwrap_or_else(|reason| vec![reason]);
-            let _ = sender.send(Event::Preflight(warnings));
+            loop {
+                let warnings = preflight(&to_check).unwrap_or_else(|reason| vec![reason]);
+                let _ = sender.send(Event::Preflight(warnings));
+                if checks.recv_timeout(PREFLIGHT) == Err(crossbeam_channel::RecvTimeoutError::Disconnected) {
+                    return;
+                }
+            }
         };
         std::thread::Builder::new().name("steno-preflight".into()).spawn(check).map_err(|error| error.to_string())?;
         Ok(Self { producer, destination, watch, clamp: false })
@@ -242,7 +265,7 @@ impl Sink for KafkaSink {
 
     fn probe(&mut self, wait: Duration) -> Result<(), String> {
         let found = self.producer.client().fetch_metadata(Some(&self.destination.kafka.topic), wait);
-        found.map(|_| self.watch.absent_since.store(0, Ordering::Relaxed)).map_err(|error| format!("no broker answers: {error}"))
+        found.map(|_| self.watch.present()).map_err(|error| format!("no broker answers: {error}"))
     }
 
     fn absent_for(&self) -> Option<Duration> {

@@ -153,3 +153,14 @@ fn a_real_directory_keeps_what_was_synced() {
     drop(journal);
     assert_eq!(read(&open().journal, 0).0, written);
 }
+
+#[test]
+fn what_lies_beside_the_segments_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = crate::RealDisk::open(&dir.path().join("journal")).unwrap();
+    assert_eq!(disk.aside(), 0);
+    disk.quarantine("block", &[1; 300]).unwrap();
+    std::fs::create_dir(dir.path().join("journal/dead")).unwrap();
+    std::fs::write(dir.path().join("journal/dead/1.json"), [b'{'; 700]).unwrap();
+    assert_eq!(disk.aside(), 1000);
+}

@@ -32,6 +32,14 @@ pub(super) fn url(text: &str, add: &mut dyn FnMut(usize, usize)) {
     for found in userinfo().into_iter().flat_map(|shape| shape.captures_iter(text)).filter_map(|found| found.get(1)) {
         add(found.start(), found.end());
     }
+    // A password that nobody escaped: with `/`, `?` or `#` in it, up to the first `@`. What begins as a port does is one.
+    pattern!(unescaped, r#"[A-Za-z][A-Za-z0-9+.-]*://[^\s/?#@:]*:([^\s@"'<>]*[/?#][^\s@"'<>]*)@[A-Za-z0-9\[]"#);
+    for found in unescaped().into_iter().flat_map(|shape| shape.captures_iter(text)).filter_map(|found| found.get(1)) {
+        let rest = found.as_str().trim_start_matches(|c: char| c.is_ascii_digit());
+        if !rest.starts_with(['/', '?', '#']) {
+            add(found.start(), found.end());
+        }
+    }
     if !text.contains(['?', '&']) {
         return;
     }

@@ -1,0 +1,69 @@
+//! Rules that meet: the strongest counts, an exception is its own rule's, and an id that is hidden is hidden whole.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+use steno_crds::{Capture, Detector, Redaction, RedactionAction as Action, RedactionRule};
+use steno_event::{
+    Draft,
+    json::{Json, canonical, parse},
+};
+use steno_redact::{Fit, HashKey, Redactor, fit};
+
+fn rule(action: Action) -> RedactionRule {
+    RedactionRule { path: None, detector: None, regex: None, action, except: Vec::new() }
+}
+
+/// What readers see of an event under these rules.
+fn seen(rules: Vec<RedactionRule>, event: &str) -> String {
+    let key = HashKey { id: "k1".into(), key: b"a key of the test".to_vec() };
+    let redactor = Redactor::compile(&Redaction { rules, ..Redaction::default() }, &Capture::default(), Some(key)).unwrap();
+    let mut draft = Draft::from_json(parse(event).unwrap()).unwrap();
+    let report = redactor.apply(&mut draft.members);
+    if let Some(redactions) = report.redactions {
+        draft.members.insert("redactions", redactions);
+    }
+    canonical(&Json::Object(draft.members))
+}
+
+const CARD: &str = "4111111111111111";
+
+#[test]
+fn an_exception_holds_for_its_own_rule_only() {
+    let pan =
+        |except: &str| RedactionRule { detector: Some(Detector::Pan), except: vec![except.into()], ..rule(Action::Replace) };
+    let event = format!(r#"{{"action":"a","metadata":{{"test":"{CARD}","live":"{CARD}"}}}}"#);
+    let one = seen(vec![pan("metadata.test")], &event);
+    assert!(one.contains(&format!(r#""test":"{CARD}""#)) && !one.contains(&format!(r#""live":"{CARD}""#)), "{one}");
+    let both = seen(vec![pan("metadata.test"), pan("metadata.live")], &event);
+    assert!(!both.contains(CARD), "each rule still takes what the other leaves: {both}");
+}
+
+#[test]
+fn a_path_that_masks_shows_nothing_of_what_a_detector_replaces() {
+    let mask = RedactionRule { path: Some("metadata.note".into()), ..rule(Action::Mask) };
+    let token = "ghp_PPC9ysJtmKP9UVh1DzShUp2qULfEET2kEHU2";
+    let shown = seen(vec![mask.clone()], &format!(r#"{{"action":"a","metadata":{{"note":"use {token}"}}}}"#));
+    assert!(!shown.contains("EHU2"), "{shown}");
+    let shown = seen(vec![mask], r#"{"action":"a","metadata":{"note":"order 4711-0815-77"}}"#);
+    assert!(shown.contains("1577"), "a mask still shows the end of what is no secret: {shown}");
+}
+
+#[test]
+fn an_id_that_holds_a_secret_is_hashed_whole_json_or_not() {
+    for id in [r#"{\"password\":\"hunter2\",\"user\":\"bob\"}"#, "bob password=hunter2"] {
+        let shown = seen(vec![], &format!(r#"{{"action":"a","actor":{{"id":"{id}"}}}}"#));
+        assert!(shown.contains(r#""id":"hmac-sha256:k1:"#) && !shown.contains("hunter2") && !shown.contains("bob"), "{shown}");
+    }
+}
+
+#[test]
+fn the_list_of_redactions_is_folded_before_an_event_is_given_up() {
+    let members: Vec<String> =
+        (0..60).map(|index| format!(r#""password{index:03}x":{{"a_long_name_{index:03}_password":"p"}}"#)).collect();
+    let event = format!(r#"{{"action":"a","actor":{{"id":"u"}},"metadata":{{{}}}}}"#, members.join(","));
+    let redactor = Redactor::compile(&Redaction::default(), &Capture::default(), None).unwrap();
+    let mut draft = Draft::from_json(parse(&event).unwrap()).unwrap();
+    let redactions = redactor.apply(&mut draft.members).redactions.unwrap();
+    draft.members.insert("redactions", redactions);
+    assert_eq!(fit(&mut draft.members, 1024, 100), Fit::Truncated);
+    let shown = canonical(&Json::Object(draft.members));
+    assert!(shown.len() <= 1024 && shown.contains(r#"{"count":60,"rule":"name:secret"}"#), "{shown}");
+}
