@@ -15,6 +15,8 @@
 
 pub mod bounds;
 mod fault;
+#[cfg(feature = "kube")]
+mod object;
 mod path;
 mod policy;
 mod quantity;
@@ -24,6 +26,8 @@ mod settings;
 mod validate;
 
 pub use fault::Fault;
+#[cfg(feature = "kube")]
+pub use object::{AuditPolicyStatus, Condition, Fleet, audit_policy_crd, audit_policy_crd_yaml};
 pub use path::{MemberPath, Segment, fold_name};
 pub use policy::*;
 pub use quantity::{ByteSize, Span};

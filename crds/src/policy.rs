@@ -33,6 +33,28 @@ pub struct Metadata {
 
 /// What an AuditPolicy asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "kube", derive(kube::CustomResource))]
+#[cfg_attr(
+    feature = "kube",
+    kube(
+        group = "audit.steno.dev",
+        version = "v1alpha1",
+        kind = "AuditPolicy",
+        root = "AuditPolicyObject",
+        doc = "What is audited in a namespace, how it is made safe, and where it goes.",
+        namespaced,
+        status = "crate::AuditPolicyStatus",
+        shortname = "apol",
+        category = "steno",
+        category = "audit",
+        printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
+        printcolumn = r#"{"name":"Pods","type":"integer","jsonPath":".status.pods.injected"}"#,
+        printcolumn = r#"{"name":"Ready pods","type":"integer","jsonPath":".status.pods.ready"}"#,
+        printcolumn = r#"{"name":"Breaker open","type":"integer","jsonPath":".status.pods.breakerOpen"}"#,
+        printcolumn = r#"{"name":"Spooled","type":"integer","jsonPath":".status.pods.spooledEvents"}"#,
+        printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+    )
+)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditPolicySpec {
     /// Pods that the policy may serve; all pods of the namespace where it is not set.
@@ -334,7 +356,8 @@ pub struct RedactionRule {
     pub regex: Option<String>,
     /// What happens to it.
     pub action: RedactionAction,
-    /// Paths where the rule does not apply. On a `detector` rule they also except the builtin use of this detector.
+    /// Paths where the rule does not apply. A `detector` rule stands for the builtin one too; where several rules name one detector, a value
+    /// stays only where each of them makes an exception.
     #[serde(default)]
     pub except: Vec<String>,
 }

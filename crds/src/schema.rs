@@ -21,9 +21,10 @@ pub fn policy_schema() -> Value {
     schema
 }
 
-fn field_mut<'a>(schema: &'a mut Value, path: &str) -> Option<&'a mut Map<String, Value>> {
+/// The schema of a field below `spec`; `[]` behind a name means its items.
+pub(crate) fn field_mut<'a>(schema: &'a mut Value, path: &str) -> Option<&'a mut Map<String, Value>> {
     let mut node = schema.get_mut("properties")?.get_mut("spec")?;
-    for step in path.split('.') {
+    for step in path.split('.').filter(|step| !step.is_empty()) {
         let (name, is_list) = step.strip_suffix("[]").map_or((step, false), |name| (name, true));
         node = object_of(node)?.get_mut("properties")?.get_mut(name)?;
         if is_list {

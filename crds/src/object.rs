@@ -1,0 +1,270 @@
+//! AuditPolicy as a Kubernetes object: the CRD and the status (feature `kube`).
+//!
+//! The schema is the types' own. What types cannot say is said in CEL: the bounds, from the same table that the sidecar checks by, and
+//! [`RULES`], for fields that need each other. So `kubectl apply` refuses what would not render, with the field and the fix; what CEL cannot
+//! say (a regex that does not compile) is left to the operator's validating webhook and its condition `Accepted`.
+use std::collections::BTreeMap;
+
+use kube::CustomResourceExt as _;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    AuditPolicy, AuditPolicyObject, Metadata,
+    bounds::{self, Row},
+    schema::field_mut,
+};
+
+/// What the operator tells about a policy.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuditPolicyStatus {
+    /// Generation of the specification that this status is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Hash of the rendered configuration that pods should run by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_hash: Option<String>,
+    /// `Accepted`, `Rendered`, `SecretsResolved`, `Delivering`, `Lossy`, `Ready`.
+    pub conditions: Vec<Condition>,
+    /// The pods that it serves.
+    pub pods: Fleet,
+    /// Fields that a ClusterAuditPolicy set or tightened, by path.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub inherited: Vec<String>,
+}
+
+/// One aspect of how a policy stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Condition {
+    /// Which aspect.
+    pub r#type: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// Generation that it was found at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// When the status changed last, RFC 3339.
+    pub last_transition_time: String,
+    /// One word for programs.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// The pods of a policy, added up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Fleet {
+    /// Pods that ask for the policy.
+    pub matched: u64,
+    /// Of these, pods that have the sidecar.
+    pub injected: u64,
+    /// Of these, pods whose sidecar is ready.
+    pub ready: u64,
+    /// Injected pods whose sidecar does not answer.
+    pub unknown: u64,
+    /// Pods that run by the current configuration.
+    pub current: u64,
+    /// Pods whose breaker is open.
+    pub breaker_open: u64,
+    /// Events that wait for delivery, all pods together.
+    pub spooled_events: u64,
+    /// Bytes of their spools.
+    pub spooled_bytes: u64,
+    /// Age of the oldest undelivered event, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_undelivered_seconds: Option<u64>,
+    /// Pods by version of their sidecar.
+    pub versions: BTreeMap<String, u64>,
+}
+
+impl AuditPolicyObject {
+    /// The object as the rest of Steno reads it: what [`crate::render()`] takes.
+    pub fn to_policy(&self) -> AuditPolicy {
+        AuditPolicy {
+            api_version: crate::API_VERSION.into(),
+            kind: "AuditPolicy".into(),
+            metadata: Metadata {
+                name: self.metadata.name.clone().unwrap_or_default(),
+                namespace: self.metadata.namespace.clone().unwrap_or_default(),
+            },
+            spec: self.spec.clone(),
+        }
+    }
+}
+
+/// Rules over several fields: where (below `spec`; `[]` is each item), the rule in CEL, and what to do.
+const RULES: &[(&str, &str, &str)] = &[
+    (
+        "redaction.rules[]",
+        "[has(self.path), has(self.detector), has(self.regex)].filter(x, x).size() == 1",
+        "set exactly one of path, detector and regex",
+    ),
+    (
+        "kafka.tls",
+        "has(self.certSecretRef) == has(self.keySecretRef)",
+        "a client certificate needs both certSecretRef and keySecretRef",
+    ),
+    (
+        "",
+        "!has(self.deadLetter) || !has(self.deadLetter.topic) || self.deadLetter.topic != self.kafka.topic",
+        "deadLetter.topic is the audit topic itself; name another",
+    ),
+    (
+        "",
+        "!has(self.limits) || !has(self.limits.maxEventBytes) || !has(self.limits.maxBodyBytes) || \
+         quantity(self.limits.maxEventBytes).compareTo(quantity(self.limits.maxBodyBytes)) <= 0",
+        "limits.maxEventBytes is larger than limits.maxBodyBytes, so that such an event could never arrive",
+    ),
+    (
+        "",
+        "!has(self.limits) || !has(self.limits.maxEventBytes) || !has(self.spool) || !has(self.spool.maxBytes) || \
+         quantity(self.spool.maxBytes).asInteger() >= 32 * quantity(self.limits.maxEventBytes).asInteger()",
+        "spool.maxBytes is smaller than 32 events of limits.maxEventBytes; raise it or lower that",
+    ),
+];
+
+/// Bounds on lengths, which keep the cost of the rules within what an apiserver allows: path, member, value.
+const LENGTHS: &[(&str, &str, u64)] = &[
+    ("redaction.rules", "maxItems", 256),
+    ("redaction.rules[].except", "maxItems", 64),
+    ("redaction.rules[].path", "maxLength", 512),
+    ("redaction.rules[].regex", "maxLength", 4096),
+    ("require", "maxItems", 64),
+    ("kafka.brokers", "minItems", 1),
+    ("kafka.brokers", "maxItems", 64),
+    ("kafka.batch", "minItems", 1),
+    ("kafka.batch", "maxItems", 8),
+    ("kafka.topic", "minLength", 1),
+    ("kafka.topic", "maxLength", 249),
+    ("deadLetter.topic", "maxLength", 249),
+    ("critical.severities", "maxItems", 6),
+];
+
+/// The CustomResourceDefinition of AuditPolicy.
+pub fn audit_policy_crd() -> Value {
+    let mut crd = serde_json::to_value(AuditPolicyObject::crd()).unwrap_or_default();
+    if let Some(schema) = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema") {
+        plain(schema);
+        bound(schema);
+        if let Some(status) = schema.pointer_mut("/properties/status/properties/conditions").and_then(Value::as_object_mut) {
+            status.insert("x-kubernetes-list-type".into(), "map".into());
+            status.insert("x-kubernetes-list-map-keys".into(), json!(["type"]));
+            if let Some(item) = status.get_mut("items").and_then(Value::as_object_mut) {
+                // A key of a list map has no default; it is there.
+                if let Some(kind) = item.get_mut("properties").and_then(|fields| fields.get_mut("type")).and_then(Value::as_object_mut) {
+                    kind.remove("default");
+                }
+                item.insert("required".into(), json!(["type", "status"]));
+            }
+        }
+    }
+    crd
+}
+
+/// The CRD as YAML, as the chart carries it.
+pub fn audit_policy_crd_yaml() -> String {
+    serde_yaml::to_string(&audit_policy_crd()).unwrap_or_default()
+}
+
+/// What a structural schema may not say, or says otherwise.
+fn plain(node: &mut Value) {
+    if let Some(object) = node.as_object_mut() {
+        if object.contains_key("properties") && object.get("additionalProperties") == Some(&Value::Bool(false)) {
+            // Unknown fields are pruned, or refused by `kubectl apply`, which validates strictly.
+            object.remove("additionalProperties");
+        }
+        match object.get("format").and_then(Value::as_str) {
+            Some("uint64" | "uint32" | "uint") => {
+                object.insert("format".into(), "int64".into());
+            }
+            _ => {}
+        }
+        for value in object.values_mut() {
+            plain(value);
+        }
+    } else if let Some(list) = node.as_array_mut() {
+        list.iter_mut().for_each(plain);
+    }
+}
+
+fn bound(schema: &mut Value) {
+    for row in bounds::TABLE {
+        let (default, min, max) = row.shown();
+        let Some(field) = field_mut(schema, row.path()) else { continue };
+        let text = field.get("description").and_then(Value::as_str).unwrap_or_default();
+        let default = default.as_ref().map_or_else(|| "Not set by default".into(), |value| format!("Default {value}"));
+        field.insert("description".into(), format!("{text} {default}; from {min} to {max}.").trim().into());
+        let fix = format!("write from {min} to {max}");
+        match row {
+            Row::Count(bound) => {
+                field.insert("minimum".into(), json!(bound.min));
+                field.insert("maximum".into(), json!(bound.max));
+            }
+            Row::Size(_) => {
+                field.insert("maxLength".into(), json!(24));
+                let rule = format!(
+                    "quantity(self).compareTo(quantity('{min}')) >= 0 && quantity(self).compareTo(quantity('{max}')) <= 0"
+                );
+                validate(field, &rule, &fix);
+            }
+            Row::Time(bound) => {
+                field.insert("maxLength".into(), json!(24));
+                // CEL knows no days; what is written with them is checked by the webhook.
+                let (min, max) = (bound.min.duration().as_millis(), bound.max.duration().as_millis());
+                let rule = format!(
+                    "self.contains('d') || (duration(self) >= duration('{min}ms') && duration(self) <= duration('{max}ms'))"
+                );
+                validate(field, &rule, &fix);
+            }
+        }
+    }
+    for (path, name, value) in LENGTHS {
+        if let Some(field) = field_mut(schema, path) {
+            field.insert((*name).into(), json!(value));
+        }
+    }
+    for (path, rule, fix) in RULES {
+        if let Some(field) = field_mut(schema, path) {
+            validate(field, rule, fix);
+        }
+    }
+}
+
+fn validate(field: &mut Map<String, Value>, rule: &str, message: &str) {
+    let rules = field.entry("x-kubernetes-validations").or_insert_with(|| Value::Array(Vec::new()));
+    if let Some(rules) = rules.as_array_mut() {
+        rules.push(json!({"rule": rule, "message": message}));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_crd_of_the_chart_is_what_the_types_say() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/steno/crds-source/auditpolicies.yaml");
+        let text = audit_policy_crd_yaml();
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::create_dir_all(std::path::Path::new(path).parent().unwrap()).unwrap();
+            std::fs::write(path, &text).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), text, "run `make generate`");
+    }
+
+    #[test]
+    fn every_rule_and_length_has_its_field() {
+        let mut crd = audit_policy_crd();
+        let schema = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema").unwrap();
+        for path in RULES.iter().map(|rule| rule.0).chain(LENGTHS.iter().map(|length| length.0)) {
+            assert!(field_mut(schema, path).is_some(), "{path}");
+        }
+        for row in bounds::TABLE {
+            assert!(field_mut(schema, row.path()).is_some(), "{}", row.path());
+        }
+    }
+}

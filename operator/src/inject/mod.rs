@@ -1,0 +1,359 @@
+//! What injection does to a pod: [`plan`].
+//!
+//! # Who is injected
+//! A pod with the annotation `audit.steno.dev/policy: NAME` gets that policy. One with `audit.steno.dev/inject: "true"`, or in a namespace that
+//! is labelled so, gets the one policy of its namespace whose selector matches; where none or several do, none is guessed. `inject: "false"` opts
+//! out, also in a labelled namespace.
+//!
+//! # What is added
+//! ```text
+//! spec.initContainers[i]      steno-sidecar, restartPolicy Always: a native sidecar, started before the application and stopped after it.
+//!                             i is 0, or right behind the mesh proxy that must outlive its drain
+//! spec.volumes                steno-config (ConfigMap steno-POLICY, optional), steno-spool (emptyDir), steno-secrets (referenced keys only, optional)
+//! spec.containers[*].env      STENO_URL, where it is not set
+//! metadata.labels             audit.steno.dev/injected: POLICY
+//! metadata.annotations        audit.steno.dev/config-hash, audit.steno.dev/sidecar-version
+//! ```
+use json_patch::{AddOperation, Patch, PatchOperation, jsonptr::PointerBuf};
+use serde_json::{Value, json};
+use steno_crds::{LabelSelector, SidecarConfig};
+
+mod container;
+mod selector;
+
+pub use selector::matches;
+
+/// Name of the container; what tells an injected pod.
+pub const CONTAINER: &str = "steno-sidecar";
+/// Prefix of all annotations and labels.
+pub const PREFIX: &str = "audit.steno.dev/";
+/// Port of events, on loopback inside the pod.
+pub const INGEST_PORT: u16 = 9600;
+/// Port of health, metrics and stats.
+pub const STATUS_PORT: u16 = 9601;
+/// Sidecars of meshes that outlive ours: they stop in reverse order, and the drain needs the network.
+const MESH: [&str; 2] = ["istio-proxy", "linkerd-proxy"];
+
+/// What the operator is set up with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Image of the sidecar.
+    pub image: String,
+    /// Its pull policy; empty: the cluster's default.
+    pub pull_policy: String,
+    /// Version of the sidecar.
+    pub version: String,
+    /// Requests and limits that no annotation changes.
+    pub resources: Resources,
+}
+
+/// Requests and limits of the sidecar, as quantities.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resources {
+    /// `requests.cpu`
+    pub cpu_request: String,
+    /// `limits.cpu`; empty: none, so that it is never throttled.
+    pub cpu_limit: String,
+    /// `requests.memory`
+    pub memory_request: String,
+    /// `limits.memory`
+    pub memory_limit: String,
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        let text = str::to_owned;
+        Self { cpu_request: text("10m"), cpu_limit: String::new(), memory_request: text("32Mi"), memory_limit: text("128Mi") }
+    }
+}
+
+/// A policy of the pod's namespace.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Its name.
+    pub name: String,
+    /// The pods that it serves.
+    pub selector: Option<LabelSelector>,
+    /// What it renders to; none: it was not accepted.
+    pub config: Option<SidecarConfig>,
+}
+
+/// What is known of the pod's namespace.
+#[derive(Debug, Clone, Default)]
+pub struct Namespace {
+    /// It is labelled so that all its pods are injected.
+    pub inject_all: bool,
+}
+
+/// What becomes of a pod.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Plan {
+    /// It does not ask, or has the sidecar already. Nothing is said of it.
+    NotAsked,
+    /// It is injected.
+    Inject {
+        /// The policy.
+        policy: String,
+        /// What is added.
+        patch: Patch,
+        /// What is worth a warning to who applies the pod.
+        warnings: Vec<String>,
+    },
+    /// It asks and cannot be served.
+    Skip(Reason),
+}
+
+/// Why a pod that asks is not injected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// An annotation that means nothing.
+    #[error("the annotation {PREFIX}{name} is {value:?}; write {fix}")]
+    Annotation {
+        /// Its name behind the prefix.
+        name: String,
+        /// Its value.
+        value: String,
+        /// What to write.
+        fix: &'static str,
+    },
+    /// No policy of that name.
+    #[error("there is no AuditPolicy {name:?} in the namespace; its policies are: {known}")]
+    NoSuchPolicy {
+        /// The name that was asked for.
+        name: String,
+        /// Those there are.
+        known: String,
+    },
+    /// No policy whose selector matches.
+    #[error("no AuditPolicy of the namespace selects this pod; create one, or name one by {PREFIX}policy")]
+    NoPolicy,
+    /// Several policies that match.
+    #[error("several AuditPolicies select this pod ({0}); name one by {PREFIX}policy")]
+    Ambiguous(String),
+    /// The policy was not accepted.
+    #[error("the AuditPolicy {0:?} is not accepted; its status says why")]
+    NotAccepted(String),
+    /// Windows.
+    #[error("the pod runs on Windows, and the sidecar on Linux only")]
+    Windows,
+    /// The host's network.
+    #[error("the pod uses the host's network, where the sidecar's ports could be another pod's; events can be sent from pods with a network of their own only")]
+    HostNetwork,
+    /// A port is taken.
+    #[error("container {container:?} uses port {port}, which the sidecar needs")]
+    Port {
+        /// Whose port it is.
+        container: String,
+        /// The port.
+        port: u16,
+    },
+    /// A volume's name is taken.
+    #[error("the pod has a volume {0:?}, a name that the sidecar needs; rename it")]
+    Volume(String),
+    /// The sidecar's name is taken by a container that is none.
+    #[error("the pod has a container {CONTAINER:?} that is no native sidecar; rename it")]
+    Name,
+    /// Not a pod.
+    #[error("the object is no pod with containers")]
+    NoPod,
+}
+
+impl Reason {
+    /// One word, for metrics and Events.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Annotation { .. } => "InvalidAnnotation",
+            Self::NoSuchPolicy { .. } => "NoSuchPolicy",
+            Self::NoPolicy => "NoPolicy",
+            Self::Ambiguous(_) => "AmbiguousPolicies",
+            Self::NotAccepted(_) => "PolicyNotAccepted",
+            Self::Windows => "Windows",
+            Self::HostNetwork => "HostNetwork",
+            Self::Port { .. } => "PortClash",
+            Self::Volume(_) => "VolumeClash",
+            Self::Name => "NameClash",
+            Self::NoPod => "NoPod",
+        }
+    }
+}
+
+/// What happens to a pod at its creation.
+pub fn plan(pod: &Value, namespace: &Namespace, policies: &[Policy], settings: &Settings) -> Plan {
+    match asked(pod, namespace) {
+        Ok(None) => Plan::NotAsked,
+        Ok(Some(asked)) => match inject(pod, &asked, policies, settings) {
+            Ok(plan) => plan,
+            Err(reason) => Plan::Skip(reason),
+        },
+        Err(reason) => Plan::Skip(reason),
+    }
+}
+
+/// Which policy a pod asks for.
+enum Asked {
+    Named(String),
+    Selected,
+}
+
+/// An annotation of ours.
+fn annotation<'p>(pod: &'p Value, name: &str) -> Option<&'p str> {
+    pod.get("metadata")?.get("annotations")?.get(format!("{PREFIX}{name}"))?.as_str()
+}
+
+fn asked(pod: &Value, namespace: &Namespace) -> Result<Option<Asked>, Reason> {
+    let inject = match annotation(pod, "inject") {
+        None => None,
+        Some("true") => Some(true),
+        Some("false") => return Ok(None),
+        Some(value) => {
+            return Err(Reason::Annotation { name: "inject".into(), value: value.into(), fix: "\"true\" or \"false\"" });
+        }
+    };
+    Ok(match annotation(pod, "policy") {
+        Some("") => return Err(Reason::Annotation { name: "policy".into(), value: String::new(), fix: "the name of an AuditPolicy" }),
+        Some(name) => Some(Asked::Named(name.to_owned())),
+        None if inject == Some(true) || namespace.inject_all => Some(Asked::Selected),
+        None => None,
+    })
+}
+
+fn list<'p>(pod: &'p Value, name: &str) -> &'p [Value] {
+    pod.get("spec").and_then(|spec| spec.get(name)).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn name_of(item: &Value) -> &str {
+    item.get("name").and_then(Value::as_str).unwrap_or_default()
+}
+
+fn choose<'p>(pod: &Value, asked: &Asked, policies: &'p [Policy]) -> Result<(&'p Policy, &'p SidecarConfig), Reason> {
+    let policy = match asked {
+        Asked::Named(name) => policies.iter().find(|policy| policy.name == *name).ok_or_else(|| {
+            let known: Vec<&str> = policies.iter().map(|policy| policy.name.as_str()).collect();
+            Reason::NoSuchPolicy { name: name.clone(), known: if known.is_empty() { "none".into() } else { known.join(", ") } }
+        })?,
+        Asked::Selected => {
+            let labels = pod.get("metadata").and_then(|metadata| metadata.get("labels"));
+            let selected: Vec<&Policy> = policies.iter().filter(|policy| matches(policy.selector.as_ref(), labels)).collect();
+            match selected.as_slice() {
+                [] => return Err(Reason::NoPolicy),
+                [one] => *one,
+                several => {
+                    let names: Vec<&str> = several.iter().map(|policy| policy.name.as_str()).collect();
+                    return Err(Reason::Ambiguous(names.join(", ")));
+                }
+            }
+        }
+    };
+    policy.config.as_ref().map(|config| (policy, config)).ok_or_else(|| Reason::NotAccepted(policy.name.clone()))
+}
+
+fn check(pod: &Value) -> Result<(), Reason> {
+    let spec = pod.get("spec").ok_or(Reason::NoPod)?;
+    if list(pod, "containers").is_empty() {
+        return Err(Reason::NoPod);
+    }
+    let system = |path: &[&str]| path.iter().try_fold(spec, |node, step| node.get(step)).and_then(Value::as_str);
+    if system(&["os", "name"]) == Some("windows") || system(&["nodeSelector", "kubernetes.io/os"]) == Some("windows") {
+        return Err(Reason::Windows);
+    }
+    if spec.get("hostNetwork") == Some(&Value::Bool(true)) {
+        return Err(Reason::HostNetwork);
+    }
+    for container in list(pod, "initContainers").iter().chain(list(pod, "containers")) {
+        let ports = container.get("ports").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        for port in [INGEST_PORT, STATUS_PORT] {
+            if ports.iter().any(|taken| taken.get("containerPort").and_then(Value::as_u64) == Some(port.into())) {
+                return Err(Reason::Port { container: name_of(container).into(), port });
+            }
+        }
+    }
+    let taken = list(pod, "volumes").iter().map(name_of).find(|name| container::VOLUMES.contains(name));
+    taken.map_or(Ok(()), |name| Err(Reason::Volume(name.to_owned())))
+}
+
+/// Where among the init containers the sidecar goes.
+fn place(pod: &Value) -> usize {
+    let after = annotation(pod, "after");
+    let is_before = |name: &str| MESH.contains(&name) || after == Some(name);
+    list(pod, "initContainers").iter().rposition(|container| is_before(name_of(container))).map_or(0, |last| last + 1)
+}
+
+fn inject(pod: &Value, asked: &Asked, policies: &[Policy], settings: &Settings) -> Result<Plan, Reason> {
+    let is_ours = |container: &&Value| name_of(container) == CONTAINER;
+    if let Some(there) = list(pod, "initContainers").iter().find(is_ours) {
+        // Called again, after another webhook. Without its policy to restart it would hold the pod up for ever.
+        let is_sidecar = there.get("restartPolicy").and_then(Value::as_str) == Some("Always");
+        return if is_sidecar { Ok(Plan::NotAsked) } else { Err(Reason::Name) };
+    }
+    if list(pod, "containers").iter().any(|container| is_ours(&container)) {
+        return Err(Reason::Name);
+    }
+    let (policy, config) = choose(pod, asked, policies)?;
+    check(pod)?;
+    let mut adds = Adds::default();
+    let sidecar = container::sidecar(pod, policy, config, settings)?;
+    adds.item(pod, &["spec", "initContainers"], Some(place(pod)), sidecar);
+    for volume in container::volumes(policy, config) {
+        adds.item(pod, &["spec", "volumes"], None, volume);
+    }
+    let url = json!({"name": "STENO_URL", "value": format!("http://127.0.0.1:{INGEST_PORT}")});
+    for (index, container) in list(pod, "containers").iter().enumerate() {
+        let env = container.get("env").and_then(Value::as_array);
+        if !env.is_some_and(|env| env.iter().any(|variable| name_of(variable) == "STENO_URL")) {
+            adds.item(pod, &["spec", "containers", &index.to_string(), "env"], None, url.clone());
+        }
+    }
+    adds.member(pod, &["metadata", "labels"], &format!("{PREFIX}injected"), json!(policy.name));
+    adds.member(pod, &["metadata", "annotations"], &format!("{PREFIX}config-hash"), json!(config.hash));
+    adds.member(pod, &["metadata", "annotations"], &format!("{PREFIX}sidecar-version"), json!(settings.version));
+    let mut warnings = Vec::new();
+    let grace = pod.get("spec").and_then(|spec| spec.get("terminationGracePeriodSeconds")).and_then(Value::as_u64).unwrap_or(30);
+    let drain = config.spec.sidecar.drain_timeout.duration().as_secs();
+    if grace < drain {
+        warnings.push(format!(
+            "terminationGracePeriodSeconds is {grace}, less than the policy's sidecar.drainTimeout ({drain}s): a backlog may stay in the spool"
+        ));
+    }
+    Ok(Plan::Inject { policy: policy.name.clone(), patch: Patch(adds.operations), warnings })
+}
+
+/// Additions, with the lists and objects that they need where the pod has none.
+#[derive(Default)]
+struct Adds {
+    operations: Vec<PatchOperation>,
+    made: Vec<String>,
+}
+
+impl Adds {
+    fn add(&mut self, path: &[&str], value: Value) {
+        let path = PointerBuf::from_tokens(path.iter().copied());
+        self.operations.push(PatchOperation::Add(AddOperation { path, value }));
+    }
+
+    /// Makes a container of values where there is none yet.
+    fn make(&mut self, pod: &Value, path: &[&str], empty: Value) {
+        let index = |step: &str| step.parse::<usize>().ok();
+        let there = path.iter().try_fold(pod, |node, step| match index(step) {
+            Some(index) => node.get(index),
+            None => node.get(step),
+        });
+        let name = path.join("/");
+        if there.is_none_or(Value::is_null) && !self.made.contains(&name) {
+            self.made.push(name);
+            self.add(path, empty);
+        }
+    }
+
+    fn item(&mut self, pod: &Value, path: &[&str], at: Option<usize>, value: Value) {
+        self.make(pod, path, json!([]));
+        let at = at.map_or_else(|| "-".to_owned(), |at| at.to_string());
+        let path: Vec<&str> = path.iter().copied().chain([at.as_str()]).collect();
+        self.add(&path, value);
+    }
+
+    fn member(&mut self, pod: &Value, path: &[&str], name: &str, value: Value) {
+        self.make(pod, path, json!({}));
+        let path: Vec<&str> = path.iter().copied().chain([name]).collect();
+        self.add(&path, value);
+    }
+}

@@ -1,0 +1,14 @@
+//! The control plane: from AuditPolicy objects to configured sidecars in annotated pods.
+//!
+//! # Rooms
+//! - [`inject`]: pure. A pod, the policies of its namespace and the operator's settings go in; a JSON Patch or a reason comes out. No clock,
+//!   no network, no cluster: what it does to a pod is shown by golden files.
+//!
+//! # Rules
+//! - Nothing that Steno does stops somebody else's pod: a pod that does not ask is never touched, and a pod that asks and cannot be served
+//!   starts without the sidecar, with the reason told.
+//! - A patch only adds, at places that it names. The pod is never read into types and written again, so that fields which this version does not
+//!   know survive.
+//! - Secrets are never read here. Pods mount them; sidecars tell which are missing.
+
+pub mod inject;
