@@ -31,7 +31,7 @@ pub use object::{AuditPolicyStatus, Condition, Fleet, audit_policy_crd, audit_po
 pub use path::{MemberPath, Segment, fold_name};
 pub use policy::*;
 pub use quantity::{ByteSize, Span};
-pub use render::{Parsed, PolicyRef, SidecarConfig, parse, render};
+pub use render::{Parsed, PolicyRef, SidecarConfig, parse, render, spool_only};
 pub use schema::{policy_schema, reference_markdown};
 pub use settings::{KAFKA_ALLOWED, Setting};
 pub use validate::REGEX_SIZE_LIMIT;

@@ -155,7 +155,9 @@ pub fn audit_policy_crd() -> Value {
             status.insert("x-kubernetes-list-map-keys".into(), json!(["type"]));
             if let Some(item) = status.get_mut("items").and_then(Value::as_object_mut) {
                 // A key of a list map has no default; it is there.
-                if let Some(kind) = item.get_mut("properties").and_then(|fields| fields.get_mut("type")).and_then(Value::as_object_mut) {
+                if let Some(kind) =
+                    item.get_mut("properties").and_then(|fields| fields.get_mut("type")).and_then(Value::as_object_mut)
+                {
                     kind.remove("default");
                 }
                 item.insert("required".into(), json!(["type", "status"]));

@@ -590,6 +590,9 @@ pub struct DeadLetter {
 pub struct Sidecar {
     /// Least grave log lines that are written.
     pub log_level: LogLevel,
+    /// A sidecar that finds no configuration, nor a last good one: `Open` takes events and spools them until it comes, with the builtin
+    /// redaction; `Closed` does not start, and holds the pod up.
+    pub startup: Startup,
     /// How long a stopping sidecar delivers what it has.
     pub drain_timeout: Span,
     /// How long a request may take, its body's arrival included.
@@ -598,6 +601,15 @@ pub struct Sidecar {
     pub request_log_rate: u64,
     /// Add a tenant label to the intake metrics. Default false: tenants can be many.
     pub tenant_metrics: bool,
+}
+
+/// What a sidecar without a configuration does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum Startup {
+    #[default]
+    Open,
+    Closed,
 }
 
 /// Least grave log lines.
@@ -692,6 +704,7 @@ impl Default for Sidecar {
     fn default() -> Self {
         Self {
             log_level: LogLevel::default(),
+            startup: Startup::default(),
             drain_timeout: bounds::DRAIN_TIMEOUT.value(),
             request_timeout: bounds::REQUEST_TIMEOUT.value(),
             request_log_rate: bounds::REQUEST_LOG_RATE.value(),

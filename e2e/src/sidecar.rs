@@ -63,6 +63,12 @@ impl Sidecar {
         sidecar
     }
 
+    /// Takes the policy away, as where a ConfigMap is not there yet; such a sidecar starts open.
+    pub fn without_policy(self) -> Self {
+        std::fs::remove_file(self.config()).expect("the policy goes");
+        self
+    }
+
     /// Puts the journal elsewhere.
     pub fn with_journal(mut self, dir: &Path) -> Self {
         self.journal = dir.to_owned();
@@ -113,6 +119,7 @@ impl Sidecar {
             .arg(&self.journal)
             .arg("--secrets")
             .arg(self.secrets())
+            .args(["--startup", if self.config().exists() { "closed" } else { "open" }])
             .args(["--listen", &self.ingest(), "--status", &format!("127.0.0.1:{}", self.ports.1)])
             .env("STENO_TERMINATION_LOG", self.root.path().join("termination"))
             .stdin(Stdio::null())

@@ -138,6 +138,25 @@ fn a_missing_topic_is_made_where_the_policy_asks_for_it() {
 }
 
 #[test]
+fn a_sidecar_without_a_configuration_spools_until_it_comes() {
+    let kafka = kafka_with("audit");
+    let policy = policy(&kafka.plain(), "audit", BRISK);
+    let mut sidecar = Sidecar::prepare(&policy).without_policy();
+    sidecar.up();
+    let client = Client::new(&sidecar.ingest());
+    assert_eq!(client.insist(&event("early"), SOON), 201);
+    let told = sidecar.stats().to_string();
+    assert!(told.contains("cannot be read"), "stats say that the configuration is missing: {told}");
+    // Killed before it came: what was taken is still there, and so is the question.
+    sidecar.kill();
+    sidecar.up();
+    sidecar.write_policy(&policy);
+    sidecar.drained(LATER);
+    assert!(events(&read_all(&kafka.plain(), "audit")).contains_key("early"));
+    assert!(!sidecar.stats().to_string().contains("cannot be read"));
+}
+
+#[test]
 fn a_right_that_is_revoked_holds_events_until_it_is_granted() {
     let kafka = kafka_with("audit");
     let sasl = "    sasl: {mechanism: SCRAM-SHA-256, username: steno, passwordSecretRef: {name: kafka, key: password}}\n";

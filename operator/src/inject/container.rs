@@ -2,7 +2,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use steno_crds::{SecretRef, SidecarConfig};
+use steno_crds::{SecretRef, SidecarConfig, Startup};
 
 use super::{CONTAINER, Policy, Reason, STATUS_PORT, Settings, annotation};
 
@@ -81,6 +81,10 @@ pub(super) fn sidecar(pod: &Value, policy: &Policy, config: &SidecarConfig, sett
     let label = |name: &str| labels.and_then(|labels| labels.get(name)).and_then(Value::as_str);
     if let Some(service) = label("app.kubernetes.io/name").or_else(|| label("app")) {
         env.push(json!({"name": "STENO_SERVICE", "value": service}));
+    }
+    if config.spec.sidecar.startup == Startup::Open {
+        // A ConfigMap that is late, or gone, must not hold the pod up.
+        env.push(json!({"name": "STENO_STARTUP", "value": "open"}));
     }
     match annotation(pod, "log-level") {
         None => {}

@@ -137,7 +137,9 @@ pub enum Reason {
     #[error("the pod runs on Windows, and the sidecar on Linux only")]
     Windows,
     /// The host's network.
-    #[error("the pod uses the host's network, where the sidecar's ports could be another pod's; events can be sent from pods with a network of their own only")]
+    #[error(
+        "the pod uses the host's network, where the sidecar's ports could be another pod's; events can be sent from pods with a network of their own only"
+    )]
     HostNetwork,
     /// A port is taken.
     #[error("container {container:?} uses port {port}, which the sidecar needs")]
@@ -210,7 +212,9 @@ fn asked(pod: &Value, namespace: &Namespace) -> Result<Option<Asked>, Reason> {
         }
     };
     Ok(match annotation(pod, "policy") {
-        Some("") => return Err(Reason::Annotation { name: "policy".into(), value: String::new(), fix: "the name of an AuditPolicy" }),
+        Some("") => {
+            return Err(Reason::Annotation { name: "policy".into(), value: String::new(), fix: "the name of an AuditPolicy" });
+        }
         Some(name) => Some(Asked::Named(name.to_owned())),
         None if inject == Some(true) || namespace.inject_all => Some(Asked::Selected),
         None => None,

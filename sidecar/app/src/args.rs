@@ -49,9 +49,21 @@ pub struct RunArgs {
     /// Least grave log lines: error, warn, info, debug; wins over the configuration
     #[arg(long, env = "STENO_LOG_LEVEL")]
     pub log_level: Option<String>,
+    /// Without a configuration, and without a last good one: `closed` does not start, `open` takes events and spools them until it comes
+    #[arg(long, env = "STENO_STARTUP", value_enum, default_value = "closed", ignore_case = true)]
+    pub startup: Startup,
     /// Threads that serve requests (1 to 64)
     #[arg(long, env = "STENO_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub threads: u64,
+}
+
+/// What `run` does without a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Startup {
+    /// It takes events and spools them.
+    Open,
+    /// It does not start.
+    Closed,
 }
 
 /// Settings of `dev`.

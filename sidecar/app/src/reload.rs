@@ -90,6 +90,10 @@ impl Reloader {
         if self.secrets.0.is_dir() {
             let _ = watcher.watch(&self.secrets.0, RecursiveMode::Recursive);
         }
+        if self.last.lock().error.is_some() && file.exists() {
+            // It came between the start and the watch.
+            self.reload(&file).await;
+        }
         while changes.recv().await.is_some() {
             while let Ok(Some(())) = tokio::time::timeout(QUIET, changes.recv()).await {}
             self.reload(&file).await;
@@ -175,6 +179,10 @@ impl Reloader {
 
 /// Keeps the last good configuration beside the journal. It holds references to secrets, never secrets.
 pub fn keep(path: &Path, compiled: &Compiled) {
+    if compiled.config.policy.name.is_empty() {
+        // What runs until a configuration comes is none that was ever good.
+        return;
+    }
     let part = path.with_extension("part");
     let written =
         serde_yaml::to_string(&compiled.config).map_err(std::io::Error::other).and_then(|text| std::fs::write(&part, text));

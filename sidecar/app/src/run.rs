@@ -3,7 +3,7 @@ use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use steno_commit::Bell;
-use steno_crds::{Parsed, parse};
+use steno_crds::{Parsed, parse, spool_only};
 use steno_deliver::kafka::Secrets;
 use tokio::{
     net::TcpListener,
@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use crate::{
-    args::RunArgs,
+    args::{RunArgs, Startup},
     http::Listener,
     identity::Identity,
     logs,
@@ -44,7 +44,7 @@ pub fn runtime(threads: usize, bell: &Bell) -> anyhow::Result<tokio::runtime::Ru
 }
 
 async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
-    let parsed = load(&args.config, &args.dir)?;
+    let (parsed, fault) = load(args)?;
     let identity = Identity::from_env(&parsed.config.policy.namespace);
     let secrets = Secrets(args.secrets.clone());
     for field in &parsed.unknown {
@@ -63,6 +63,9 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
         service.ingest(Listener::Unix(bind_socket(path)?), false);
     }
     service.status(status);
+    if let Some(fault) = fault {
+        service.note_config_fault(fault);
+    }
     let reloader = service.reloader(&identity, &secrets, args.log_level.is_some());
     tokio::spawn(reloader.watch(args.config.clone()));
     tracing::info!(listen = args.listen, status = args.status, dir = %args.dir.display(), version = env!("CARGO_PKG_VERSION"), "ready");
@@ -81,22 +84,30 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The file, or, where it is missing or invalid, the last good configuration beside the journal.
-fn load(file: &Path, dir: &Path) -> anyhow::Result<Parsed> {
+/// The file; where it is missing or invalid the last good configuration beside the journal, and with `startup: open` none at all. The second
+/// is what is wrong with the file.
+fn load(args: &RunArgs) -> anyhow::Result<(Parsed, Option<String>)> {
     let read = |path: &Path| {
         let text = std::fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
         parse(&text).map_err(|faults| format!("{} is invalid: {}", path.display(), shown(&faults)))
     };
-    match read(file) {
-        Ok(parsed) => Ok(parsed),
-        Err(fault) => match read(&dir.join("config.last")) {
-            Ok(parsed) => {
-                tracing::error!(fault, "starting with the last good configuration");
-                Ok(parsed)
-            }
-            Err(_) => bail!("{fault}; and there is no last good configuration in {}", dir.display()),
-        },
+    let fault = match read(&args.config) {
+        Ok(parsed) => return Ok((parsed, None)),
+        Err(fault) => fault,
+    };
+    if let Ok(parsed) = read(&args.dir.join("config.last")) {
+        tracing::error!(fault, "starting with the last good configuration");
+        return Ok((parsed, Some(fault)));
     }
+    if args.startup == Startup::Closed {
+        bail!("{fault}; and there is no last good configuration in {}", args.dir.display());
+    }
+    tracing::error!(
+        fault,
+        "starting without a configuration: events are made safe by the builtin rules and spooled until it comes"
+    );
+    let namespace = std::env::var("STENO_NAMESPACE").unwrap_or_else(|_| "default".into());
+    Ok((Parsed { config: spool_only(&namespace), unknown: Vec::new() }, Some(fault)))
 }
 
 /// What Kubernetes shows of a container that ended.

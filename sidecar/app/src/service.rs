@@ -179,6 +179,12 @@ impl Service {
         });
     }
 
+    /// Tells that the file of the configuration is not what runs, and why.
+    pub fn note_config_fault(&self, fault: String) {
+        self.intake.metrics.config_error.set(1);
+        self.last.lock().error = Some(fault);
+    }
+
     /// What reloads the configuration.
     pub fn reloader(&self, identity: &Identity, secrets: &Secrets, level_fixed: bool) -> Reloader {
         Reloader {
