@@ -3,6 +3,9 @@
 //! # Rooms
 //! - [`inject`]: pure. A pod, the policies of its namespace and the operator's settings go in; a JSON Patch or a reason comes out. No clock,
 //!   no network, no cluster: what it does to a pod is shown by golden files.
+//! - [`admission`]: pure. Admission reviews in, answers out.
+//! - [`webhook`], [`certs`]: the listeners and their certificates.
+//! - [`reconcile`], [`fleet`]: ConfigMap, pods and status of a policy.
 //!
 //! # Rules
 //! - Nothing that Steno does stops somebody else's pod: a pod that does not ask is never touched, and a pod that asks and cannot be served
@@ -11,4 +14,12 @@
 //!   know survive.
 //! - Secrets are never read here. Pods mount them; sidecars tell which are missing.
 
+pub mod admission;
+pub mod args;
+pub mod certs;
+pub mod fleet;
 pub mod inject;
+pub mod metrics;
+pub mod reconcile;
+pub mod run;
+pub mod webhook;

@@ -1,0 +1,189 @@
+//! The HTTPS listener of the webhooks, and the plain one of health and metrics.
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header,
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use kube::runtime::reflector::Store;
+use serde_json::Value;
+use steno_crds::{AuditPolicyObject, render};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, watch},
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
+
+use crate::{
+    admission::{Outcome, mutate, namespace_of, validate},
+    inject::{Namespace, Policy, Settings},
+    metrics::Metrics,
+};
+
+/// Largest review, in bytes; an object of etcd is smaller.
+const REVIEW: usize = 4 << 20;
+/// How long a connection may take for its handshake and for each head.
+const HEAD: Duration = Duration::from_secs(10);
+/// Connections at a time.
+const CONNECTIONS: usize = 512;
+
+/// What requests share.
+pub struct Webhook {
+    /// The policies of the cluster.
+    pub policies: Store<AuditPolicyObject>,
+    /// What pods get.
+    pub settings: Settings,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// The policies of a namespace, rendered.
+fn policies_in(store: &Store<AuditPolicyObject>, namespace: &str) -> Vec<Policy> {
+    let mut policies: Vec<Policy> = store
+        .state()
+        .iter()
+        .filter(|object| object.metadata.namespace.as_deref() == Some(namespace))
+        .map(|object| Policy {
+            name: object.metadata.name.clone().unwrap_or_default(),
+            selector: object.spec.selector.clone(),
+            config: render(&object.to_policy()).ok(),
+        })
+        .collect();
+    policies.sort_by(|a, b| a.name.cmp(&b.name));
+    policies
+}
+
+fn reply(status: StatusCode, media: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut reply = Response::new(Full::new(body.into()));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(media));
+    reply
+}
+
+impl Webhook {
+    async fn handle(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let begun = std::time::Instant::now();
+        let path = request.uri().path().to_owned();
+        if request.method() != Method::POST || !["/mutate", "/mutate/namespace", "/validate"].contains(&path.as_str()) {
+            return reply(StatusCode::NOT_FOUND, "text/plain", "reviews go to /mutate, /mutate/namespace and /validate\n");
+        }
+        let Ok(body) = Limited::new(request.into_body(), REVIEW).collect().await else {
+            return reply(StatusCode::PAYLOAD_TOO_LARGE, "text/plain", "the review is larger than 4 MiB\n");
+        };
+        // What is no JSON is answered as what is no review.
+        let review: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
+        let namespace = namespace_of(&review);
+        let (answer, outcome) = if path == "/validate" {
+            validate(&review)
+        } else {
+            let policies = policies_in(&self.policies, namespace);
+            mutate(&review, &Namespace { inject_all: path.ends_with("namespace") }, &policies, &self.settings)
+        };
+        self.told(&path, namespace, &review, &outcome);
+        self.metrics.admission.observe(begun.elapsed().as_secs_f64());
+        reply(StatusCode::OK, "application/json", answer.to_string())
+    }
+
+    fn told(&self, path: &str, namespace: &str, review: &Value, outcome: &Outcome) {
+        let Outcome { result, reason, message } = outcome;
+        self.metrics.admissions(result, reason).inc();
+        if *result == "not-asked" || *result == "allowed" {
+            return;
+        }
+        let name =
+            review.pointer("/request/object/metadata/name").or_else(|| review.pointer("/request/object/metadata/generateName"));
+        let name = name.and_then(Value::as_str).unwrap_or_default();
+        tracing::info!(path, namespace, name, result, reason, message, "admission");
+    }
+}
+
+/// Serves reviews over TLS, with whatever certificate counts at the time, until told to stop.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Arc<ArcSwap<ServerConfig>>,
+    webhook: Arc<Webhook>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = room.clone().acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let (acceptor, webhook, mut stop) = (TlsAcceptor::from(tls.load_full()), webhook.clone(), stop.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            let Ok(Ok(stream)) = tokio::time::timeout(HEAD, acceptor.accept(stream)).await else { return };
+            let service = service_fn(|request| {
+                let webhook = webhook.clone();
+                async move { Ok::<_, Infallible>(webhook.handle(request).await) }
+            });
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD * 6)
+                .serve_connection(TokioIo::new(stream), service);
+            let mut served = std::pin::pin!(served);
+            tokio::select! {
+                _ = &mut served => return,
+                _ = stop.wait_for(|stop| *stop) => served.as_mut().graceful_shutdown(),
+            }
+            let _ = served.await;
+        });
+    }
+    let _ = tokio::time::timeout(Duration::from_secs(10), room.acquire_many(CONNECTIONS as u32)).await;
+}
+
+/// How the process stands, for its probes.
+pub struct Health {
+    /// The listener serves TLS with a certificate that the API server trusts, and the policies are known.
+    pub ready: watch::Receiver<bool>,
+    /// When a reconcile ended last, or there was nothing to do.
+    pub beat: Arc<crate::reconcile::Beat>,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// Serves `/livez`, `/readyz` and `/metrics` in clear.
+pub async fn health(address: SocketAddr, health: Arc<Health>) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let health = health.clone();
+        tokio::spawn(async move {
+            let service = service_fn(|request: Request<Incoming>| {
+                let (status, media, text) = match request.uri().path() {
+                    "/livez" if health.beat.is_stuck() => {
+                        (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", "a reconcile takes more than five minutes\n".into())
+                    }
+                    "/livez" => (StatusCode::OK, "text/plain", "ok\n".into()),
+                    "/readyz" if *health.ready.borrow() => (StatusCode::OK, "text/plain", "ok\n".into()),
+                    "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "not serving yet\n".into()),
+                    "/metrics" => (StatusCode::OK, crate::metrics::MEDIA, health.metrics.text()),
+                    _ => (StatusCode::NOT_FOUND, "text/plain", "see /livez, /readyz and /metrics\n".into()),
+                };
+                let answer: Response<Full<Bytes>> = reply(status, media, text);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let _ = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
