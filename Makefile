@@ -4,7 +4,7 @@ ARGS ?=
 # Tests and the quick start share one profile, so that OpenSSL and librdkafka are built once.
 BIN = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: run test e2e e2e-full bench lint fmt generate deny nightly help
+.PHONY: run test e2e e2e-cluster bench lint fmt generate deny nightly help
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -21,6 +21,11 @@ e2e: ## against a real Apache Kafka (Java 17, Maven), smoke-sized
 	$(CARGO) build -p steno-app
 	e2e/kafka/fetch
 	STENO_E2E_SCALE=$(or $(STENO_E2E_SCALE),smoke) $(CARGO) test -p steno-e2e -- --test-threads=1
+
+e2e-cluster: ## against a real Kubernetes cluster and Kafka (root, Go, containerd, buildah; see e2e/cluster/README.md)
+	$(CARGO) build -p steno-app -p steno-operator
+	e2e/kafka/fetch
+	e2e/cluster/run $(BIN)/debug
 
 nightly: ## everything, in full size
 	$(MAKE) lint test
@@ -41,4 +46,4 @@ fmt: ## format
 	$(CARGO) fmt
 
 generate: ## write the files that are made from the code
-	UPDATE=1 $(CARGO) test -p steno-crds -p steno-app -- is_what
+	UPDATE=1 $(CARGO) test -p steno-crds --features steno-crds/kube -p steno-app -- is_what what_the_types_say

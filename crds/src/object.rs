@@ -68,7 +68,7 @@ pub struct Fleet {
     pub unknown: u64,
     /// Pods that run by the current configuration.
     pub current: u64,
-    /// Pods whose breaker is open.
+    /// Pods whose breaker is open, or half-open: one batch is being tried.
     pub breaker_open: u64,
     /// Events that wait for delivery, all pods together.
     pub spooled_events: u64,

@@ -11,6 +11,8 @@ use tempfile::TempDir;
 pub struct Kafka {
     dir: TempDir,
     base: u16,
+    /// Address that pods reach it by.
+    pods: Option<String>,
 }
 
 fn scripts() -> PathBuf {
@@ -29,10 +31,16 @@ impl Kafka {
     /// Starts one. Bases of ports are a process's own, so that test binaries can run side by side.
     #[track_caller]
     pub fn start() -> Self {
+        Self::start_for(None)
+    }
+
+    /// Starts one that pods reach by an address of the node.
+    #[track_caller]
+    pub fn start_for(pods: Option<&str>) -> Self {
         static NEXT: OnceLock<std::sync::atomic::AtomicU16> = OnceLock::new();
         let next = NEXT.get_or_init(|| ((std::process::id() % 500) as u16 * 20 + 20_000).into());
-        let base = next.fetch_add(5, std::sync::atomic::Ordering::Relaxed);
-        let kafka = Self { dir: tempfile::tempdir().expect("a directory"), base };
+        let base = next.fetch_add(6, std::sync::atomic::Ordering::Relaxed);
+        let kafka = Self { dir: tempfile::tempdir().expect("a directory"), base, pods: pods.map(str::to_owned) };
         kafka.up();
         kafka
     }
@@ -40,7 +48,12 @@ impl Kafka {
     /// Starts it, or starts it again with the same data.
     #[track_caller]
     pub fn up(&self) {
-        run(Command::new(scripts().join("up")).arg(self.dir.path()).env("KAFKA_PORT_BASE", self.base.to_string()));
+        let mut up = Command::new(scripts().join("up"));
+        up.arg(self.dir.path()).env("KAFKA_PORT_BASE", self.base.to_string());
+        if let Some(pods) = &self.pods {
+            up.env("KAFKA_POD_ADDRESS", pods);
+        }
+        run(&mut up);
     }
 
     /// Ends it in good order.
@@ -70,6 +83,11 @@ impl Kafka {
     /// Where the plain listener is.
     pub fn plain(&self) -> String {
         format!("127.0.0.1:{}", self.base)
+    }
+
+    /// Where pods find it.
+    pub fn for_pods(&self) -> String {
+        format!("{}:{}", self.pods.as_deref().unwrap_or("127.0.0.1"), self.base + 5)
     }
 
     /// Where the listener is that wants a client certificate.

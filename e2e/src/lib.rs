@@ -3,6 +3,7 @@
 //! Rules: everything is started by the test that uses it and ended by its id; waiting is always for something seen, with a deadline;
 //! sizes follow `STENO_E2E_SCALE` (`smoke`, the default, or `full`).
 pub mod client;
+pub mod cluster;
 pub mod consumer;
 pub mod kafka;
 pub mod sidecar;

@@ -89,7 +89,8 @@ fn read(stats: &Value, known: Sighting) -> Sighting {
     Sighting {
         answers: true,
         hash: text("/config/hash"),
-        breaker_open: text("/breaker/state") == "open",
+        // Half-open is no better: one batch is being tried.
+        breaker_open: matches!(text("/breaker/state").as_str(), "open" | "half-open"),
         reason: text("/breaker/reason"),
         backlog: number("/sinks/0/backlog").unwrap_or_default(),
         bytes: number("/journal/usedBytes").unwrap_or_default(),

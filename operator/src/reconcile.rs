@@ -184,6 +184,12 @@ async fn nudge(pods: &Api<Pod>, found: &[Pod], config: &SidecarConfig) {
     }
 }
 
+/// Now, as the API conventions write it: whole seconds.
+fn now() -> String {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
+}
+
 /// Conditions as they stand; those that did not change keep their time.
 fn status(
     object: &AuditPolicyObject,
@@ -222,12 +228,13 @@ fn status(
         }
         Err(_) => (Some(false), "NotAccepted", "Pods go on with the last configuration that was accepted.".to_owned()),
     };
-    let secrets = match (pods.injected, missing.is_empty()) {
-        (0, _) => (None, "NoPods", "No pod has told of its Secrets yet.".to_owned()),
+    let answering = pods.injected - pods.unknown;
+    let secrets = match (answering, missing.is_empty()) {
+        (0, _) => (None, "NoPods", "No sidecar has told of its Secrets yet.".to_owned()),
         (_, true) => (Some(true), "Present", "Every pod that answers has the Secrets that the policy names.".to_owned()),
         (_, false) => (Some(false), "Missing", format!("Secrets that pods miss: {}.", unique(missing).join(", "))),
     };
-    let delivering = match (pods.ready, pods.breaker_open) {
+    let delivering = match (answering, pods.breaker_open) {
         (0, _) => (None, "NoPods", "No sidecar answers.".to_owned()),
         (_, 0) => (Some(true), "Closed", "No breaker is open.".to_owned()),
         (_, open) => {

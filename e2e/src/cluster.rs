@@ -1,0 +1,141 @@
+//! A real Kubernetes cluster, that of `E2E_KUBECONFIG`, with Steno installed by Helm. `e2e/cluster/run` starts one of its own and ends it.
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::wait_for;
+
+/// The node's address, as pods see it.
+pub const NODE: &str = "10.85.0.1";
+
+/// A cluster of one node, and the commands to speak with it.
+pub struct Cluster {
+    kubeconfig: PathBuf,
+    helm: PathBuf,
+}
+
+fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/steno")
+}
+
+#[track_caller]
+fn done(what: &str, output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{what} failed\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+impl Cluster {
+    /// Takes the cluster and has Steno installed there.
+    #[track_caller]
+    pub fn start() -> Self {
+        let kubeconfig = std::env::var_os("E2E_KUBECONFIG").expect("E2E_KUBECONFIG; or run e2e/cluster/run");
+        let helm = std::env::var_os("E2E_HELM").map_or_else(|| PathBuf::from("helm"), PathBuf::from);
+        let cluster = Self { kubeconfig: kubeconfig.into(), helm };
+        cluster.install(&[]);
+        cluster
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("KUBECONFIG", &self.kubeconfig).stdin(Stdio::null());
+        command
+    }
+
+    /// `helm install` or `upgrade`, with further settings.
+    #[track_caller]
+    pub fn install(&self, settings: &[&str]) {
+        let mut helm = self.command(&self.helm.to_string_lossy());
+        helm.args(["upgrade", "--install", "steno"]).arg(chart());
+        helm.args(["-n", "steno-system", "--create-namespace", "--wait", "--timeout", "90s"]);
+        for setting in ["image.registry=e2e.local", "image.tag=e2e", "image.pullPolicy=Never"].iter().chain(settings) {
+            helm.args(["--set", setting]);
+        }
+        done("helm upgrade --install", &helm.output().expect("helm starts"));
+    }
+
+    /// `helm uninstall`.
+    #[track_caller]
+    pub fn uninstall(&self) {
+        let mut helm = self.command(&self.helm.to_string_lossy());
+        done("helm uninstall", &helm.args(["uninstall", "steno", "-n", "steno-system", "--wait"]).output().expect("helm starts"));
+    }
+
+    /// `kubectl` with these arguments; its output, where it went well.
+    #[track_caller]
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = self.command("kubectl").args(arguments).output().expect("kubectl starts");
+        done(&format!("kubectl {}", arguments.join(" ")), &output)
+    }
+
+    /// The same, whatever comes of it: whether it went well, and all that was printed.
+    pub fn try_kubectl(&self, arguments: &[&str]) -> (bool, String) {
+        let output = self.command("kubectl").args(arguments).output().expect("kubectl starts");
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    }
+
+    /// `kubectl apply` of a text: whether it went well, and all that was printed.
+    pub fn try_apply(&self, text: &str) -> (bool, String) {
+        let mut command = self.command("kubectl");
+        command.args(["apply", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("kubectl starts");
+        child.stdin.take().expect("its input").write_all(text.as_bytes()).expect("the text is taken");
+        let output = child.wait_with_output().expect("kubectl ends");
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    }
+
+    /// `kubectl apply` of a text.
+    #[track_caller]
+    pub fn apply(&self, text: &str) {
+        let (went_well, printed) = self.try_apply(text);
+        assert!(went_well, "{printed}\n{text}");
+    }
+
+    /// An object.
+    #[track_caller]
+    pub fn get(&self, namespace: &str, what: &str) -> Value {
+        serde_json::from_str(&self.kubectl(&["get", "-n", namespace, what, "-o", "json"])).expect("JSON")
+    }
+
+    /// A namespace of a test's own, with Pod Security "restricted".
+    #[track_caller]
+    pub fn namespace(&self, name: &str) {
+        self.apply(&format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}\n"
+        ));
+        // Pods need the namespace's default account, which a controller makes.
+        wait_for("the default service account", Duration::from_secs(20), || {
+            self.try_kubectl(&["get", "-n", name, "serviceaccount", "default"]).0
+        });
+    }
+
+    /// Waits until all containers of a pod are ready.
+    #[track_caller]
+    pub fn ready(&self, namespace: &str, pod: &str) {
+        let wait = ["wait", "-n", namespace, "--for=condition=Ready", pod, "--timeout=60s"];
+        let (went_well, printed) = self.try_kubectl(&wait);
+        assert!(went_well, "{printed}\n{}", self.try_kubectl(&["describe", "-n", namespace, pod]).1);
+    }
+
+    /// Posts an event from inside a pod's application; what was answered.
+    #[track_caller]
+    pub fn post(&self, namespace: &str, pod: &str, event: &str) -> String {
+        let json = "Content-Type: application/json";
+        let url = "http://127.0.0.1:9600/v1/events";
+        self.kubectl(&["exec", "-n", namespace, pod, "-c", "app", "--", "/curl", "-s", "-m", "10", "-H", json, "-d", event, url])
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let logs = self.try_kubectl(&["logs", "-n", "steno-system", "deploy/steno-operator", "--tail=30"]).1;
+            eprintln!("the operator's log:\n{logs}");
+        }
+    }
+}

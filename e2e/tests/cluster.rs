@@ -1,0 +1,210 @@
+//! The control plane on a real cluster (feature `cluster`). `make e2e-cluster` builds and starts one, which needs root; with `E2E_KUBECONFIG` any
+//! other serves whose pods reach this machine.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+use std::time::{Duration, Instant};
+
+use steno_e2e::{
+    cluster::{Cluster, NODE},
+    consumer::{Record, read_all},
+    kafka::Kafka,
+    wait_for,
+};
+
+const SOON: Duration = Duration::from_secs(30);
+const LATER: Duration = Duration::from_secs(90);
+
+struct World {
+    cluster: Cluster,
+    kafka: Kafka,
+}
+
+/// The cluster, and a Kafka of the test's own.
+fn world() -> World {
+    let cluster = Cluster::start();
+    let kafka = Kafka::start_for(Some(NODE));
+    kafka.topic("audit");
+    World { cluster, kafka }
+}
+
+fn policy(name: &str, namespace: &str, brokers: &str, more: &str) -> String {
+    format!(
+        "apiVersion: audit.steno.dev/v1alpha1\nkind: AuditPolicy\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  kafka: {{brokers: ['{brokers}'], topic: audit}}\n  spool: {{maxBytes: 64Mi}}\n  breaker: {{cooldown: 1s, noBrokerFor: 2s}}\n  sidecar: {{drainTimeout: 5s}}\n{more}"
+    )
+}
+
+/// A pod that fits Pod Security "restricted" and does what its command says.
+fn pod(kind: &str, name: &str, namespace: &str, command: &str) -> String {
+    let spec = format!(
+        "{{restartPolicy: {restart}, terminationGracePeriodSeconds: 10, securityContext: {{runAsNonRoot: true, runAsUser: 1000, seccompProfile: {{type: RuntimeDefault}}}}, containers: [{{name: app, image: 'e2e.local/app:1', imagePullPolicy: Never, command: {command}, securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}}}]}}",
+        restart = if kind == "Job" { "Never" } else { "Always" },
+    );
+    let metadata = "labels: {app.kubernetes.io/name: checkout}, annotations: {audit.steno.dev/inject: \"true\"}";
+    if kind == "Job" {
+        return format!(
+            "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {{backoffLimit: 0, template: {{metadata: {{{metadata}}}, spec: {spec}}}}}\n"
+        );
+    }
+    format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, {metadata}}}\nspec: {spec}\n")
+}
+
+const WAITS: &str = "[/sleep, '100000']";
+
+fn event(id: &str, metadata: &str) -> String {
+    format!(r#"{{"eventId":"{id}","action":"user.login","metadata":{metadata}}}"#)
+}
+
+fn record(kafka: &Kafka, id: &str) -> Option<Record> {
+    read_all(&kafka.plain(), "audit").into_iter().find(|record| record.json["eventId"] == id)
+}
+
+/// A namespace with a policy whose configuration is rendered, and a running, injected pod.
+fn served(world: &World, namespace: &str) {
+    world.cluster.namespace(namespace);
+    world.cluster.apply(&policy("audit", namespace, &world.kafka.for_pods(), ""));
+    wait_for("the policy to be rendered", SOON, || {
+        world.cluster.try_kubectl(&["get", "-n", namespace, "configmap", "steno-audit"]).0
+    });
+    world.cluster.apply(&pod("Pod", "shop", namespace, WAITS));
+    world.cluster.ready(namespace, "pod/shop");
+}
+
+#[test]
+fn an_event_posted_in_an_annotated_pod_arrives_redacted_and_with_the_pods_identity() {
+    let world = world();
+    served(&world, "first");
+    let answer = world.cluster.post("first", "shop", &event("first-1", r#"{"password":"hunter2","card":"4111111111111111"}"#));
+    assert!(answer.contains("\"created\""), "{answer}");
+    wait_for("the record on the topic", SOON, || record(&world.kafka, "first-1").is_some());
+    let record = record(&world.kafka, "first-1").unwrap();
+    assert!(!record.text.contains("hunter2") && !record.text.contains("4111111111111111"), "{}", record.text);
+    let (writer, uid) = (&record.json["writer"], world.cluster.get("first", "pod/shop")["metadata"]["uid"].clone());
+    assert_eq!((&writer["namespace"], &writer["pod"], &writer["podUid"]), (&"first".into(), &"shop".into(), &uid));
+    assert_eq!(record.json["service"], "checkout");
+    // The status tells the same story.
+    wait_for("the policy to be ready", LATER, || {
+        let status = &world.cluster.get("first", "auditpolicy/audit")["status"];
+        let ready = status["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == "Ready");
+        ready.is_some_and(|ready| ready["status"] == "True") && status["pods"]["current"] == 1
+    });
+}
+
+#[test]
+fn a_changed_policy_bites_in_the_running_pod_without_a_restart() {
+    let world = world();
+    served(&world, "live");
+    let restarts =
+        |world: &World| world.cluster.get("live", "pod/shop")["status"]["initContainerStatuses"][0]["restartCount"].clone();
+    world.cluster.post("live", "shop", &event("live-0", r#"{"plate":"B-XY 123"}"#));
+    wait_for("the record", SOON, || record(&world.kafka, "live-0").is_some());
+    assert!(record(&world.kafka, "live-0").unwrap().text.contains("B-XY 123"), "no rule hides it yet");
+    let rule = "  redaction: {rules: [{path: metadata.plate, action: Replace}]}\n";
+    world.cluster.apply(&policy("audit", "live", &world.kafka.for_pods(), rule));
+    let begun = Instant::now();
+    let mut number = 0;
+    wait_for("the new rule to bite", SOON, || {
+        number += 1;
+        let id = format!("live-{number}");
+        world.cluster.post("live", "shop", &event(&id, r#"{"plate":"B-XY 123"}"#));
+        wait_for("the record", SOON, || record(&world.kafka, &id).is_some());
+        !record(&world.kafka, &id).unwrap().text.contains("B-XY 123")
+    });
+    println!("the new rule was seen to bite after {:?}, with {number} events", begun.elapsed());
+    assert_eq!(restarts(&world), 0);
+}
+
+#[test]
+fn what_would_not_render_is_refused_at_apply_with_the_field() {
+    let world = world();
+    let cluster = &world.cluster;
+    cluster.namespace("refused");
+    let refused = [
+        // By the schema and its rules.
+        ("  limits: {maxEventBytes: 1Ki}\n", "spec.limits.maxEventBytes", "write from 2Ki to 8Mi"),
+        ("  redaction: {rules: [{action: Mask}]}\n", "spec.redaction.rules[0]", "exactly one of path, detector and regex"),
+        ("  deadLetter: {topic: audit}\n", "spec", "name another"),
+        ("  dedupe: {window: 1ms}\n", "spec.dedupe.window", "write from"),
+        ("  ack: Maybe\n", "spec.ack", "Durable"),
+        ("  integrity: {maxChains: 0}\n", "spec.integrity.maxChains", "greater than or equal"),
+        ("  redaction: {rulez: []}\n", "spec.redaction.rulez", "unknown field"),
+        ("  limits: {maxEventBytes: 8Mi, maxBodyBytes: 4Mi}\n", "spec", "could never arrive"),
+        // By the operator's webhook, which compiles what CEL cannot.
+        ("  redaction: {rules: [{regex: '(', action: Mask}]}\n", "spec.redaction.rules[0].regex", "unclosed group"),
+        ("  redaction: {rules: [{regex: 'a*', action: Mask}]}\n", "spec.redaction.rules[0].regex", "empty text"),
+        ("  require: ['a..b']\n", "spec.require[0]", "resource.id"),
+    ];
+    for (more, field, fix) in refused {
+        let (went_well, printed) = cluster.try_apply(&policy("bad", "refused", "kafka:9092", more));
+        assert!(!went_well && printed.contains(field) && printed.contains(fix), "{more}: {printed}");
+    }
+    assert!(cluster.try_apply(&policy("good", "refused", "kafka:9092", "")).0);
+}
+
+#[test]
+fn pods_that_cannot_be_served_start_without_the_sidecar_and_are_told_why() {
+    let world = world();
+    let cluster = &world.cluster;
+    cluster.namespace("unserved");
+    let (went_well, printed) = cluster.try_apply(&pod("Pod", "early", "unserved", WAITS));
+    assert!(went_well && printed.contains("no AuditPolicy of the namespace selects this pod"), "{printed}");
+    cluster.ready("unserved", "pod/early");
+    // Without an operator pods that ask start all the same, and others never notice.
+    cluster.kubectl(&["scale", "-n", "steno-system", "deploy/steno-operator", "--replicas=0"]);
+    wait_for("the operator to be gone", SOON, || {
+        cluster
+            .kubectl(&["get", "-n", "steno-system", "pods", "-l", "app.kubernetes.io/name=steno-operator", "-o", "name"])
+            .is_empty()
+    });
+    cluster.apply(&pod("Pod", "alone", "unserved", WAITS));
+    cluster.ready("unserved", "pod/alone");
+    assert_eq!(cluster.get("unserved", "pod/alone")["spec"]["initContainers"], serde_json::Value::Null);
+    cluster.kubectl(&["scale", "-n", "steno-system", "deploy/steno-operator", "--replicas=1"]);
+    cluster.kubectl(&["wait", "-n", "steno-system", "--for=condition=Available", "deploy/steno-operator", "--timeout=60s"]);
+}
+
+#[test]
+fn a_job_completes_and_its_last_event_is_delivered() {
+    let world = world();
+    world.cluster.namespace("jobs");
+    world.cluster.apply(&policy("audit", "jobs", &world.kafka.for_pods(), ""));
+    wait_for("the policy to be rendered", SOON, || {
+        world.cluster.try_kubectl(&["get", "-n", "jobs", "configmap", "steno-audit"]).0
+    });
+    let post = "[/curl, '-sS', '--fail', '-H', 'Content-Type: application/json', '-d', '{\"eventId\":\"job-1\",\"action\":\"import.end\"}', 'http://127.0.0.1:9600/v1/events']";
+    world.cluster.apply(&pod("Job", "import", "jobs", post));
+    let (went_well, printed) =
+        world.cluster.try_kubectl(&["wait", "-n", "jobs", "--for=condition=Complete", "job/import", "--timeout=60s"]);
+    assert!(went_well, "{printed}\n{}", world.cluster.try_kubectl(&["describe", "-n", "jobs", "pods"]).1);
+    wait_for("the job's event", SOON, || record(&world.kafka, "job-1").is_some());
+}
+
+#[test]
+fn a_pod_keeps_accepting_while_kafka_is_away_and_its_status_says_so() {
+    let world = world();
+    served(&world, "away");
+    world.kafka.down();
+    for number in 0..5 {
+        let answer = world.cluster.post("away", "shop", &event(&format!("away-{number}"), "{}"));
+        assert!(answer.contains("\"created\""), "{answer}");
+    }
+    wait_for("the status to tell of the open breaker", LATER, || {
+        let status = &world.cluster.get("away", "auditpolicy/audit")["status"];
+        status["pods"]["breakerOpen"] == 1 && status["pods"]["spooledEvents"].as_u64().is_some_and(|events| events >= 5)
+    });
+    world.kafka.up();
+    wait_for("the spool to drain", LATER, || (0..5).all(|number| record(&world.kafka, &format!("away-{number}")).is_some()));
+}
+
+#[test]
+fn uninstalling_leaves_policies_and_running_pods_and_no_webhook() {
+    let world = world();
+    served(&world, "zz-left");
+    world.cluster.uninstall();
+    for kind in ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"] {
+        let left = world.cluster.kubectl(&["get", kind, "-o", "name"]);
+        assert!(!left.contains("steno"), "{left}");
+    }
+    assert!(world.cluster.try_kubectl(&["get", "-n", "zz-left", "auditpolicy", "audit"]).0, "the policy is gone");
+    let answer = world.cluster.post("zz-left", "shop", &event("left-1", "{}"));
+    assert!(answer.contains("\"created\""), "{answer}");
+    world.cluster.install(&[]);
+}
