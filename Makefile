@@ -37,7 +37,7 @@ bench: ## ratios against this machine's own baselines; writes bench/results.md
 
 lint: ## formatting, clippy, generated files
 	$(CARGO) fmt --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 
 deny: ## licences, sources and advisories (needs cargo-deny)
 	$(CARGO) deny check

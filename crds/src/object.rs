@@ -179,11 +179,8 @@ fn plain(node: &mut Value) {
             // Unknown fields are pruned, or refused by `kubectl apply`, which validates strictly.
             object.remove("additionalProperties");
         }
-        match object.get("format").and_then(Value::as_str) {
-            Some("uint64" | "uint32" | "uint") => {
-                object.insert("format".into(), "int64".into());
-            }
-            _ => {}
+        if matches!(object.get("format").and_then(Value::as_str), Some("uint64" | "uint32" | "uint")) {
+            object.insert("format".into(), "int64".into());
         }
         for value in object.values_mut() {
             plain(value);
@@ -228,6 +225,10 @@ fn bound(schema: &mut Value) {
         if let Some(field) = field_mut(schema, path) {
             field.insert((*name).into(), json!(value));
         }
+    }
+    if let Some(object) = schema.as_object_mut() {
+        // `steno-<name>` names the ConfigMap, and a label of the pods has the name.
+        validate(object, "self.metadata.name.size() <= 57", "metadata.name is longer than 57 characters; shorten it");
     }
     for (path, rule, fix) in RULES {
         if let Some(field) = field_mut(schema, path) {

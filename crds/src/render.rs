@@ -8,6 +8,9 @@ use crate::{API_VERSION, AuditPolicy, AuditPolicySpec, Fault, validate::validate
 /// Version of the rendered form. A sidecar takes its own version and older ones.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
+/// Longest name of a policy: `steno-<name>` names its ConfigMap, and the name is a label's value.
+const MAX_NAME: usize = 57;
+
 /// What a sidecar runs by: a policy with every default filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -52,6 +55,9 @@ pub fn render(policy: &AuditPolicy) -> Result<SidecarConfig, Vec<Fault>> {
     }
     if policy.metadata.name.is_empty() {
         faults.push(Fault::new("metadata.name", "is empty; name the policy"));
+    }
+    if policy.metadata.name.len() > MAX_NAME {
+        faults.push(Fault::new("metadata.name", format!("is longer than {MAX_NAME} characters; shorten it")));
     }
     faults.extend(validate(&policy.spec));
     if !faults.is_empty() {

@@ -156,6 +156,17 @@ fn pods_that_cannot_be_served_start_without_the_sidecar_and_are_told_why() {
     });
     cluster.apply(&pod("Pod", "alone", "unserved", WAITS));
     cluster.ready("unserved", "pod/alone");
+    // Where the policy is Fail they are refused, and pods that do not ask still never notice.
+    let fail = r#"[{"op":"replace","path":"/webhooks/0/failurePolicy","value":"Fail"}]"#;
+    cluster.kubectl(&["patch", "mutatingwebhookconfiguration", "steno", "--type=json", "-p", fail]);
+    wait_for("the API server to refuse pods that ask", SOON, || {
+        let (went_well, printed) = cluster.try_apply(&pod("Pod", "refused", "unserved", WAITS));
+        let _ = cluster.try_kubectl(&["delete", "-n", "unserved", "pod", "refused", "--now", "--ignore-not-found"]);
+        !went_well && printed.contains("pods.audit.steno.dev")
+    });
+    let not_asking = pod("Pod", "stranger", "unserved", WAITS).replace("audit.steno.dev/inject: \"true\"", "a: b");
+    cluster.apply(&not_asking);
+    cluster.ready("unserved", "pod/stranger");
     assert_eq!(cluster.get("unserved", "pod/alone")["spec"]["initContainers"], serde_json::Value::Null);
     cluster.kubectl(&["scale", "-n", "steno-system", "deploy/steno-operator", "--replicas=1"]);
     cluster.kubectl(&["wait", "-n", "steno-system", "--for=condition=Available", "deploy/steno-operator", "--timeout=60s"]);
@@ -192,6 +203,40 @@ fn a_pod_keeps_accepting_while_kafka_is_away_and_its_status_says_so() {
     });
     world.kafka.up();
     wait_for("the spool to drain", LATER, || (0..5).all(|number| record(&world.kafka, &format!("away-{number}")).is_some()));
+}
+
+#[test]
+fn a_secret_that_changes_reaches_the_running_sidecar() {
+    let world = world();
+    world.cluster.namespace("secrets");
+    let secret = |password: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: kafka-user, namespace: secrets}}\nstringData: {{key: {password}}}\n"
+        )
+    };
+    let hash = "  redaction: {keySecretRef: {name: kafka-user, key: key}, rules: [{path: metadata.plate, action: Hash}]}\n";
+    world.cluster.apply(&policy("audit", "secrets", &world.kafka.for_pods(), hash));
+    wait_for("the policy to be rendered", SOON, || {
+        world.cluster.try_kubectl(&["get", "-n", "secrets", "configmap", "steno-audit"]).0
+    });
+    // The pod starts although the Secret is not there yet, and the status says which is missing.
+    world.cluster.apply(&pod("Pod", "shop", "secrets", WAITS));
+    world.cluster.ready("secrets", "pod/shop");
+    wait_for("the missing Secret to be named", LATER, || {
+        let status = world.cluster.get("secrets", "auditpolicy/audit")["status"].to_string();
+        status.contains("Secrets that pods miss: kafka-user/key")
+    });
+    world.cluster.apply(&secret("first"));
+    // A kubelet looks at optional Secrets once in a while; what changes the pod makes it look now.
+    world.cluster.kubectl(&["annotate", "-n", "secrets", "pod/shop", "test/now=1"]);
+    let mut number = 0;
+    wait_for("the hash to be made with the Secret's key", LATER, || {
+        number += 1;
+        let id = format!("secrets-{number}");
+        world.cluster.post("secrets", "shop", &event(&id, r#"{"plate":"B-XY 123"}"#));
+        wait_for("the record", SOON, || record(&world.kafka, &id).is_some());
+        record(&world.kafka, &id).unwrap().text.contains("hmac-sha256:")
+    });
 }
 
 #[test]

@@ -61,7 +61,7 @@ async fn see(pod: &Pod) -> Sighting {
     let version = pod.annotations().get(&format!("{PREFIX}sidecar-version")).cloned().unwrap_or_default();
     let statuses = pod.status.as_ref().and_then(|status| status.init_container_statuses.as_ref());
     let is_ready = statuses.into_iter().flatten().any(|status| status.name == CONTAINER && status.ready);
-    let known = Sighting { version, is_ready, ..Sighting::default() };
+    let known = Sighting { is_ready, version, ..Sighting::default() };
     let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).and_then(|ip| ip.parse::<IpAddr>().ok());
     let Some(address) = address else { return known };
     match tokio::time::timeout(PATIENCE, stats(address)).await {

@@ -212,8 +212,7 @@ fn status(
             r#type: kind.into(),
             status: word.into(),
             observed_generation: generation,
-            last_transition_time: before
-                .map_or_else(|| Timestamp::now().to_string(), |before| before.last_transition_time.clone()),
+            last_transition_time: before.map_or_else(now, |before| before.last_transition_time.clone()),
             reason: reason.into(),
             message,
         }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Between two looks at the certificates and the webhook configurations.
-const CARE: Duration = Duration::from_secs(60);
+const CARE: Duration = Duration::from_mins(1);
 
 /// Runs until a signal.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
