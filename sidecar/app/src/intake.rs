@@ -146,6 +146,10 @@ impl Intake {
         fallback_id: Option<&str>,
         single: bool,
     ) -> Vec<Result<Taken, Problem>> {
+        if texts.len() > 1 {
+            // A batch takes this thread a while; who submitted before it does not wait for that.
+            self.commit.nudge();
+        }
         let arrival = Arrival::now();
         let mut results: Vec<Result<Taken, Problem>> = Vec::with_capacity(texts.len());
         let mut ready: Vec<(usize, Ready)> = Vec::with_capacity(texts.len());

@@ -79,3 +79,54 @@ impl Drop for RingAtEnd {
         self.0.ring();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use super::*;
+
+    /// A thread that waits for the bell, and tells each time it was woken.
+    fn waiter(bell: &Bell) -> mpsc::Receiver<()> {
+        let (told, woken) = mpsc::channel();
+        let bell = bell.clone();
+        thread::spawn(move || {
+            loop {
+                bell.wait();
+                if told.send(()).is_err() {
+                    return;
+                }
+            }
+        });
+        woken
+    }
+
+    #[test]
+    fn a_quiet_bell_rings_for_enough_or_when_its_runtime_has_nothing_else_to_do() {
+        let bell = Bell::quiet();
+        let woken = waiter(&bell);
+        bell.submitted();
+        assert!(!bell.0.rung.load(Ordering::SeqCst), "one is not enough");
+        bell.ring_if_waiting();
+        woken.recv().unwrap();
+        for _ in 0..ENOUGH {
+            bell.submitted();
+        }
+        woken.recv().unwrap();
+        // Every submission is followed by a wake-up that begins after it, however the two threads meet.
+        for _ in 0..2_000 {
+            while woken.try_recv().is_ok() {}
+            bell.submitted();
+            bell.ring_if_waiting();
+            woken.recv().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_bell_that_is_not_quiet_rings_for_each() {
+        let bell = Bell::default();
+        let woken = waiter(&bell);
+        bell.submitted();
+        woken.recv().unwrap();
+    }
+}

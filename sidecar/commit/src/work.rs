@@ -138,8 +138,14 @@ impl Handle {
         if queue.capacity() == 0 {
             bell.0.ring();
         }
+        let is_quiet = matches!(work, Work::Items { .. });
         queue.send(work).await.map_err(|_| Failure::Stopping)?;
-        bell.0.submitted();
+        if is_quiet {
+            bell.0.submitted();
+        } else {
+            // Who asks for these may be on a thread that never rings by itself.
+            bell.0.ring();
+        }
         Ok(())
     }
 
