@@ -127,7 +127,7 @@ impl Cluster {
     pub fn post(&self, namespace: &str, pod: &str, event: &str) -> String {
         let json = "Content-Type: application/json";
         let url = "http://127.0.0.1:9600/v1/events";
-        self.kubectl(&["exec", "-n", namespace, pod, "-c", "app", "--", "/curl", "-s", "-m", "10", "-H", json, "-d", event, url])
+        self.kubectl(&["exec", "-n", namespace, pod, "-c", "app", "--", "curl", "-s", "-m", "10", "-H", json, "-d", event, url])
     }
 }
 

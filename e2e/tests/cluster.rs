@@ -47,7 +47,7 @@ fn pod(kind: &str, name: &str, namespace: &str, command: &str) -> String {
     format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, {metadata}}}\nspec: {spec}\n")
 }
 
-const WAITS: &str = "[/sleep, '100000']";
+const WAITS: &str = "[sleep, '100000']";
 
 fn event(id: &str, metadata: &str) -> String {
     format!(r#"{{"eventId":"{id}","action":"user.login","metadata":{metadata}}}"#)
@@ -158,7 +158,7 @@ fn pods_that_cannot_be_served_start_without_the_sidecar_and_are_told_why() {
     cluster.ready("unserved", "pod/alone");
     // Where the policy is Fail they are refused, and pods that do not ask still never notice.
     let fail = r#"[{"op":"replace","path":"/webhooks/0/failurePolicy","value":"Fail"}]"#;
-    cluster.kubectl(&["patch", "mutatingwebhookconfiguration", "steno", "--type=json", "-p", fail]);
+    cluster.kubectl(&["patch", "mutatingwebhookconfiguration", "steno-steno", "--type=json", "-p", fail]);
     wait_for("the API server to refuse pods that ask", SOON, || {
         let (went_well, printed) = cluster.try_apply(&pod("Pod", "refused", "unserved", WAITS));
         let _ = cluster.try_kubectl(&["delete", "-n", "unserved", "pod", "refused", "--now", "--ignore-not-found"]);
@@ -180,7 +180,7 @@ fn a_job_completes_and_its_last_event_is_delivered() {
     wait_for("the policy to be rendered", SOON, || {
         world.cluster.try_kubectl(&["get", "-n", "jobs", "configmap", "steno-audit"]).0
     });
-    let post = "[/curl, '-sS', '--fail', '-H', 'Content-Type: application/json', '-d', '{\"eventId\":\"job-1\",\"action\":\"import.end\"}', 'http://127.0.0.1:9600/v1/events']";
+    let post = "[curl, '-sS', '--fail', '-H', 'Content-Type: application/json', '-d', '{\"eventId\":\"job-1\",\"action\":\"import.end\"}', 'http://127.0.0.1:9600/v1/events']";
     world.cluster.apply(&pod("Job", "import", "jobs", post));
     let (went_well, printed) =
         world.cluster.try_kubectl(&["wait", "-n", "jobs", "--for=condition=Complete", "job/import", "--timeout=60s"]);

@@ -45,8 +45,8 @@ pub fn mutate(review: &Value, namespace: &Namespace, policies: &[Policy], settin
     match plan(pod, namespace, policies, settings) {
         Plan::NotAsked => (answer(uid, json!({"allowed": true})), outcome("not-asked", "", String::new())),
         Plan::Skip(reason) => {
-            let message = format!("steno: not injected: {reason}");
             let word = reason.word();
+            let message = format!("steno: not injected: {word}: {reason}");
             (answer(uid, json!({"allowed": true, "warnings": [message]})), outcome("skipped", word, reason.to_string()))
         }
         Plan::Inject { policy, patch, warnings } => {

@@ -54,7 +54,7 @@ pub async fn look(pods: &[Pod]) -> Vec<Sighting> {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
         !matches!(phase, "Succeeded" | "Failed")
     };
-    stream::iter(pods.iter().filter(runs)).map(see).buffer_unordered(AT_A_TIME).collect().await
+    stream::iter(pods.iter().filter(runs)).map(see).buffered(AT_A_TIME).collect().await
 }
 
 async fn see(pod: &Pod) -> Sighting {

@@ -4,8 +4,9 @@
 //! configuration look at once (a changed annotation makes them refresh the volume); ask the sidecars how they stand; write the status, where
 //! something of it changed. It runs again when the policy or its ConfigMap changes, and every fifteen seconds for the pods.
 use std::{
+    collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -71,11 +72,17 @@ pub struct Context {
     pub metrics: Metrics,
     /// Whether they come to an end.
     pub beat: Arc<Beat>,
+    /// When the pods of a policy (by its UID) were looked at last, at which generation. A status that is written is a change, too: without this
+    /// each look would be followed by the next at once.
+    pub looked: Mutex<HashMap<String, (i64, Instant)>>,
 }
 
 /// Why a reconcile failed; it is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A ConfigMap of that name is somebody else's.
+    #[error("there is a ConfigMap {0} that is not ours; rename it, or the policy")]
+    Foreign(String),
     /// The API server said no, or nothing.
     #[error("{what}: {source}")]
     Api {
@@ -129,17 +136,24 @@ async fn once(object: &AuditPolicyObject, context: &Context) -> Result<Action, E
     }
     let namespace = object.namespace().unwrap_or_default();
     let rendered = render(&object.to_policy());
-    if let Ok(config) = &rendered {
-        apply(object, config, context, &namespace).await?;
+    let applied = match &rendered {
+        Ok(config) => apply(object, config, context, &namespace).await,
+        Err(_) => Ok(()),
+    };
+    let (uid, generation) = (object.uid().unwrap_or_default(), object.metadata.generation.unwrap_or_default());
+    if applied.is_ok()
+        && let Some(rest) = rest(context, &uid, generation)
+    {
+        return Ok(Action::requeue(rest));
     }
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
     let label = format!("{PREFIX}injected={}", object.name_any());
     let found = pods.list(&ListParams::default().labels(&label)).await.map_err(api("list the policy's pods"))?;
-    if let Ok(config) = &rendered {
+    if let (Ok(config), Ok(())) = (&rendered, &applied) {
         nudge(&pods, &found.items, config).await;
     }
     let sightings = fleet::look(&found.items).await;
-    let status = status(object, rendered.as_ref(), &sightings);
+    let status = status(object, rendered.as_ref(), applied.as_ref().err(), &sightings);
     if Some(&status) != object.status.as_ref() {
         let policies: Api<AuditPolicyObject> = Api::namespaced(context.client.clone(), &namespace);
         let patch = json!({
@@ -150,7 +164,18 @@ async fn once(object: &AuditPolicyObject, context: &Context) -> Result<Action, E
         let params = PatchParams::apply(MANAGER).force();
         policies.patch_status(&object.name_any(), &params, &Patch::Apply(patch)).await.map_err(api("write the status"))?;
     }
+    applied?;
+    if let Ok(mut looked) = context.looked.lock() {
+        looked.insert(uid, (generation, Instant::now()));
+    }
     Ok(Action::requeue(LOOK))
+}
+
+/// How long the last look at the pods still counts; `None`: it is time.
+fn rest(context: &Context, uid: &str, generation: i64) -> Option<Duration> {
+    let looked = context.looked.lock().ok()?;
+    let (at_generation, at) = looked.get(uid)?;
+    LOOK.checked_sub(at.elapsed()).filter(|rest| *at_generation == generation && !rest.is_zero())
 }
 
 /// The ConfigMap that pods of the policy mount.
@@ -169,6 +194,10 @@ async fn apply(object: &AuditPolicyObject, config: &SidecarConfig, context: &Con
         ..ConfigMap::default()
     };
     let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
+    let there = maps.get_metadata_opt(&name).await.map_err(api("read the ConfigMap"))?;
+    if there.is_some_and(|there| there.labels().get("app.kubernetes.io/managed-by").is_none_or(|by| by != "steno")) {
+        return Err(Error::Foreign(name));
+    }
     maps.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(map)).await.map_err(api("apply the ConfigMap"))?;
     Ok(())
 }
@@ -194,6 +223,7 @@ fn now() -> String {
 fn status(
     object: &AuditPolicyObject,
     rendered: Result<&SidecarConfig, &Vec<Fault>>,
+    not_applied: Option<&Error>,
     sightings: &[Sighting],
 ) -> AuditPolicyStatus {
     let hash = rendered.ok().map(|config| config.hash.clone());
@@ -221,11 +251,12 @@ fn status(
         Ok(_) => (Some(true), "Valid", "The policy is valid.".to_owned()),
         Err(faults) => (Some(false), "Invalid", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
     };
-    let rendered_is = match &rendered {
-        Ok(config) => {
+    let rendered_is = match (&rendered, not_applied) {
+        (Ok(_), Some(error)) => (Some(false), "ApplyFailed", format!("{error}.")),
+        (Ok(config), None) => {
             (Some(true), "Rendered", format!("ConfigMap steno-{} holds the configuration {}.", object.name_any(), config.hash))
         }
-        Err(_) => (Some(false), "NotAccepted", "Pods go on with the last configuration that was accepted.".to_owned()),
+        (Err(_), _) => (Some(false), "NotAccepted", "Pods go on with the last configuration that was accepted.".to_owned()),
     };
     let answering = pods.injected - pods.unknown;
     let secrets = match (answering, missing.is_empty()) {
@@ -255,11 +286,12 @@ fn status(
     } else {
         (Some(false), "NothingDropped", "No event was dropped.".to_owned())
     };
-    let is_ready = rendered.is_ok() && pods.unknown == 0 && pods.current == pods.injected && pods.breaker_open == 0;
+    let is_ready =
+        rendered.is_ok() && not_applied.is_none() && pods.unknown == 0 && pods.current == pods.injected && pods.breaker_open == 0;
     let ready = if is_ready {
         (Some(true), "Ready", "All pods run by the current configuration and deliver.".to_owned())
-    } else if rendered.is_err() {
-        (Some(false), "NotAccepted", "The policy is not accepted.".to_owned())
+    } else if rendered.is_err() || not_applied.is_some() {
+        (Some(false), "NotRendered", "The condition Rendered says why.".to_owned())
     } else {
         let Fleet { injected, current, unknown, breaker_open, .. } = &pods;
         let message = format!(
@@ -301,7 +333,7 @@ mod tests {
 
     fn seen(object: &AuditPolicyObject, sightings: &[Sighting]) -> BTreeMap<String, (String, String)> {
         let rendered = render(&object.to_policy());
-        let status = status(object, rendered.as_ref(), sightings);
+        let status = status(object, rendered.as_ref(), None, sightings);
         assert_eq!(status.observed_generation, Some(3));
         status.conditions.into_iter().map(|condition| (condition.r#type, (condition.status, condition.message))).collect()
     }
@@ -332,9 +364,9 @@ mod tests {
     fn a_condition_that_does_not_change_keeps_its_time() {
         let mut object = policy(json!({"regex": "a+", "action": "Mask"}));
         let rendered = render(&object.to_policy());
-        let mut first = status(&object, rendered.as_ref(), &[]);
+        let mut first = status(&object, rendered.as_ref(), None, &[]);
         first.conditions.iter_mut().for_each(|condition| condition.last_transition_time = "2026-01-01T00:00:00Z".into());
         object.status = Some(first.clone());
-        assert_eq!(status(&object, rendered.as_ref(), &[]), first, "an unchanged status would be written again and again");
+        assert_eq!(status(&object, rendered.as_ref(), None, &[]), first, "an unchanged status would be written again and again");
     }
 }

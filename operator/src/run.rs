@@ -1,5 +1,9 @@
 //! All parts of the operator, started in order: certificates, listeners, policies, then ready.
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -9,7 +13,7 @@ use kube::{
     runtime::{WatchStreamExt as _, reflector, watcher},
 };
 use steno_crds::AuditPolicyObject;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::{
@@ -18,7 +22,7 @@ use crate::{
     inject::{Resources, Settings},
     metrics::Metrics,
     reconcile::{self, Beat, Context},
-    webhook::{Health, Webhook, health, serve},
+    webhook::{Health, Webhook, bind, health, serve},
 };
 
 /// Between two looks at the certificates and the webhook configurations.
@@ -43,7 +47,7 @@ async fn start(args: &RunArgs) -> anyhow::Result<()> {
     let bundle = bundle(args, &client, &names).await?;
     let tls = Arc::new(ArcSwap::new(certs::server_config(&bundle)?));
     metrics.certificate_end.set(bundle.not_after);
-    let listener = TcpListener::bind(args.webhook).await.with_context(|| format!("cannot listen on {}", args.webhook))?;
+    let listener = bind(args.webhook).await?;
     let (policies, writer) = reflector::store();
     let watched = watcher(Api::<AuditPolicyObject>::all(client.clone()), watcher::Config::default());
     let watched = reflector(writer, watched).default_backoff().touched_objects();
@@ -68,7 +72,7 @@ async fn start(args: &RunArgs) -> anyhow::Result<()> {
     ready.send_replace(true);
     tracing::info!(webhook = %args.webhook, health = %args.health, version = env!("CARGO_PKG_VERSION"), "ready");
     let care = tokio::spawn(care(args.clone(), client.clone(), names, bundle, tls, metrics.clone()));
-    let context = Arc::new(Context { client, metrics, beat });
+    let context = Arc::new(Context { client, metrics, beat, looked: Mutex::default() });
     tokio::select! {
         // It ends on a signal.
         () = reconcile::run(context) => {}

@@ -31,6 +31,8 @@ use crate::{
 const REVIEW: usize = 4 << 20;
 /// How long a connection may take for its handshake and for each head.
 const HEAD: Duration = Duration::from_secs(10);
+/// How long a connection may idle: longer than an API server keeps one, so that it is never closed under a review.
+const IDLE: Duration = Duration::from_secs(150);
 /// Connections at a time.
 const CONNECTIONS: usize = 512;
 
@@ -132,7 +134,7 @@ pub async fn serve(
             });
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEAD * 6)
+                .header_read_timeout(IDLE)
                 .serve_connection(TokioIo::new(stream), service);
             let mut served = std::pin::pin!(served);
             tokio::select! {
@@ -143,6 +145,17 @@ pub async fn serve(
         });
     }
     let _ = tokio::time::timeout(Duration::from_secs(10), room.acquire_many(CONNECTIONS as u32)).await;
+}
+
+/// Binds an address; where the node has no IPv6, `[::]` is `0.0.0.0`.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(_) if address.is_ipv6() && address.ip().is_unspecified() => {
+            TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
+    .with_context(|| format!("cannot listen on {address}"))
 }
 
 /// How the process stands, for its probes.
@@ -157,7 +170,7 @@ pub struct Health {
 
 /// Serves `/livez`, `/readyz` and `/metrics` in clear.
 pub async fn health(address: SocketAddr, health: Arc<Health>) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let listener = bind(address).await?;
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use steno_crds::{SecretRef, SidecarConfig, Startup};
 
-use super::{CONTAINER, Policy, Reason, STATUS_PORT, Settings, annotation};
+use super::{CONTAINER, Policy, Reason, STATUS_PORT, Settings, annotation, list};
 
 /// Names of the volumes.
 pub(super) const VOLUMES: [&str; 3] = ["steno-config", "steno-spool", "steno-secrets"];
@@ -26,10 +26,10 @@ pub(super) fn volumes(policy: &Policy, config: &SidecarConfig) -> Vec<Value> {
             json!({"secret": {"name": name, "optional": true, "items": [{"key": key, "path": format!("{name}/{key}")}]}})
         })
         .collect();
-    let spool = config.spec.spool.max_bytes;
     let mut volumes = vec![
         json!({"name": "steno-config", "configMap": {"name": format!("steno-{}", policy.name), "optional": true}}),
-        json!({"name": "steno-spool", "emptyDir": {"sizeLimit": spool.to_string()}}),
+        // No sizeLimit: the sidecar keeps its own bound, and beyond a limit the kubelet evicts the whole pod.
+        json!({"name": "steno-spool", "emptyDir": {}}),
     ];
     if !sources.is_empty() {
         volumes.push(json!({"name": "steno-secrets", "projected": {"sources": sources}}));
@@ -37,32 +37,74 @@ pub(super) fn volumes(policy: &Policy, config: &SidecarConfig) -> Vec<Value> {
     volumes
 }
 
+/// What a quantity comes to, in its base unit; `None`: it is none that is written as digits, a point, digits and a unit.
+fn amount(text: &str) -> Option<f64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "" => 1.0,
+        "m" => 0.001,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "Ki" => 1024.0,
+        "Mi" => 1_048_576.0,
+        "Gi" => 1_073_741_824.0,
+        _ => return None,
+    };
+    let is_plain =
+        digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') && digits.starts_with(|c: char| c.is_ascii_digit());
+    let number = if is_plain && !digits.ends_with('.') { digits.parse::<f64>().ok()? } else { return None };
+    (number > 0.0).then_some(number * factor)
+}
+
 /// A quantity from an annotation, or the setting.
 fn quantity(pod: &Value, name: &str, setting: &str) -> Result<Option<String>, Reason> {
-    let is_quantity = |text: &str| {
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let unit = &text[digits.len()..];
-        digits.parse::<f64>().is_ok_and(|number| number > 0.0) && ["", "m", "k", "M", "G", "Ki", "Mi", "Gi"].contains(&unit)
-    };
     match annotation(pod, name) {
-        Some(text) if is_quantity(text) => Ok(Some(text.to_owned())),
+        Some(text) if amount(text).is_some() => Ok(Some(text.to_owned())),
         Some(text) => Err(Reason::Annotation { name: name.into(), value: text.into(), fix: "a quantity such as 50m or 64Mi" }),
         None => Ok((!setting.is_empty()).then(|| setting.to_owned())),
     }
 }
 
+/// Whether containers of the pod set a limit: all of them, or any.
+fn limited(pod: &Value, resource: &str, all: bool) -> bool {
+    let mut containers = list(pod, "containers").iter();
+    let has =
+        |container: &Value| container.pointer(&format!("/resources/limits/{resource}")).is_some_and(|limit| !limit.is_null());
+    if all { containers.all(has) } else { containers.any(has) }
+}
+
 fn resources(pod: &Value, config: &SidecarConfig, settings: &Settings) -> Result<Value, Reason> {
-    let set = &settings.resources;
-    let mut requests = json!({"ephemeral-storage": config.spec.spool.max_bytes.to_string()});
+    let (set, spool) = (&settings.resources, config.spec.spool.max_bytes);
+    let mut requests = json!({"ephemeral-storage": spool.to_string()});
     let mut limits = json!({});
-    for (name, setting, member) in [("cpu-request", &set.cpu_request, "cpu"), ("memory-request", &set.memory_request, "memory")] {
-        if let Some(value) = quantity(pod, name, setting)? {
-            requests[member] = json!(value);
-        }
+    if limited(pod, "ephemeral-storage", false) {
+        // Where one container has a limit the kubelet holds the pod to their sum, and the spool is of the pod.
+        limits["ephemeral-storage"] = json!((spool.bytes() + spool.bytes() / 4).to_string());
     }
-    for (name, setting, member) in [("cpu-limit", &set.cpu_limit, "cpu"), ("memory-limit", &set.memory_limit, "memory")] {
-        if let Some(value) = quantity(pod, name, setting)? {
-            limits[member] = json!(value);
+    // A quota on limits.cpu wants one of every container; where the application has one, there may be such a quota.
+    let cpu_limit = if set.cpu_limit.is_empty() && limited(pod, "cpu", true) { "1" } else { &set.cpu_limit };
+    for (member, request, limit) in [("cpu", &*set.cpu_request, cpu_limit), ("memory", &*set.memory_request, &*set.memory_limit)]
+    {
+        let (request_name, limit_name) = (format!("{member}-request"), format!("{member}-limit"));
+        let (request, limit) = (quantity(pod, &request_name, request)?, quantity(pod, &limit_name, limit)?);
+        if let (Some(request), Some(limit)) = (&request, &limit)
+            && amount(request) > amount(limit)
+        {
+            // The API server would refuse the pod.
+            let is_request = annotation(pod, &request_name).is_some();
+            let (name, value) = if is_request { (request_name, request) } else { (limit_name, limit) };
+            return Err(Reason::Annotation {
+                name,
+                value: value.clone(),
+                fix: "a request that is not above its limit; set both",
+            });
+        }
+        if let Some(request) = request {
+            requests[member] = json!(request);
+        }
+        if let Some(limit) = limit {
+            limits[member] = json!(limit);
         }
     }
     Ok(json!({"requests": requests, "limits": limits}))
@@ -109,7 +151,8 @@ pub(super) fn sidecar(pod: &Value, policy: &Policy, config: &SidecarConfig, sett
         "ports": [{"name": "steno-status", "containerPort": STATUS_PORT, "protocol": "TCP"}],
         "resources": resources(pod, config, settings)?,
         // Not ready for events before this; and no readinessProbe: a full spool must not take the application out of its Service.
-        "startupProbe": {"httpGet": {"path": "/healthz", "port": STATUS_PORT}, "periodSeconds": 1, "failureThreshold": 60},
+        // By a command, for a mesh that wants its own TLS of everybody would turn the kubelet away.
+        "startupProbe": {"exec": {"command": ["steno-sidecar", "health"]}, "periodSeconds": 1, "failureThreshold": 60},
         // What Pod Security "restricted" asks for, and a root that cannot be written.
         "securityContext": {
             "allowPrivilegeEscalation": false,

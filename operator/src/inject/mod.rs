@@ -203,6 +203,10 @@ fn annotation<'p>(pod: &'p Value, name: &str) -> Option<&'p str> {
 }
 
 fn asked(pod: &Value, namespace: &Namespace) -> Result<Option<Asked>, Reason> {
+    // What a kubelet shows of a static pod: it may refer to no ConfigMap.
+    if pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some() {
+        return Ok(None);
+    }
     let inject = match annotation(pod, "inject") {
         None => None,
         Some("true") => Some(true),

@@ -21,6 +21,8 @@ pub enum Command {
     Dev(DevArgs),
     /// Check an AuditPolicy or a rendered configuration, and explain it
     Check(CheckArgs),
+    /// Ask a running sidecar of this machine whether it is up: exit 0 or 1, for a probe
+    Health(HealthArgs),
     /// Look at records that Kafka refused for good
     Dead(DeadArgs),
 }
@@ -55,6 +57,17 @@ pub struct RunArgs {
     /// Threads that serve requests (1 to 64)
     #[arg(long, env = "STENO_THREADS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub threads: u64,
+}
+
+/// Settings of `health`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct HealthArgs {
+    /// Port of health, metrics and stats
+    #[arg(long, default_value_t = 9601)]
+    pub port: u16,
+    /// What is asked
+    #[arg(long, default_value = "/healthz")]
+    pub path: String,
 }
 
 /// What `run` does without a configuration.

@@ -12,6 +12,7 @@ pub mod args;
 pub mod check;
 pub mod dead;
 pub mod dev;
+pub mod health;
 pub mod http;
 pub mod identity;
 pub mod intake;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use steno_app::{
     args::{Args, Command},
-    check, dead, dev, run,
+    check, dead, dev, health, run,
 };
 
 fn main() -> ExitCode {
@@ -12,6 +12,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Dev(args) => dev::dev(&args),
         Command::Check(args) => check::check(&args),
+        Command::Health(args) => health::health(&args),
         Command::Dead(args) => dead::dead(&args),
     };
     match result {

@@ -56,7 +56,12 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     }
     // Listeners first: what cannot be bound is told before the journal is touched.
     let ingest = bind_ingest(&args.listen).await?;
-    let status = TcpListener::bind(&args.status).await.with_context(|| format!("cannot listen on {}", args.status))?;
+    let status = match TcpListener::bind(&args.status).await {
+        // A node without IPv6.
+        Err(_) if args.status.starts_with("[::]:") => TcpListener::bind(args.status.replace("[::]", "0.0.0.0")).await,
+        bound => bound,
+    };
+    let status = status.with_context(|| format!("cannot listen on {}", args.status))?;
     let mut service = Service::start(compiled, &identity, &secrets, &args.dir, true, bell)?;
     service.ingest(Listener::Tcp(ingest), true);
     if let Some(path) = &args.socket {
