@@ -13,7 +13,8 @@ use serde_json::{Map, Value, json};
 use crate::{
     AuditPolicy, AuditPolicyObject, Metadata,
     bounds::{self, Row},
-    schema::field_mut,
+    render::MAX_NAME,
+    schema::{describe, field_mut},
 };
 
 /// What the operator tells about a policy.
@@ -192,11 +193,9 @@ fn plain(node: &mut Value) {
 
 fn bound(schema: &mut Value) {
     for row in bounds::TABLE {
-        let (default, min, max) = row.shown();
         let Some(field) = field_mut(schema, row.path()) else { continue };
-        let text = field.get("description").and_then(Value::as_str).unwrap_or_default();
-        let default = default.as_ref().map_or_else(|| "Not set by default".into(), |value| format!("Default {value}"));
-        field.insert("description".into(), format!("{text} {default}; from {min} to {max}.").trim().into());
+        describe(field, row);
+        let (_, min, max) = row.shown();
         let fix = format!("write from {min} to {max}");
         match row {
             Row::Count(bound) => {
@@ -228,7 +227,8 @@ fn bound(schema: &mut Value) {
     }
     if let Some(object) = schema.as_object_mut() {
         // `steno-<name>` names the ConfigMap, and a label of the pods has the name.
-        validate(object, "self.metadata.name.size() <= 57", "metadata.name is longer than 57 characters; shorten it");
+        let rule = format!("self.metadata.name.size() <= {MAX_NAME}");
+        validate(object, &rule, &format!("metadata.name is longer than {MAX_NAME} characters; shorten it"));
     }
     for (path, rule, fix) in RULES {
         if let Some(field) = field_mut(schema, path) {

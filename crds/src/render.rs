@@ -9,7 +9,7 @@ use crate::{API_VERSION, AuditPolicy, AuditPolicySpec, Fault, validate::validate
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
 /// Longest name of a policy: `steno-<name>` names its ConfigMap, and the name is a label's value.
-const MAX_NAME: usize = 57;
+pub(crate) const MAX_NAME: usize = 57;
 
 /// What a sidecar runs by: a policy with every default filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]

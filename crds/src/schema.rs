@@ -11,14 +11,19 @@ pub fn policy_schema() -> Value {
     let mut schema = settings.into_generator().into_root_schema_for::<AuditPolicy>().to_value();
     for row in bounds::TABLE {
         if let Some(field) = field_mut(&mut schema, row.path()) {
-            let (default, min, max) = row.shown();
-            let text = field.get("description").and_then(Value::as_str).unwrap_or_default();
-            let default_text = default.as_ref().map_or_else(|| "Not set by default".into(), |value| format!("Default {value}"));
-            let text = format!("{text} {default_text}; from {min} to {max}.");
-            field.insert("description".into(), Value::String(text.trim().into()));
+            describe(field, row);
         }
     }
     schema
+}
+
+/// Adds a row's default and bounds to the description of its field.
+pub(crate) fn describe(field: &mut Map<String, Value>, row: &bounds::Row) {
+    let (default, min, max) = row.shown();
+    let text = field.get("description").and_then(Value::as_str).unwrap_or_default();
+    let default = default.map_or_else(|| "Not set by default".into(), |value| format!("Default {value}"));
+    let text = format!("{text} {default}; from {min} to {max}.");
+    field.insert("description".into(), text.trim().into());
 }
 
 /// The schema of a field below `spec`; `[]` behind a name means its items.

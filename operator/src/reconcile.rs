@@ -114,8 +114,7 @@ pub async fn run(context: Arc<Context>) {
         .await;
 }
 
-fn again(_: Arc<AuditPolicyObject>, error: &Error, _: Arc<Context>) -> Action {
-    tracing::warn!(%error, "reconcile");
+fn again(_: Arc<AuditPolicyObject>, _: &Error, _: Arc<Context>) -> Action {
     Action::requeue(Duration::from_secs(5))
 }
 

@@ -110,7 +110,7 @@ fn resources(pod: &Value, config: &SidecarConfig, settings: &Settings) -> Result
     Ok(json!({"requests": requests, "limits": limits}))
 }
 
-pub(super) fn sidecar(pod: &Value, policy: &Policy, config: &SidecarConfig, settings: &Settings) -> Result<Value, Reason> {
+pub(super) fn sidecar(pod: &Value, config: &SidecarConfig, settings: &Settings) -> Result<Value, Reason> {
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let mut env = vec![
         field("STENO_NAMESPACE", "metadata.namespace"),
@@ -139,7 +139,7 @@ pub(super) fn sidecar(pod: &Value, policy: &Policy, config: &SidecarConfig, sett
         json!({"name": "steno-config", "mountPath": "/etc/steno", "readOnly": true}),
         json!({"name": "steno-spool", "mountPath": "/var/lib/steno"}),
     ];
-    if volumes(policy, config).len() > 2 {
+    if !secrets(config).is_empty() {
         mounts.push(json!({"name": "steno-secrets", "mountPath": "/var/run/steno/secrets", "readOnly": true}));
     }
     let mut sidecar = json!({

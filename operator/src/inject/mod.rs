@@ -299,7 +299,7 @@ fn inject(pod: &Value, asked: &Asked, policies: &[Policy], settings: &Settings) 
     let (policy, config) = choose(pod, asked, policies)?;
     check(pod)?;
     let mut adds = Adds::default();
-    let sidecar = container::sidecar(pod, policy, config, settings)?;
+    let sidecar = container::sidecar(pod, config, settings)?;
     adds.item(pod, &["spec", "initContainers"], Some(place(pod)), sidecar);
     for volume in container::volumes(policy, config) {
         adds.item(pod, &["spec", "volumes"], None, volume);

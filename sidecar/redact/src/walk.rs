@@ -181,8 +181,7 @@ impl<'r> Walk<'r> {
             }
         };
         for rule in matched.iter().map(|index| &self.rules.paths[*index]) {
-            let shifted: Vec<usize> = rule.except.clone();
-            if !next.excepted(&shifted) {
+            if !next.excepted(&rule.except) {
                 wants(rule.action, &rule.id);
             }
         }

@@ -7,7 +7,10 @@ use hyper::{
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::graceful::GracefulConnection,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
@@ -127,12 +130,7 @@ where
             .max_concurrent_streams(128)
             .max_header_list_size(HEAD_BYTES as u32)
             .serve_connection(TokioIo::new(io), service);
-        let mut served = std::pin::pin!(served);
-        tokio::select! {
-            _ = &mut served => return,
-            _ = stop.wait_for(|stop| *stop) => served.as_mut().graceful_shutdown(),
-        }
-        let _ = served.await;
+        until_stopped(served, stop).await;
     } else {
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -141,11 +139,16 @@ where
             .max_headers(HEADERS)
             .half_close(false)
             .serve_connection(TokioIo::new(io), service);
-        let mut served = std::pin::pin!(served);
-        tokio::select! {
-            _ = &mut served => return,
-            _ = stop.wait_for(|stop| *stop) => served.as_mut().graceful_shutdown(),
-        }
-        let _ = served.await;
+        until_stopped(served, stop).await;
     }
+}
+
+/// Serves a connection to its end; told to stop, to the end of the request that is being answered.
+async fn until_stopped(served: impl GracefulConnection, mut stop: Stop) {
+    let mut served = std::pin::pin!(served);
+    tokio::select! {
+        _ = &mut served => return,
+        _ = stop.wait_for(|stop| *stop) => served.as_mut().graceful_shutdown(),
+    }
+    let _ = served.await;
 }

@@ -113,13 +113,7 @@ pub(super) fn email(text: &str, add: &mut dyn FnMut(usize, usize)) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn found(detect: fn(&str, &mut dyn FnMut(usize, usize)), text: &str) -> Vec<&str> {
-        let mut spans = Vec::new();
-        detect(text, &mut |start, end| spans.push(&text[start..end]));
-        spans
-    }
+    use super::{super::found, *};
 
     #[test]
     fn credentials_are_found_and_prose_is_not() {

@@ -201,3 +201,11 @@ macro_rules! pattern {
     };
 }
 pub(crate) use pattern;
+
+/// What a detector finds, for the tests of all of them.
+#[cfg(test)]
+fn found(detect: fn(&str, &mut dyn FnMut(usize, usize)), text: &str) -> Vec<&str> {
+    let mut spans = Vec::new();
+    detect(text, &mut |start, end| spans.push(&text[start..end]));
+    spans
+}

@@ -266,13 +266,7 @@ pub(super) fn ip(text: &str, add: &mut dyn FnMut(usize, usize)) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn found(detect: fn(&str, &mut dyn FnMut(usize, usize)), text: &str) -> Vec<&str> {
-        let mut spans = Vec::new();
-        detect(text, &mut |start, end| spans.push(&text[start..end]));
-        spans
-    }
+    use super::{super::found, *};
 
     #[test]
     fn cards_are_found_and_what_only_looks_like_one_is_not() {
