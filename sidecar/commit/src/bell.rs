@@ -82,9 +82,12 @@ impl Drop for RingAtEnd {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::mpsc, thread};
+    use std::{sync::mpsc, thread, time::Duration};
 
     use super::*;
+
+    /// A bell that never rings fails the test, and does not hold it up.
+    const SOON: Duration = Duration::from_secs(10);
 
     /// A thread that waits for the bell, and tells each time it was woken.
     fn waiter(bell: &Bell) -> mpsc::Receiver<()> {
@@ -108,17 +111,17 @@ mod tests {
         bell.submitted();
         assert!(!bell.0.rung.load(Ordering::SeqCst), "one is not enough");
         bell.ring_if_waiting();
-        woken.recv().unwrap();
+        woken.recv_timeout(SOON).unwrap();
         for _ in 0..ENOUGH {
             bell.submitted();
         }
-        woken.recv().unwrap();
+        woken.recv_timeout(SOON).unwrap();
         // Every submission is followed by a wake-up that begins after it, however the two threads meet.
         for _ in 0..2_000 {
             while woken.try_recv().is_ok() {}
             bell.submitted();
             bell.ring_if_waiting();
-            woken.recv().unwrap();
+            woken.recv_timeout(SOON).unwrap();
         }
     }
 
@@ -127,6 +130,6 @@ mod tests {
         let bell = Bell::default();
         let woken = waiter(&bell);
         bell.submitted();
-        woken.recv().unwrap();
+        woken.recv_timeout(SOON).unwrap();
     }
 }
