@@ -5,6 +5,9 @@
 //! names of the policy. The operator and the command line call the same function, so that what was checked on a laptop is
 //! what runs in a pod.
 //!
+//! A [`ClusterAuditPolicySpec`] is what the platform asks of many policies; [`merge()`] has the rules, and [`render_under()`] is
+//! `render` under them.
+//!
 //! Rules of this room:
 //! - types are pure (serde, schemars); nothing here reads a file, a clock or the network;
 //! - every default and bound stands once, in [`bounds`]; types, validation, schema and the reference page are made from it;
@@ -14,7 +17,9 @@
 //!   are refused, because a rule that is silently ignored is a leak.
 
 pub mod bounds;
+mod cluster;
 mod fault;
+mod merge;
 #[cfg(feature = "kube")]
 mod object;
 mod path;
@@ -24,17 +29,21 @@ mod render;
 mod schema;
 mod settings;
 mod validate;
+mod volume;
 
+pub use cluster::*;
 pub use fault::Fault;
+pub use merge::{Covering, Merged, merge, render_under};
 #[cfg(feature = "kube")]
-pub use object::{AuditPolicyStatus, Condition, Fleet, audit_policy_crd, audit_policy_crd_yaml};
+pub use object::{AuditPolicyStatus, ClusterAuditPolicyStatus, Condition, Fleet, crd_yaml, crds};
 pub use path::{MemberPath, Segment, fold_name};
 pub use policy::*;
 pub use quantity::{ByteSize, Span};
 pub use render::{Parsed, PolicyRef, SidecarConfig, parse, render, spool_only};
-pub use schema::{policy_schema, reference_markdown};
+pub use schema::{cluster_policy_schema, policy_schema, reference_markdown};
 pub use settings::{KAFKA_ALLOWED, Setting};
 pub use validate::REGEX_SIZE_LIMIT;
+pub use volume::{ClaimVolume, EphemeralVolume, HostPathVolume, Volume, VolumeType};
 
 /// The group and version of Steno's objects.
 pub const API_VERSION: &str = "audit.steno.dev/v1alpha1";

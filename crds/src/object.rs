@@ -1,4 +1,4 @@
-//! AuditPolicy as a Kubernetes object: the CRD and the status (feature `kube`).
+//! AuditPolicy and ClusterAuditPolicy as Kubernetes objects: the CRDs and the statuses (feature `kube`).
 //!
 //! The schema is the types' own. What types cannot say is said in CEL: the bounds, from the same table that the sidecar checks by, and
 //! [`RULES`], for fields that need each other. So `kubectl apply` refuses what would not render, with the field and the fix; what CEL cannot
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    AuditPolicy, AuditPolicyObject, Metadata,
+    AuditPolicy, AuditPolicyObject, ClusterAuditPolicyObject, Metadata,
     bounds::{self, Row},
     render::MAX_NAME,
     schema::{describe, field_mut},
@@ -34,6 +34,19 @@ pub struct AuditPolicyStatus {
     /// Fields that a ClusterAuditPolicy set or tightened, by path.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inherited: Vec<String>,
+}
+
+/// What the operator tells about a ClusterAuditPolicy.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClusterAuditPolicyStatus {
+    /// Generation of the specification that this status is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Accepted`. While one is not, the policies that it covers are not either, and their pods go on as before.
+    pub conditions: Vec<Condition>,
+    /// AuditPolicies in the namespaces that it covers.
+    pub policies: u64,
 }
 
 /// One aspect of how a policy stands.
@@ -111,7 +124,8 @@ const RULES: &[(&str, &str, &str)] = &[
     ),
     (
         "",
-        "!has(self.deadLetter) || !has(self.deadLetter.topic) || self.deadLetter.topic != self.kafka.topic",
+        "!has(self.deadLetter) || !has(self.deadLetter.topic) || !has(self.kafka) || !has(self.kafka.topic) || \
+         self.deadLetter.topic != self.kafka.topic",
         "deadLetter.topic is the audit topic itself; name another",
     ),
     (
@@ -128,6 +142,15 @@ const RULES: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Rules over the fields of a volume, of an AuditPolicy only.
+const VOLUME: (&str, &str, &str) = (
+    "spool.volume",
+    "(has(self.ephemeral) ? self.type == 'Ephemeral' : true) && \
+     has(self.persistentVolumeClaim) == (has(self.type) && self.type == 'PersistentVolumeClaim') && \
+     has(self.hostPath) == (has(self.type) && self.type == 'HostPath')",
+    "set the member that type names, and no other",
+);
+
 /// Bounds on lengths, which keep the cost of the rules within what an apiserver allows: path, member, value.
 const LENGTHS: &[(&str, &str, u64)] = &[
     ("redaction.rules", "maxItems", 256),
@@ -143,12 +166,44 @@ const LENGTHS: &[(&str, &str, u64)] = &[
     ("kafka.topic", "maxLength", 249),
     ("deadLetter.topic", "maxLength", 249),
     ("critical.severities", "maxItems", 6),
+    ("spool.volumeTypes", "maxItems", 4),
+    ("spool.volume.hostPath.path", "maxLength", 1024),
+    ("spool.volume.persistentVolumeClaim.claimName", "maxLength", 253),
 ];
 
-/// The CustomResourceDefinition of AuditPolicy.
-pub fn audit_policy_crd() -> Value {
-    let mut crd = serde_json::to_value(AuditPolicyObject::crd()).unwrap_or_default();
-    if let Some(schema) = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema") {
+/// How server-side apply merges lists that several owners may write: path, kind. Others are one value.
+const LISTS: &[(&str, &str)] = &[
+    ("kafka.brokers", "set"),
+    ("require", "set"),
+    ("critical.severities", "set"),
+    ("spool.volumeTypes", "set"),
+    ("redaction.rules[].except", "set"),
+    ("redaction.rules", "atomic"),
+    ("kafka.batch", "atomic"),
+];
+
+/// The CustomResourceDefinitions, each with its plural name.
+pub fn crds() -> [(&'static str, Value); 2] {
+    let mut policy = finish(serde_json::to_value(AuditPolicyObject::crd()).unwrap_or_default());
+    if let Some(schema) = policy.pointer_mut(SCHEMA).and_then(Value::as_object_mut) {
+        // `steno-<name>` names the ConfigMap, and a label of the pods has the name.
+        let rule = format!("self.metadata.name.size() <= {MAX_NAME}");
+        validate(schema, &rule, &format!("metadata.name is longer than {MAX_NAME} characters; shorten it"));
+    }
+    let cluster = finish(serde_json::to_value(ClusterAuditPolicyObject::crd()).unwrap_or_default());
+    [("auditpolicies", policy), ("clusterauditpolicies", cluster)]
+}
+
+/// A CRD as YAML, as the chart carries it.
+pub fn crd_yaml(crd: &Value) -> String {
+    serde_yaml::to_string(crd).unwrap_or_default()
+}
+
+/// Where a CRD has its schema.
+const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
+
+fn finish(mut crd: Value) -> Value {
+    if let Some(schema) = crd.pointer_mut(SCHEMA) {
         plain(schema);
         bound(schema);
         if let Some(status) = schema.pointer_mut("/properties/status/properties/conditions").and_then(Value::as_object_mut) {
@@ -166,11 +221,6 @@ pub fn audit_policy_crd() -> Value {
         }
     }
     crd
-}
-
-/// The CRD as YAML, as the chart carries it.
-pub fn audit_policy_crd_yaml() -> String {
-    serde_yaml::to_string(&audit_policy_crd()).unwrap_or_default()
 }
 
 /// What a structural schema may not say, or says otherwise.
@@ -225,12 +275,16 @@ fn bound(schema: &mut Value) {
             field.insert((*name).into(), json!(value));
         }
     }
-    if let Some(object) = schema.as_object_mut() {
-        // `steno-<name>` names the ConfigMap, and a label of the pods has the name.
-        let rule = format!("self.metadata.name.size() <= {MAX_NAME}");
-        validate(object, &rule, &format!("metadata.name is longer than {MAX_NAME} characters; shorten it"));
+    for (path, kind) in LISTS {
+        if let Some(field) = field_mut(schema, path) {
+            field.insert("x-kubernetes-list-type".into(), json!(kind));
+        }
     }
-    for (path, rule, fix) in RULES {
+    for (path, rule, fix) in RULES.iter().chain([&VOLUME]) {
+        // Those over the whole specification are about fields that a ClusterAuditPolicy does not have, or has as bounds.
+        if path.is_empty() && field_mut(schema, "dedupe").is_none() {
+            continue;
+        }
         if let Some(field) = field_mut(schema, path) {
             validate(field, rule, fix);
         }
@@ -249,25 +303,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_crd_of_the_chart_is_what_the_types_say() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/steno/crds-source/auditpolicies.yaml");
-        let text = audit_policy_crd_yaml();
-        if std::env::var_os("UPDATE").is_some() {
-            std::fs::create_dir_all(std::path::Path::new(path).parent().unwrap()).unwrap();
-            std::fs::write(path, &text).unwrap();
+    fn the_crds_of_the_chart_are_what_the_types_say() {
+        for (name, crd) in crds() {
+            let path = format!("{}/../charts/steno/crds-source/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
+            let text = crd_yaml(&crd);
+            if std::env::var_os("UPDATE").is_some() {
+                std::fs::write(&path, &text).unwrap();
+            }
+            assert!(std::fs::read_to_string(&path).unwrap_or_default() == text, "{path} is not what the types say: run `make generate`");
         }
-        assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), text, "run `make generate`");
     }
 
     #[test]
-    fn every_rule_and_length_has_its_field() {
-        let mut crd = audit_policy_crd();
-        let schema = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema").unwrap();
-        for path in RULES.iter().map(|rule| rule.0).chain(LENGTHS.iter().map(|length| length.0)) {
-            assert!(field_mut(schema, path).is_some(), "{path}");
+    fn every_rule_length_and_bound_has_its_field() {
+        let [(_, mut policy), (_, mut cluster)] = crds();
+        let schema = policy.pointer_mut(SCHEMA).unwrap();
+        for path in RULES.iter().chain([&VOLUME]).map(|rule| rule.0).chain(LENGTHS.iter().map(|length| length.0)) {
+            assert!(path == "spool.volumeTypes" || field_mut(schema, path).is_some(), "{path}");
         }
         for row in bounds::TABLE {
             assert!(field_mut(schema, row.path()).is_some(), "{}", row.path());
+        }
+        let schema = cluster.pointer_mut(SCHEMA).unwrap();
+        for path in ["redaction.rules[]", "kafka.tls", "limits.maxEventBytes"] {
+            assert!(field_mut(schema, path).unwrap().contains_key("x-kubernetes-validations"), "{path}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, Span, bounds};
+use crate::{ByteSize, Span, Volume, bounds};
 
 /// An AuditPolicy: what is audited, how it is made safe, and where it goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -60,7 +60,8 @@ pub struct AuditPolicySpec {
     /// Pods that the policy may serve; all pods of the namespace where it is not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
-    /// Where events go.
+    /// Where events go. What is not set comes from the platform's ClusterAuditPolicy.
+    #[serde(default, skip_serializing_if = "Kafka::is_unset")]
     pub kafka: Kafka,
     /// Values for members that a client leaves out.
     #[serde(default)]
@@ -151,9 +152,11 @@ pub struct SecretRef {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Kafka {
-    /// Bootstrap brokers, `host:port` each. At least one.
+    /// Bootstrap brokers, `host:port` each, 1 to 64. Not set: those of the ClusterAuditPolicy, and with them its `tls`, `sasl` and `create`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub brokers: Vec<String>,
-    /// Topic that events go to. 1 to 249 of `a-z A-Z 0-9 . _ -`.
+    /// Topic that events go to. 1 to 249 of `a-z A-Z 0-9 . _ -`. Not set: that of the ClusterAuditPolicy.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub topic: String,
     /// Create the topic where it is missing. Not set: a missing topic opens the breaker until somebody creates it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -527,6 +530,12 @@ pub struct Spool {
     pub when_full: WhenFull,
     /// Delivered events that stay on disk.
     pub retain: Retain,
+    /// The volume that the journal is on: `type`, and the member of that name. All survive a container's restart. The pod's deletion is survived
+    /// by `PersistentVolumeClaim` (a later pod of the policy takes the spool up and delivers it) and `HostPath` (it stays on the node until somebody
+    /// takes it up), not by `EmptyDir` and `Ephemeral`. The node's loss is survived by a claim whose storage is not the node's. A
+    /// change counts for pods that are made from then on.
+    #[serde(skip_serializing_if = "Volume::is_default")]
+    pub volume: Volume,
 }
 
 /// New events while the spool is full.
@@ -634,6 +643,23 @@ fn default_batch() -> Vec<BatchStep> {
     [(1, 100), (5_000, 300), (10_000, 1_000)].map(|(backlog, size)| BatchStep { backlog, size }).to_vec()
 }
 
+impl Default for Kafka {
+    fn default() -> Self {
+        Self {
+            brokers: Vec::new(),
+            topic: String::new(),
+            create: None,
+            key: KafkaKey::default(),
+            compression: Compression::default(),
+            guarantee: Guarantee::default(),
+            batch: default_batch(),
+            tls: None,
+            sasl: None,
+            config: BTreeMap::new(),
+        }
+    }
+}
+
 impl Default for TopicCreate {
     fn default() -> Self {
         Self { partitions: bounds::CREATE_PARTITIONS.value(), replication_factor: bounds::CREATE_REPLICATION.value() }
@@ -690,7 +716,12 @@ impl Default for Breaker {
 
 impl Default for Spool {
     fn default() -> Self {
-        Self { max_bytes: bounds::SPOOL_BYTES.value(), when_full: WhenFull::default(), retain: Retain::default() }
+        Self {
+            max_bytes: bounds::SPOOL_BYTES.value(),
+            when_full: WhenFull::default(),
+            retain: Retain::default(),
+            volume: Volume::default(),
+        }
     }
 }
 
@@ -710,6 +741,24 @@ impl Default for Sidecar {
             request_log_rate: bounds::REQUEST_LOG_RATE.value(),
             tenant_metrics: false,
         }
+    }
+}
+
+// === impl Kafka ===
+
+impl Kafka {
+    /// Nothing is set.
+    pub fn is_unset(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+// === impl Detector ===
+
+impl Detector {
+    /// Looks without being asked, where `redaction.builtin` is on.
+    pub const fn is_builtin(self) -> bool {
+        !matches!(self, Self::Email | Self::Ip)
     }
 }
 

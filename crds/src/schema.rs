@@ -1,14 +1,26 @@
 //! Schema and reference page, made from the types and the table of bounds.
 use std::fmt::Write as _;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::{AuditPolicy, KAFKA_ALLOWED, bounds};
+use crate::{AuditPolicy, ClusterAuditPolicySpec, KAFKA_ALLOWED, bounds};
 
 /// The JSON schema of an AuditPolicy, with defaults and bounds from the table in each field's description.
 pub fn policy_schema() -> Value {
-    let settings = schemars::generate::SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    let mut schema = settings.into_generator().into_root_schema_for::<AuditPolicy>().to_value();
+    described(generator().into_root_schema_for::<AuditPolicy>().to_value())
+}
+
+/// The JSON schema of a ClusterAuditPolicy's specification, at `properties.spec`.
+pub fn cluster_policy_schema() -> Value {
+    let spec = generator().into_root_schema_for::<ClusterAuditPolicySpec>().to_value();
+    described(json!({"properties": {"spec": spec}}))
+}
+
+fn generator() -> schemars::SchemaGenerator {
+    schemars::generate::SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true).into_generator()
+}
+
+fn described(mut schema: Value) -> Value {
     for row in bounds::TABLE {
         if let Some(field) = field_mut(&mut schema, row.path()) {
             describe(field, row);
@@ -47,8 +59,27 @@ fn object_of(node: &mut Value) -> Option<&mut Value> {
     node.get_mut("anyOf")?.as_array_mut()?.iter_mut().find(|option| option.get("properties").is_some())
 }
 
-/// The reference page of AuditPolicy, in Markdown.
-pub fn reference_markdown() -> String {
+/// The reference pages, each with its file name.
+pub fn reference_markdown() -> [(&'static str, String); 2] {
+    [("auditpolicy.md", policy_page()), ("clusterauditpolicy.md", cluster_page())]
+}
+
+fn cluster_page() -> String {
+    let mut page = String::from(
+        "# ClusterAuditPolicy\n\n<!-- Generated from the types by `cargo test -p steno-crds` with UPDATE=1; do not edit. -->\n\n\
+         `audit.steno.dev/v1alpha1`, of the cluster. What the platform asks of the AuditPolicies of many namespaces: they may tighten it and\n\
+         never loosen it. What is not set asks nothing; `redaction.builtin` is on unless it says `false`. An AuditPolicy's `status.inherited` lists\n\
+         what it got from here.\n\n## Fields\n\n| field | values | meaning |\n|---|---|---|\n",
+    );
+    if let Some(spec) = cluster_policy_schema().pointer("/properties/spec") {
+        rows(&mut page, "", spec);
+    }
+    page.push_str("\n## How the two are merged\n\n");
+    page.push_str(crate::merge::RULES);
+    page
+}
+
+fn policy_page() -> String {
     let mut page = String::from(
         "# AuditPolicy\n\n<!-- Generated from the types by `cargo test -p steno-crds` with UPDATE=1; do not edit. -->\n\n\
          `audit.steno.dev/v1alpha1`. Sizes are written as `64Ki`, durations as `30s`. Secrets are references only: the sidecar\n\
@@ -155,16 +186,17 @@ mod tests {
             }
         }
         walk("", &policy_schema());
+        walk("", &cluster_policy_schema());
     }
 
     #[test]
-    fn the_reference_page_is_what_the_types_say() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/auditpolicy.md");
-        let page = reference_markdown();
-        if std::env::var_os("UPDATE").is_some() {
-            std::fs::create_dir_all(std::path::Path::new(path).parent().unwrap()).unwrap();
-            std::fs::write(path, &page).unwrap();
+    fn the_reference_pages_are_what_the_types_say() {
+        for (name, page) in reference_markdown() {
+            let path = format!("{}/../docs/reference/{name}", env!("CARGO_MANIFEST_DIR"));
+            if std::env::var_os("UPDATE").is_some() {
+                std::fs::write(&path, &page).unwrap();
+            }
+            assert!(std::fs::read_to_string(&path).unwrap_or_default() == page, "{path} is not what the types say: run `make generate`");
         }
-        assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), page, "run `make generate`");
     }
 }

@@ -2,7 +2,7 @@
 use std::collections::HashSet;
 
 use crate::{
-    AuditPolicySpec, ByteSize, Fault, Kafka, MemberPath, Redaction, RedactionRule, SecretRef, Span,
+    AuditPolicySpec, ByteSize, ClusterAuditPolicySpec, Fault, Kafka, MemberPath, Redaction, RedactionRule, SecretRef, Span,
     bounds::{self, Bound},
     settings,
 };
@@ -21,6 +21,33 @@ pub(crate) fn validate(spec: &AuditPolicySpec) -> Vec<Fault> {
     faults.redaction(&spec.redaction);
     faults.bounds(spec);
     faults.together(spec);
+    faults.0
+}
+
+/// All faults of what a platform asks, in field order.
+pub(crate) fn validate_cluster(spec: &ClusterAuditPolicySpec) -> Vec<Fault> {
+    let mut faults = Faults(Vec::new());
+    // What a namespace names itself may be left out.
+    let mut kafka = spec.kafka.clone();
+    if kafka.brokers.is_empty() {
+        kafka.brokers.push("namespaces.name.theirs:9092".into());
+    }
+    if kafka.topic.is_empty() {
+        kafka.topic.push('t');
+    }
+    faults.kafka(&kafka);
+    faults.require(&spec.require);
+    faults.redaction(&spec.redaction);
+    let (limits, rate) = (&spec.limits, &spec.limits.rate);
+    faults.within(&bounds::MAX_EVENT_BYTES, limits.max_event_bytes);
+    faults.within(&bounds::MAX_BODY_BYTES, limits.max_body_bytes);
+    faults.within(&bounds::MAX_BATCH_ITEMS, limits.max_batch_items);
+    faults.within(&bounds::MAX_CONNECTIONS, limits.max_connections);
+    faults.within(&bounds::RATE_TOTAL, rate.total);
+    faults.within(&bounds::RATE_TENANT, rate.per_tenant);
+    faults.within(&bounds::RATE_BURST, rate.burst);
+    faults.within(&bounds::RATE_CRITICAL, rate.critical);
+    faults.within(&bounds::SPOOL_BYTES, spec.spool.max_bytes);
     faults.0
 }
 
@@ -46,7 +73,7 @@ impl Faults {
 
     fn kafka(&mut self, kafka: &Kafka) {
         if kafka.brokers.is_empty() {
-            self.add("kafka.brokers", "names no broker; write at least one host:port");
+            self.add("kafka.brokers", "names no broker; write at least one host:port, or have a ClusterAuditPolicy name them");
         }
         for (index, broker) in kafka.brokers.iter().enumerate() {
             if !is_address(broker) {
@@ -87,6 +114,9 @@ impl Faults {
     }
 
     fn topic(&mut self, path: &str, topic: &str) {
+        if topic.is_empty() {
+            return self.add(path, "names no topic; write one, or have a ClusterAuditPolicy name it");
+        }
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if topic.is_empty() || topic.len() > 249 || matches!(topic, "." | "..") || !topic.chars().all(legal) {
             self.add(path, format!("{topic:?} is not a topic name; write 1 to 249 of a-z A-Z 0-9 . _ -"));
@@ -108,13 +138,17 @@ impl Faults {
         }
     }
 
-    fn members(&mut self, spec: &AuditPolicySpec) {
-        for (index, path) in spec.require.iter().enumerate() {
+    fn require(&mut self, require: &[String]) {
+        for (index, path) in require.iter().enumerate() {
             let plain = path.parse::<MemberPath>().is_ok() && !path.contains('*');
             if !plain {
                 self.add(format!("require[{index}]"), format!("{path:?} is not a member such as resource.id"));
             }
         }
+    }
+
+    fn members(&mut self, spec: &AuditPolicySpec) {
+        self.require(&spec.require);
         let defaults = &spec.defaults;
         let tenant = defaults.tenant_id.as_ref().map(|tenant| &tenant.value);
         for (name, value) in [
@@ -195,6 +229,9 @@ impl Faults {
         }
         if spec.limits.max_event_bytes.0 > spec.spool.max_bytes.0 / 32 {
             self.add("spool.maxBytes", "is smaller than 32 events of limits.maxEventBytes; raise it or lower that");
+        }
+        for (path, message) in spec.spool.volume.faults(spec.spool.max_bytes) {
+            self.add(format!("spool.volume.{path}"), message);
         }
         if let Some(topic) = &spec.dead_letter.topic {
             self.topic("deadLetter.topic", topic);

@@ -8,7 +8,9 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Run(args) => steno_operator::run::run(&args),
         Command::Crd => {
-            print!("{}", steno_crds::audit_policy_crd_yaml());
+            for (_, crd) in steno_crds::crds() {
+                print!("---\n{}", steno_crds::crd_yaml(&crd));
+            }
             Ok(())
         }
     };
