@@ -39,7 +39,7 @@ pub use object::{AuditPolicyStatus, ClusterAuditPolicyStatus, Condition, Fleet, 
 pub use path::{MemberPath, Segment, fold_name};
 pub use policy::*;
 pub use quantity::{ByteSize, Span};
-pub use render::{Parsed, PolicyRef, SidecarConfig, parse, render, spool_only};
+pub use render::{Parsed, PolicyRef, SidecarConfig, parse, parse_policy, render, spool_only};
 pub use schema::{cluster_policy_schema, policy_schema, reference_markdown};
 pub use settings::{KAFKA_ALLOWED, Setting};
 pub use validate::REGEX_SIZE_LIMIT;

@@ -91,6 +91,11 @@ pub fn spool_only(namespace: &str) -> SidecarConfig {
     }
 }
 
+/// Reads an AuditPolicy from YAML or JSON, and names the fields that this version does not know. Its values are checked by [`render()`].
+pub fn parse_policy(text: &str) -> Result<(AuditPolicy, Vec<String>), Vec<Fault>> {
+    read(text)
+}
+
 /// Reads an AuditPolicy or a rendered configuration from YAML or JSON.
 pub fn parse(text: &str) -> Result<Parsed, Vec<Fault>> {
     #[derive(Deserialize)]

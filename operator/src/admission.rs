@@ -4,7 +4,7 @@
 //! failurePolicy is `Ignore`.
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use steno_crds::parse;
+use steno_crds::{ClusterAuditPolicySpec, Covering, Fault, parse_policy, render_under};
 
 use crate::inject::{Namespace, Plan, Policy, Settings, plan};
 
@@ -58,29 +58,44 @@ pub fn mutate(review: &Value, namespace: &Namespace, policies: &[Policy], settin
     }
 }
 
-/// An AuditPolicy that is created or changed: what would not render is refused with the field and the fix.
-pub fn validate(review: &Value) -> (Value, Outcome) {
+/// A review without effects: nothing may be told of it.
+pub fn is_dry_run(review: &Value) -> bool {
+    review.pointer("/request/dryRun") == Some(&Value::Bool(true))
+}
+
+/// An AuditPolicy or a ClusterAuditPolicy that is created or changed: what would not render is refused with the field and the fix.
+pub fn validate(review: &Value, covering: &[Covering]) -> (Value, Outcome) {
     let (Some(uid), Some(object)) = (review.pointer("/request/uid"), review.pointer("/request/object")) else {
         return malformed();
     };
     // Going away must always be possible.
     let leaves = object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null());
-    match parse(&object.to_string()) {
+    let checked = match object.get("kind").and_then(Value::as_str) {
+        Some("ClusterAuditPolicy") => check_cluster(object),
+        _ => check(object, covering),
+    };
+    match checked {
         Err(faults) if !leaves => {
             let message = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             let status = json!({"code": 422, "reason": "Invalid", "message": message});
             (answer(uid, json!({"allowed": false, "status": status})), outcome("denied", "Invalid", message))
         }
         Err(_) => (answer(uid, json!({"allowed": true})), outcome("allowed", "", String::new())),
-        Ok(parsed) => {
-            let unknown: Vec<String> = parsed
-                .unknown
-                .iter()
-                .map(|field| format!("steno: {field} is unknown to this version and has no effect"))
-                .collect();
-            (answer(uid, json!({"allowed": true, "warnings": unknown})), outcome("allowed", "", String::new()))
-        }
+        Ok(warnings) => (answer(uid, json!({"allowed": true, "warnings": warnings})), outcome("allowed", "", String::new())),
     }
+}
+
+fn check(object: &Value, covering: &[Covering]) -> Result<Vec<String>, Vec<Fault>> {
+    let (policy, unknown) = parse_policy(&object.to_string())?;
+    render_under(&policy, covering)?;
+    Ok(unknown.iter().map(|field| format!("steno: {field} is unknown to this version and has no effect")).collect())
+}
+
+fn check_cluster(object: &Value) -> Result<Vec<String>, Vec<Fault>> {
+    let spec = object.get("spec").cloned().unwrap_or_else(|| json!({}));
+    let spec: ClusterAuditPolicySpec = serde_json::from_value(spec).map_err(|error| vec![Fault::new("spec", error.to_string())])?;
+    let faults = spec.faults();
+    if faults.is_empty() { Ok(Vec::new()) } else { Err(faults) }
 }
 
 #[cfg(test)]
@@ -117,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_patch_is_base64_of_a_json_patch() {
-        let policy = parse(
+        let policy = steno_crds::parse(
             "{apiVersion: audit.steno.dev/v1alpha1, kind: AuditPolicy, metadata: {name: p}, spec: {kafka: {brokers: ['k:9092'], topic: t}}}",
         );
         let policies = [Policy { name: "p".into(), selector: None, config: Some(policy.unwrap().config) }];
@@ -139,14 +154,29 @@ mod tests {
             json!({"apiVersion": "audit.steno.dev/v1alpha1", "kind": "AuditPolicy", "metadata": {"name": "p", "namespace": "shop"},
                 "spec": {"kafka": {"brokers": ["k:9092"], "topic": "t"}, "redaction": {"rules": [rule]}}})
         };
-        let (good, _) = validate(&review(policy(json!({"regex": "a+", "action": "Mask"}))));
+        let (good, _) = validate(&review(policy(json!({"regex": "a+", "action": "Mask"}))), &[]);
         assert_eq!(good["response"]["allowed"], true);
         let bad = policy(json!({"regex": "(", "action": "Mask"}));
-        let (refused, _) = validate(&review(bad.clone()));
+        let (refused, _) = validate(&review(bad.clone()), &[]);
         let message = refused["response"]["status"]["message"].as_str().unwrap();
         assert!(refused["response"]["allowed"] == false && message.starts_with("spec.redaction.rules[0].regex"), "{message}");
         let mut leaving = bad;
         leaving["metadata"]["deletionTimestamp"] = json!("2026-03-01T00:00:00Z");
-        assert_eq!(validate(&review(leaving)).0["response"]["allowed"], true);
+        assert_eq!(validate(&review(leaving), &[]).0["response"]["allowed"], true);
+    }
+
+    #[test]
+    fn a_policy_is_checked_as_it_counts_under_the_platforms() {
+        let bare = json!({"apiVersion": "audit.steno.dev/v1alpha1", "kind": "AuditPolicy", "metadata": {"name": "p"}, "spec": {}});
+        let (refused, _) = validate(&review(bare.clone()), &[]);
+        let message = refused["response"]["status"]["message"].as_str().unwrap();
+        assert!(message.contains("spec.kafka.brokers") && message.contains("ClusterAuditPolicy"), "{message}");
+        let platform = json!({"kafka": {"brokers": ["shared:9092"], "topic": "audit"}});
+        let covering = Covering { name: "platform".into(), spec: serde_json::from_value(platform).unwrap() };
+        assert_eq!(validate(&review(bare), &[covering]).0["response"]["allowed"], true);
+        let cluster = |spec: Value| json!({"kind": "ClusterAuditPolicy", "metadata": {"name": "c"}, "spec": spec});
+        assert_eq!(validate(&review(cluster(json!({}))), &[]).0["response"]["allowed"], true);
+        let (refused, _) = validate(&review(cluster(json!({"redaction": {"rules": [{"regex": "(", "action": "Mask"}]}}))), &[]);
+        assert!(refused["response"]["status"]["message"].as_str().unwrap().starts_with("spec.redaction.rules[0].regex"), "{refused}");
     }
 }

@@ -1,7 +1,8 @@
 //! The command line.
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use steno_crds::Span;
 
 /// Turns AuditPolicy objects into sidecars in annotated pods.
 #[derive(Debug, Parser)]
@@ -17,13 +18,16 @@ pub struct Args {
 pub enum Command {
     /// Serve the webhooks and reconcile policies
     Run(Box<RunArgs>),
-    /// Print the CustomResourceDefinition
+    /// Print the CustomResourceDefinitions
     Crd,
 }
 
 /// Settings of `run`.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct RunArgs {
+    /// What this process does: `webhook` serves admissions, `reconcile` does all else, in one process at a time
+    #[arg(long, env = "STENO_ROLES", value_enum, value_delimiter = ',', default_values_t = [Role::Webhook, Role::Reconcile])]
+    pub roles: Vec<Role>,
     /// Image of the sidecar
     #[arg(long, env = "STENO_SIDECAR_IMAGE")]
     pub sidecar_image: String,
@@ -48,10 +52,46 @@ pub struct RunArgs {
     /// Further names or addresses in the webhook's certificate, for API servers that come another way
     #[arg(long, env = "STENO_CERT_NAMES", value_delimiter = ',')]
     pub cert_names: Vec<String>,
+    /// Name of the Secret with the authority of the webhooks
+    #[arg(long, env = "STENO_CA_SECRET", default_value = "steno-webhook-ca")]
+    pub ca_secret: String,
+    /// Time between the steps of a rotation of that authority; longer than API servers take to see a change (5s to 1d)
+    #[arg(long, env = "STENO_CA_OVERLAP", default_value = "10m", value_parser = overlap)]
+    pub ca_overlap: Span,
+    /// Name of the Lease by which one process reconciles
+    #[arg(long, env = "STENO_LEASE", default_value = "steno-operator")]
+    pub lease: String,
+    /// How long that Lease lasts without being renewed; a killed leader's work waits so long (3 to 300 seconds)
+    #[arg(long, env = "STENO_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(3..=300))]
+    pub lease_seconds: u64,
+    /// This process's name among those that may lead
+    #[arg(long, env = "STENO_IDENTITY", default_value = "")]
+    pub identity: String,
+    /// Namespaces that the webhooks do not look at, so that their pods are not reported as missed
+    #[arg(long, env = "STENO_EXCLUDE_NAMESPACES", value_delimiter = ',', default_value = "kube-system,kube-node-lease")]
+    pub exclude_namespaces: Vec<String>,
+    /// Pods a second that are told of a changed configuration (1 to 10000)
+    #[arg(long, env = "STENO_NUDGES", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub nudges: u64,
     /// Certificates that somebody else keeps: a directory with ca.crt, tls.crt and tls.key
     #[arg(long, env = "STENO_CERT_DIR")]
     pub cert_dir: Option<PathBuf>,
     /// Least grave log lines: error, warn, info, debug
     #[arg(long, env = "STENO_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
+}
+
+/// A part of the operator's work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Admissions: injection and validation.
+    Webhook,
+    /// Policies, status, watchdog, certificates.
+    Reconcile,
+}
+
+fn overlap(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse().map_err(|_| format!("{text:?} is not a duration such as 10m"))?;
+    let range = Span(5_000)..=Span(86_400_000);
+    if range.contains(&span) { Ok(span) } else { Err("write from 5s to 1d".into()) }
 }

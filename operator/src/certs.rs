@@ -1,16 +1,25 @@
-//! The webhook's certificates: an authority of our own in a Secret, which all replicas share, and a leaf from it.
+//! The webhook's certificates: an authority of our own in a Secret, which all replicas share, and leaves from it.
 //!
-//! The Secret is made by whichever replica comes first; the others take what is there, so that no two authorities fight over the `caBundle`.
-//! The leaf is made anew when a third of its time is left; the authority outlives it many times over. With certificates that
-//! somebody else keeps (cert-manager) the files of a directory are read instead, at every connection that finds them changed.
-use std::sync::Arc;
+//! # Rules
+//! - The Secret is made by whoever leads; every webhook makes its own leaf from what is there, so that no two authorities fight over the `caBundle`.
+//! - A leaf is made anew when a third of its time is left, or when the authority changed.
+//! - The authority is replaced when a third of its time is left, or when the Secret is annotated with `audit.steno.dev/rotate`. At every moment the
+//!   API server trusts what is served:
+//!   ```text
+//!   announce   a new authority is made and trusted (caBundle: current and next); leaves still come from the current one
+//!   promote    an overlap later: leaves come from the new one, and both are trusted
+//!   retire     an overlap later: only the new one is trusted
+//!   ```
+//!   The overlap (`--ca-overlap`) is longer than it takes replicas to see the Secret and API servers to see the webhook configurations.
+//! - With certificates that somebody else keeps (cert-manager) the files of a directory are read instead, again and again.
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context as _;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
-    Api, Client,
-    api::{Patch, PatchParams, PostParams},
+    Api, Client, ResourceExt as _,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::json;
@@ -21,15 +30,19 @@ use tokio_rustls::rustls::{
 };
 
 /// How long an authority is valid.
-const CA_DAYS: i64 = 3650;
+const CA_DAYS: i64 = 365;
 /// How long a leaf is valid.
-const LEAF_DAYS: i64 = 90;
+const LEAF_DAYS: i64 = 30;
+/// The annotation that asks for a new authority now.
+const ROTATE: &str = "audit.steno.dev/rotate";
 
 /// A leaf and the authority that it is checked against, PEM.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Bundle {
-    /// The authority's certificate.
-    pub ca: String,
+    /// The certificate of the authority that it comes from.
+    pub issuer: String,
+    /// All authorities that should be trusted.
+    pub trusted: String,
     /// The leaf's.
     pub cert: String,
     /// The leaf's key.
@@ -50,57 +63,196 @@ fn validity(params: &mut CertificateParams, days: i64) -> anyhow::Result<i64> {
     Ok(end.as_second())
 }
 
-/// An authority: certificate and key, PEM.
-fn authority() -> anyhow::Result<(String, String)> {
+/// An authority: certificate and key, PEM, and its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Authority {
+    cert: String,
+    key: String,
+    not_after: i64,
+}
+
+fn authority() -> anyhow::Result<Authority> {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "steno-webhook-ca");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    validity(&mut params, CA_DAYS)?;
+    let not_after = validity(&mut params, CA_DAYS)?;
     let key = KeyPair::generate()?;
-    Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
+    Ok(Authority { cert: params.self_signed(&key)?.pem(), key: key.serialize_pem(), not_after })
 }
 
-fn leaf(ca: &str, ca_key: &str, names: &[String]) -> anyhow::Result<Bundle> {
-    let issuer = Issuer::from_ca_cert_pem(ca, KeyPair::from_pem(ca_key)?)?;
+/// What the Secret holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Kept {
+    current: Authority,
+    /// Trusted already, and not used yet.
+    next: Option<Authority>,
+    /// Trusted still: the certificate of the one before.
+    old: Option<String>,
+    /// When the last step was, seconds since 1970.
+    since: i64,
+    /// Somebody asks for a new one.
+    is_asked: bool,
+}
+
+/// A step of a rotation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Announce,
+    Promote,
+    Retire,
+}
+
+/// What is due, if anything.
+fn due(kept: &Kept, now: i64, overlap: i64) -> Option<Step> {
+    let is_time = now - kept.since >= overlap;
+    match (&kept.next, &kept.old) {
+        (Some(_), _) => is_time.then_some(Step::Promote),
+        (None, Some(_)) => is_time.then_some(Step::Retire),
+        (None, None) => {
+            let is_old = kept.current.not_after - now < CA_DAYS * 86_400 / 3;
+            (kept.is_asked || is_old).then_some(Step::Announce)
+        }
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    fn new() -> anyhow::Result<Self> {
+        let since = Timestamp::now().as_second();
+        Ok(Self { current: authority()?, next: None, old: None, since, is_asked: false })
+    }
+
+    /// All that the API server should trust.
+    fn trusted(&self) -> String {
+        let next = self.next.iter().map(|next| next.cert.as_str());
+        self.old.as_deref().into_iter().chain([self.current.cert.as_str()]).chain(next).collect()
+    }
+
+    fn step(mut self, step: Step, now: i64) -> anyhow::Result<Self> {
+        match step {
+            Step::Announce => (self.next, self.is_asked) = (Some(authority()?), false),
+            Step::Promote => {
+                if let Some(next) = self.next.take() {
+                    self.old = Some(std::mem::replace(&mut self.current, next).cert);
+                }
+            }
+            Step::Retire => self.old = None,
+        }
+        self.since = now;
+        Ok(self)
+    }
+
+    fn read(secret: &Secret) -> anyhow::Result<Self> {
+        let text = |key: &str| {
+            let bytes = secret.data.as_ref().and_then(|data| data.get(key));
+            bytes.map(|bytes| String::from_utf8(bytes.0.clone()).context("the authority's Secret is not text")).transpose()
+        };
+        let must = |key: &str| text(key)?.with_context(|| format!("the authority's Secret has no {key}; delete it, and it is made anew"));
+        let number = |key: &str| anyhow::Ok(must(key)?.trim().parse::<i64>()?);
+        let next = match (text("next.crt")?, text("next.key")?) {
+            (Some(cert), Some(key)) => Some(Authority { cert, key, not_after: number("next.end")? }),
+            _ => None,
+        };
+        Ok(Self {
+            current: Authority { cert: must("ca.crt")?, key: must("ca.key")?, not_after: number("ca.end")? },
+            next,
+            old: text("old.crt")?,
+            since: number("since")?,
+            is_asked: secret.annotations().contains_key(ROTATE),
+        })
+    }
+
+    fn data(&self) -> BTreeMap<String, ByteString> {
+        let mut data = BTreeMap::new();
+        let mut put = |key: &str, text: String| drop(data.insert(key.to_owned(), ByteString(text.into_bytes())));
+        put("ca.crt", self.current.cert.clone());
+        put("ca.key", self.current.key.clone());
+        put("ca.end", self.current.not_after.to_string());
+        put("since", self.since.to_string());
+        if let Some(next) = &self.next {
+            put("next.crt", next.cert.clone());
+            put("next.key", next.key.clone());
+            put("next.end", next.not_after.to_string());
+        }
+        if let Some(old) = &self.old {
+            put("old.crt", old.clone());
+        }
+        data
+    }
+}
+
+/// The authority in its Secret.
+pub struct Keeper {
+    secrets: Api<Secret>,
+    name: String,
+    overlap: i64,
+}
+
+impl Keeper {
+    /// In a namespace; `overlap` is the time between the steps of a rotation, in seconds.
+    pub fn new(client: &Client, namespace: &str, name: &str, overlap: i64) -> Self {
+        Self { secrets: Api::namespaced(client.clone(), namespace), name: name.into(), overlap }
+    }
+
+    /// A leaf from the current authority, with all that should be trusted; `None`: there is no authority yet.
+    pub async fn leaf(&self, names: &[String]) -> anyhow::Result<Option<Bundle>> {
+        let Some(secret) = self.secrets.get_opt(&self.name).await.context("the webhook's Secret cannot be read")? else {
+            return Ok(None);
+        };
+        leaf(&Kept::read(&secret)?, names).map(Some)
+    }
+
+    /// Makes the authority where there is none, and does what is due of a rotation. What should be trusted.
+    pub async fn tend(&self) -> anyhow::Result<String> {
+        let Some(mut secret) = self.secrets.get_opt(&self.name).await.context("the webhook's Secret cannot be read")? else {
+            let kept = Kept::new()?;
+            let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+            let secret = Secret { metadata, data: Some(kept.data()), ..Secret::default() };
+            self.secrets.create(&PostParams::default(), &secret).await.context("the webhook's Secret cannot be made")?;
+            tracing::info!(secret = self.name, "the authority of the webhooks was made");
+            return Ok(kept.trusted());
+        };
+        let kept = Kept::read(&secret)?;
+        let now = Timestamp::now().as_second();
+        let Some(step) = due(&kept, now, self.overlap) else { return Ok(kept.trusted()) };
+        let kept = kept.step(step, now)?;
+        secret.data = Some(kept.data());
+        if step == Step::Announce {
+            secret.annotations_mut().remove(ROTATE);
+        }
+        // It carries the version that was read, so that a step is never taken twice.
+        self.secrets.replace(&self.name, &PostParams::default(), &secret).await.context("the webhook's Secret cannot be written")?;
+        tracing::info!(secret = self.name, ?step, "the authority of the webhooks is being replaced");
+        Ok(kept.trusted())
+    }
+}
+
+fn leaf(kept: &Kept, names: &[String]) -> anyhow::Result<Bundle> {
+    let issuer = Issuer::from_ca_cert_pem(&kept.current.cert, KeyPair::from_pem(&kept.current.key)?)?;
     let mut params = CertificateParams::new(names.to_vec())?;
     params.distinguished_name.push(DnType::CommonName, "steno-webhook");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let not_after = validity(&mut params, LEAF_DAYS)?;
     let key = KeyPair::generate()?;
     let cert = params.signed_by(&key, &issuer)?;
-    Ok(Bundle { ca: ca.to_owned(), cert: cert.pem(), key: key.serialize_pem(), not_after })
+    let (issuer, trusted) = (kept.current.cert.clone(), kept.trusted());
+    Ok(Bundle { issuer, trusted, cert: cert.pem(), key: key.serialize_pem(), not_after })
 }
 
-/// The shared authority from its Secret, made where it is missing, and a leaf of our own from it.
-pub async fn from_secret(client: &Client, namespace: &str, name: &str, names: &[String]) -> anyhow::Result<Bundle> {
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    for _ in 0..5 {
-        if let Some(secret) = secrets.get_opt(name).await.context("the webhook's Secret cannot be read")? {
-            let data = secret.data.unwrap_or_default();
-            let text = |key: &str| {
-                let bytes =
-                    data.get(key).with_context(|| format!("the Secret {name} has no {key}; delete it, and it is made anew"))?;
-                String::from_utf8(bytes.0.clone()).context("not PEM")
-            };
-            return leaf(&text("ca.crt")?, &text("ca.key")?, names);
-        }
-        let (ca, key) = authority()?;
-        let data = [("ca.crt", ca), ("ca.key", key)].map(|(name, text)| (name.to_owned(), ByteString(text.into_bytes())));
-        let secret = Secret {
-            metadata: kube::api::ObjectMeta { name: Some(name.into()), ..Default::default() },
-            type_: Some("steno.dev/webhook-ca".into()),
-            data: Some(data.into()),
-            ..Secret::default()
-        };
-        match secrets.create(&PostParams::default(), &secret).await {
-            // Another replica was faster: theirs counts.
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => return Err(error).context("the webhook's Secret cannot be made"),
-            Ok(_) => {}
-        }
-    }
-    anyhow::bail!("the Secret {name} can neither be read nor made")
+/// Whether both webhook configurations trust an authority, in each of their webhooks.
+pub async fn is_trusted(client: &Client, configuration: &str, issuer: &str) -> anyhow::Result<bool> {
+    use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
+    let has = |bundle: Option<&ByteString>| {
+        bundle.is_some_and(|bundle| String::from_utf8_lossy(&bundle.0).contains(issuer.trim()))
+    };
+    let mutating = Api::<MutatingWebhookConfiguration>::all(client.clone()).get_opt(configuration).await?;
+    let mutating = mutating.and_then(|found| found.webhooks).unwrap_or_default();
+    let validating = Api::<ValidatingWebhookConfiguration>::all(client.clone()).get_opt(configuration).await?;
+    let validating = validating.and_then(|found| found.webhooks).unwrap_or_default();
+    Ok(mutating.iter().all(|hook| has(hook.client_config.ca_bundle.as_ref()))
+        && validating.iter().all(|hook| has(hook.client_config.ca_bundle.as_ref())))
 }
 
 /// Writes the authority into a webhook configuration, where it is not there yet.
@@ -160,11 +312,34 @@ mod tests {
 
     #[test]
     fn a_leaf_of_the_authority_makes_a_server() {
-        let (ca, key) = authority().unwrap();
-        let bundle = leaf(&ca, &key, &["steno-webhook.steno.svc".into()]).unwrap();
+        let kept = Kept::new().unwrap();
+        let bundle = leaf(&kept, &["steno-webhook.steno.svc".into()]).unwrap();
         assert!(!is_due(&bundle) && server_config(&bundle).is_ok());
         assert!(is_due(&Bundle { not_after: Timestamp::now().as_second() + 86_400, ..bundle.clone() }));
         // A second replica's leaf comes from the same authority.
-        assert_eq!(leaf(&ca, &key, &["x".into()]).unwrap().ca, bundle.ca);
+        assert_eq!(leaf(&kept, &["x".into()]).unwrap().issuer, bundle.issuer);
+    }
+
+    #[test]
+    fn at_every_step_of_a_rotation_what_any_replica_serves_is_trusted() {
+        let mut kept = Kept::new().unwrap();
+        let first = kept.current.clone();
+        let (begun, overlap) = (kept.since, 600);
+        assert_eq!(due(&kept, begun + 1, overlap), None);
+        assert_eq!(due(&kept, first.not_after - 86_400, overlap), Some(Step::Announce), "its end comes near");
+        kept.is_asked = true;
+        // A replica that saw the Secret last one step ago serves a leaf of the authority that was current then.
+        let (mut now, mut stale) = (begun + 1, kept.current.cert.clone());
+        for expected in [Step::Announce, Step::Promote, Step::Retire] {
+            assert_eq!(due(&kept, now, overlap), Some(expected));
+            kept = kept.step(expected, now).unwrap();
+            let secret = Secret { data: Some(kept.data()), ..Secret::default() };
+            assert_eq!(Kept::read(&secret).unwrap(), kept, "what is written is read back");
+            assert!(kept.trusted().contains(&kept.current.cert) && kept.trusted().contains(&stale), "{expected:?}");
+            assert_eq!(due(&kept, now + overlap - 1, overlap), None, "the overlap holds after {expected:?}");
+            (now, stale) = (now + overlap, kept.current.cert.clone());
+        }
+        assert!(kept.current != first && kept.trusted() == kept.current.cert);
+        assert_eq!(due(&kept, now, overlap), None);
     }
 }

@@ -6,13 +6,11 @@ use futures_util::{StreamExt as _, stream};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt as _;
 use serde_json::Value;
 use steno_crds::Fleet;
 use tokio::net::TcpStream;
 
-use crate::inject::{CONTAINER, PREFIX, STATUS_PORT};
+use crate::{inject::STATUS_PORT, pods::Injected};
 
 /// How long a pod may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -46,24 +44,19 @@ pub struct Sighting {
     pub dropped: u64,
     /// Secrets that it misses.
     pub missing_secrets: Vec<String>,
+    /// Why its journal is not on the volume that the policy names.
+    pub fell_back: Option<String>,
 }
 
 /// Asks all pods that run.
-pub async fn look(pods: &[Pod]) -> Vec<Sighting> {
-    let runs = |pod: &&Pod| {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
-        !matches!(phase, "Succeeded" | "Failed")
-    };
-    stream::iter(pods.iter().filter(runs)).map(see).buffered(AT_A_TIME).collect().await
+pub async fn look(mut pods: Vec<Injected>) -> Vec<Sighting> {
+    pods.retain(|pod| !pod.is_over);
+    stream::iter(pods).map(see).buffered(AT_A_TIME).collect().await
 }
 
-async fn see(pod: &Pod) -> Sighting {
-    let version = pod.annotations().get(&format!("{PREFIX}sidecar-version")).cloned().unwrap_or_default();
-    let statuses = pod.status.as_ref().and_then(|status| status.init_container_statuses.as_ref());
-    let is_ready = statuses.into_iter().flatten().any(|status| status.name == CONTAINER && status.ready);
-    let known = Sighting { is_ready, version, ..Sighting::default() };
-    let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).and_then(|ip| ip.parse::<IpAddr>().ok());
-    let Some(address) = address else { return known };
+async fn see(pod: Injected) -> Sighting {
+    let known = Sighting { is_ready: pod.is_ready, version: pod.version, ..Sighting::default() };
+    let Some(address) = pod.address else { return known };
     match tokio::time::timeout(PATIENCE, stats(address)).await {
         Ok(Ok(stats)) => read(&stats, known),
         _ => known,
@@ -97,19 +90,20 @@ fn read(stats: &Value, known: Sighting) -> Sighting {
         oldest_ms: number("/sinks/0/oldestUndeliveredMs").filter(|ms| *ms > 0),
         dropped: number("/metrics/total_dropped_events").unwrap_or_default(),
         missing_secrets: missing.collect(),
+        fell_back: stats.pointer("/journal/fellBack").and_then(Value::as_str).map(str::to_owned),
         ..known
     }
 }
 
-/// The sum of what was seen.
-pub fn sum(sightings: &[Sighting], hash: Option<&str>) -> Fleet {
+/// The sum of what was seen, and of pods that ask and have no sidecar.
+pub fn sum(sightings: &[Sighting], missed: usize, hash: Option<&str>) -> Fleet {
     let count = |test: &dyn Fn(&&Sighting) -> bool| sightings.iter().filter(test).count() as u64;
     let mut versions = BTreeMap::new();
     for sighting in sightings {
         *versions.entry(sighting.version.clone()).or_default() += 1;
     }
     Fleet {
-        matched: sightings.len() as u64,
+        matched: (sightings.len() + missed) as u64,
         injected: sightings.len() as u64,
         ready: count(&|sighting| sighting.is_ready),
         unknown: count(&|sighting| !sighting.answers),

@@ -4,8 +4,15 @@
 //! - [`inject`]: pure. A pod, the policies of its namespace and the operator's settings go in; a JSON Patch or a reason comes out. No clock,
 //!   no network, no cluster: what it does to a pod is shown by golden files.
 //! - [`admission`]: pure. Admission reviews in, answers out.
+//! - [`view`]: policies, the platform's policies and namespaces, as watches tell.
 //! - [`webhook`], [`certs`]: the listeners and their certificates.
-//! - [`reconcile`], [`fleet`]: ConfigMap, pods and status of a policy.
+//! - [`lease`]: which of several processes reconciles.
+//! - [`reconcile`], [`status`], [`fleet`], [`pods`]: ConfigMap, pods and status of a policy.
+//! - [`watchdog`], [`tell`]: pods that ask and were missed; Events.
+//!
+//! # Two roles
+//! `webhook` answers admissions: every replica does, from its own view. `reconcile` does all else, in the one process that holds the Lease. A cluster
+//! runs them as two Deployments, so that the one that API servers wait for is small, and may do little.
 //!
 //! # Rules
 //! - Nothing that Steno does stops somebody else's pod: a pod that does not ask is never touched, and a pod that asks and cannot be served
@@ -19,7 +26,13 @@ pub mod args;
 pub mod certs;
 pub mod fleet;
 pub mod inject;
+pub mod lease;
 pub mod metrics;
+pub mod pods;
 pub mod reconcile;
 pub mod run;
+pub mod status;
+pub mod tell;
+pub mod view;
+pub mod watchdog;
 pub mod webhook;

@@ -1,4 +1,9 @@
 //! What the operator counts.
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -9,6 +14,7 @@ use prometheus_client::{
     },
     registry::Registry,
 };
+use steno_crds::Fleet;
 
 /// Media type of OpenMetrics.
 pub const MEDIA: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -29,9 +35,34 @@ pub struct ResultLabel {
     pub result: &'static str,
 }
 
+/// Of a policy.
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PolicyLabel {
+    namespace: String,
+    policy: String,
+}
+
+/// Of pods without the sidecar.
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct MissedLabel {
+    namespace: String,
+    reason: String,
+}
+
+/// How the pods of each policy, by namespace and name, stand.
+pub type Fleets = BTreeMap<(String, String), (Fleet, u64)>;
+
 /// The metrics.
 #[derive(Clone)]
 pub struct Metrics {
+    /// The pods of each policy, and events that they dropped.
+    pub fleets: Arc<Mutex<Fleets>>,
+    /// Pods that ask and have no sidecar, by namespace and reason.
+    pub missed: Arc<Mutex<BTreeMap<(String, &'static str), i64>>>,
+    /// 1: this process reconciles.
+    pub leading: Gauge,
+    /// Events that pods took with them when they were deleted.
+    pub abandoned: Counter,
     admissions: Family<AdmissionLabel, Counter>,
     /// Time of an admission in this process, seconds.
     pub admission: Histogram,
@@ -46,6 +77,10 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self {
+            fleets: Arc::default(),
+            missed: Arc::default(),
+            leading: Gauge::default(),
+            abandoned: Counter::default(),
             admissions: Family::default(),
             admission: Histogram::new(exponential_buckets(0.000_1, 2.0, 14)),
             reconciles: Family::default(),
@@ -73,8 +108,44 @@ impl Metrics {
             "When the webhook's certificate ends, since 1970",
             self.certificate_end.clone(),
         );
+        registry.register("leading", "1 where this process reconciles", self.leading.clone());
+        registry.register(
+            "abandoned_events",
+            "Undelivered events in the spools of sidecars that ended, as they told",
+            self.abandoned.clone(),
+        );
+        self.of_fleets(&mut registry);
         let mut text = String::new();
         let _ = encode(&mut text, &registry);
         text
+    }
+
+    fn of_fleets(&self, registry: &mut Registry) {
+        let Ok(fleets) = self.fleets.lock() else { return };
+        let mut add = |name: &str, help: &str, value: &dyn Fn(&(Fleet, u64)) -> u64| {
+            let family = Family::<PolicyLabel, Gauge>::default();
+            for ((namespace, policy), fleet) in &*fleets {
+                let label = PolicyLabel { namespace: namespace.clone(), policy: policy.clone() };
+                family.get_or_create(&label).set(i64::try_from(value(fleet)).unwrap_or(i64::MAX));
+            }
+            registry.register(name, help, family);
+        };
+        add("pods_matched", "Pods that ask for the policy", &|(fleet, _)| fleet.matched);
+        add("pods_injected", "Pods of the policy that have the sidecar", &|(fleet, _)| fleet.injected);
+        add("pods_ready", "Pods whose sidecar is started", &|(fleet, _)| fleet.ready);
+        add("pods_unknown", "Pods whose sidecar does not answer", &|(fleet, _)| fleet.unknown);
+        add("pods_current", "Pods that run by the current configuration", &|(fleet, _)| fleet.current);
+        add("pods_breaker_open", "Pods that hold their events back", &|(fleet, _)| fleet.breaker_open);
+        add("spooled_events", "Events that wait for delivery", &|(fleet, _)| fleet.spooled_events);
+        add("spooled_bytes", "Bytes of the pods' spools", &|(fleet, _)| fleet.spooled_bytes);
+        add("oldest_undelivered_seconds", "Age of the oldest undelivered event", &|(fleet, _)| {
+            fleet.oldest_undelivered_seconds.unwrap_or_default()
+        });
+        add("dropped_events", "Events that running sidecars dropped, as spool.whenFull says", &|(_, dropped)| *dropped);
+        let missed = Family::<MissedLabel, Gauge>::default();
+        for ((namespace, reason), count) in self.missed.lock().iter().flat_map(|missed| missed.iter()) {
+            missed.get_or_create(&MissedLabel { namespace: namespace.clone(), reason: (*reason).into() }).set(*count);
+        }
+        registry.register("missed_pods", "Pods that ask for the sidecar and run without it", missed);
     }
 }

@@ -12,30 +12,41 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
-    api::{ListParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
+    core::PartialObjectMeta,
     runtime::{
-        controller::{Action, Controller},
+        controller::{self, Action, Controller},
         watcher,
     },
 };
 use serde_json::json;
-use steno_crds::{AuditPolicyObject, AuditPolicyStatus, Condition, Fault, Fleet, SidecarConfig, render};
+use steno_crds::{AuditPolicyObject, ClusterAuditPolicyObject, ClusterAuditPolicyStatus, SidecarConfig};
+use tokio::{sync::watch, time::Interval};
 
 use crate::{
-    fleet::{self, Sighting},
-    inject::PREFIX,
+    fleet,
+    inject::{PREFIX, Settings},
     metrics::{Metrics, ResultLabel},
+    pods::{Injected, Pods},
+    status::{condition, status},
+    tell::Teller,
+    view::View,
+    watchdog::Watchdog,
 };
 
 /// Name of the operator as an owner of fields.
 pub const MANAGER: &str = "steno-operator";
 /// Between two looks at the pods.
 const LOOK: Duration = Duration::from_secs(15);
+/// Policies that are reconciled at a time.
+const CONCURRENCY: u16 = 8;
+/// Pods that are told of a configuration at a time.
+const NUDGES: usize = 8;
 /// A reconcile that takes longer is stuck.
 const STUCK: i64 = 300;
 
@@ -68,13 +79,21 @@ impl Beat {
 pub struct Context {
     /// The cluster.
     pub client: Client,
+    /// The policies.
+    pub view: Arc<View>,
+    /// The pods.
+    pub pods: Arc<Pods>,
+    /// Those that were missed.
+    pub watchdog: Arc<Watchdog>,
     /// What is counted.
     pub metrics: Metrics,
     /// Whether they come to an end.
     pub beat: Arc<Beat>,
-    /// When the pods of a policy (by its UID) were looked at last, at which generation. A status that is written is a change, too: without this
+    /// How fast pods are told of a changed configuration.
+    pub pace: tokio::sync::Mutex<Interval>,
+    /// When the pods of a policy (by its UID) were looked at last, at which configuration. A status that is written is a change, too: without this
     /// each look would be followed by the next at once.
-    pub looked: Mutex<HashMap<String, (i64, Instant)>>,
+    pub looked: Mutex<HashMap<String, (String, Instant)>>,
 }
 
 /// Why a reconcile failed; it is tried again.
@@ -97,18 +116,23 @@ fn api(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
     move |source| Error::Api { what, source: Box::new(source) }
 }
 
-/// Runs until the process is told to stop.
-pub async fn run(context: Arc<Context>) {
+/// Runs until `stop`. `changes` tells of changes that may concern every policy.
+pub async fn run(context: Arc<Context>, changes: watch::Receiver<u64>, mut stop: watch::Receiver<bool>) {
     let policies: Api<AuditPolicyObject> = Api::all(context.client.clone());
-    let owned: Api<ConfigMap> = Api::all(context.client.clone());
+    let owned: Api<PartialObjectMeta<ConfigMap>> = Api::all(context.client.clone());
     let ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=steno");
-    Controller::new(policies, watcher::Config::default())
+    let all = stream::unfold(changes, |mut changes| async { changes.changed().await.ok().map(|()| ((), changes)) });
+    let stop = async move { drop(stop.wait_for(|stop| *stop).await) };
+    Controller::new(policies, watcher::Config::default().page_size(250))
         .owns(owned, ours)
-        .shutdown_on_signal()
+        .reconcile_all_on(all)
+        .graceful_shutdown_on(stop)
+        .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .run(reconcile, again, context)
         .for_each(|result| async move {
-            if let Err(error) = result {
-                tracing::warn!(%error, "a reconcile failed and is tried again");
+            match result {
+                Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
+                Err(error) => tracing::warn!(%error, "a reconcile failed and is tried again"),
             }
         })
         .await;
@@ -130,29 +154,34 @@ async fn reconcile(object: Arc<AuditPolicyObject>, context: Arc<Context>) -> Res
 }
 
 async fn once(object: &AuditPolicyObject, context: &Context) -> Result<Action, Error> {
+    let namespace = object.namespace().unwrap_or_default();
     if object.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let namespace = object.namespace().unwrap_or_default();
-    let rendered = render(&object.to_policy());
-    let applied = match &rendered {
+    let rendered = context.view.render(object);
+    let config = rendered.as_ref().as_ref().map(|(config, _)| config);
+    let applied = match config {
         Ok(config) => apply(object, config, context, &namespace).await,
         Err(_) => Ok(()),
     };
-    let (uid, generation) = (object.uid().unwrap_or_default(), object.metadata.generation.unwrap_or_default());
+    let uid = object.uid().unwrap_or_default();
+    let at = format!("{:?}/{:?}", object.metadata.generation, config.map(|config| &config.hash));
     if applied.is_ok()
-        && let Some(rest) = rest(context, &uid, generation)
+        && let Some(rest) = rest(context, &uid, &at)
     {
         return Ok(Action::requeue(rest));
     }
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
-    let label = format!("{PREFIX}injected={}", object.name_any());
-    let found = pods.list(&ListParams::default().labels(&label)).await.map_err(api("list the policy's pods"))?;
-    if let (Ok(config), Ok(())) = (&rendered, &applied) {
-        nudge(&pods, &found.items, config).await;
+    let found = context.pods.of(&namespace, &object.name_any());
+    if let (Ok(config), Ok(())) = (&config, &applied) {
+        nudge(context, &namespace, &found, config).await;
     }
-    let sightings = fleet::look(&found.items).await;
-    let status = status(object, rendered.as_ref(), applied.as_ref().err(), &sightings);
+    let sightings = fleet::look(found).await;
+    let missed = context.watchdog.missing(&namespace, &object.name_any());
+    let status = status(object, rendered.as_ref().as_ref(), applied.as_ref().err(), &sightings, &missed);
+    let dropped = sightings.iter().map(|sighting| sighting.dropped).sum();
+    if let Ok(mut fleets) = context.metrics.fleets.lock() {
+        fleets.insert((namespace.clone(), object.name_any()), (status.pods.clone(), dropped));
+    }
     if Some(&status) != object.status.as_ref() {
         let policies: Api<AuditPolicyObject> = Api::namespaced(context.client.clone(), &namespace);
         let patch = json!({
@@ -165,16 +194,72 @@ async fn once(object: &AuditPolicyObject, context: &Context) -> Result<Action, E
     }
     applied?;
     if let Ok(mut looked) = context.looked.lock() {
-        looked.insert(uid, (generation, Instant::now()));
+        looked.insert(uid, (at, Instant::now()));
     }
     Ok(Action::requeue(LOOK))
 }
 
 /// How long the last look at the pods still counts; `None`: it is time.
-fn rest(context: &Context, uid: &str, generation: i64) -> Option<Duration> {
+fn rest(context: &Context, uid: &str, at: &str) -> Option<Duration> {
     let looked = context.looked.lock().ok()?;
-    let (at_generation, at) = looked.get(uid)?;
-    LOOK.checked_sub(at.elapsed()).filter(|rest| *at_generation == generation && !rest.is_zero())
+    let (known, when) = looked.get(uid)?;
+    LOOK.checked_sub(when.elapsed()).filter(|rest| known == at && !rest.is_zero())
+}
+
+/// What every fifteen seconds is done beside policies: missed pods, the platform's policies, what was kept of policies that are gone.
+pub async fn rounds(context: &Context, settings: &Settings, excluded: &[String], teller: &Teller) {
+    loop {
+        let Context { client, view, pods, watchdog, metrics, .. } = context;
+        watchdog.round(client, view, pods, settings, excluded, teller).await;
+        if let Ok(mut missed) = metrics.missed.lock() {
+            *missed = watchdog.counts();
+        }
+        for cluster in view.clusters() {
+            if let Err(error) = tell_cluster(client, view, &cluster).await {
+                tracing::warn!(%error, policy = cluster.name_any(), "the status of a ClusterAuditPolicy cannot be written");
+            }
+        }
+        let there = view.policies();
+        if let Ok(mut fleets) = metrics.fleets.lock() {
+            let is_there = |(namespace, name): &(String, String)| {
+                let is = |policy: &Arc<AuditPolicyObject>| policy.namespace().as_ref() == Some(namespace) && policy.name_any() == *name;
+                there.iter().any(is)
+            };
+            fleets.retain(|key, _| is_there(key));
+        }
+        if let Ok(mut looked) = context.looked.lock() {
+            looked.retain(|uid, _| there.iter().any(|policy| policy.uid().as_ref() == Some(uid)));
+        }
+        tokio::time::sleep(LOOK / 3).await;
+    }
+}
+
+/// The status of a ClusterAuditPolicy, where something of it changed.
+async fn tell_cluster(client: &Client, view: &View, object: &ClusterAuditPolicyObject) -> kube::Result<()> {
+    let faults = object.spec.faults();
+    let known = object.status.clone().unwrap_or_default();
+    let accepted = if faults.is_empty() {
+        (Some(true), "Valid", "What it asks is valid.".to_owned())
+    } else {
+        (Some(false), "Invalid", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    };
+    let generation = object.metadata.generation;
+    let status = ClusterAuditPolicyStatus {
+        observed_generation: generation,
+        conditions: vec![condition(&known.conditions, generation, "Accepted", accepted)],
+        policies: view.covered(object),
+    };
+    if Some(&status) == object.status.as_ref() {
+        return Ok(());
+    }
+    let patch = json!({
+        "apiVersion": ClusterAuditPolicyObject::api_version(&()),
+        "kind": ClusterAuditPolicyObject::kind(&()),
+        "status": status,
+    });
+    let clusters: Api<ClusterAuditPolicyObject> = Api::all(client.clone());
+    clusters.patch_status(&object.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await?;
+    Ok(())
 }
 
 /// The ConfigMap that pods of the policy mount.
@@ -193,179 +278,38 @@ async fn apply(object: &AuditPolicyObject, config: &SidecarConfig, context: &Con
         ..ConfigMap::default()
     };
     let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
-    let there = maps.get_metadata_opt(&name).await.map_err(api("read the ConfigMap"))?;
-    if there.is_some_and(|there| there.labels().get("app.kubernetes.io/managed-by").is_none_or(|by| by != "steno")) {
-        return Err(Error::Foreign(name));
+    if let Some(there) = maps.get_opt(&name).await.map_err(api("read the ConfigMap"))? {
+        if there.labels().get("app.kubernetes.io/managed-by").is_none_or(|by| by != "steno") {
+            return Err(Error::Foreign(name));
+        }
+        let owners = |map: &ConfigMap| map.owner_references().iter().map(|owner| owner.uid.clone()).collect::<Vec<_>>();
+        let hash = |map: &ConfigMap| map.annotations().get(&format!("{PREFIX}config-hash")).cloned();
+        if there.data == map.data && hash(&there) == hash(&map) && owners(&there) == owners(&map) {
+            return Ok(());
+        }
     }
     maps.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(map)).await.map_err(api("apply the ConfigMap"))?;
     Ok(())
 }
 
-/// Has the kubelets of pods that were made for another configuration refresh their volumes: any change of a pod does.
-async fn nudge(pods: &Api<Pod>, found: &[Pod], config: &SidecarConfig) {
+/// Has the kubelets of pods that were made for another configuration refresh their volumes: any change of a pod does. At a pace, so that a large
+/// fleet does not fall upon the API server and Kafka at once.
+async fn nudge(context: &Context, namespace: &str, found: &[Injected], config: &SidecarConfig) {
+    let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(context.client.clone(), namespace);
     let name = format!("{PREFIX}config-hash");
-    for pod in found.iter().filter(|pod| pod.annotations().get(&name) != Some(&config.hash)) {
-        let patch = json!({"metadata": {"annotations": {&name: config.hash}}});
-        if let Err(error) = pods.patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
-            tracing::warn!(%error, pod = pod.name_any(), "the pod could not be told of its new configuration; it sees it by itself, later");
-        }
-    }
-}
-
-/// Now, as the API conventions write it: whole seconds.
-fn now() -> String {
-    let now = Timestamp::now();
-    Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
-}
-
-/// Conditions as they stand; those that did not change keep their time.
-fn status(
-    object: &AuditPolicyObject,
-    rendered: Result<&SidecarConfig, &Vec<Fault>>,
-    not_applied: Option<&Error>,
-    sightings: &[Sighting],
-) -> AuditPolicyStatus {
-    let hash = rendered.ok().map(|config| config.hash.clone());
-    let pods = fleet::sum(sightings, hash.as_deref());
-    let missing: Vec<String> = sightings.iter().flat_map(|sighting| sighting.missing_secrets.clone()).collect();
-    let generation = object.metadata.generation;
-    let known = object.status.clone().unwrap_or_default();
-    let condition = |kind: &str, (is, reason, message): (Option<bool>, &str, String)| {
-        let word = match is {
-            Some(true) => "True",
-            Some(false) => "False",
-            None => "Unknown",
-        };
-        let before = known.conditions.iter().find(|condition| condition.r#type == kind && condition.status == word);
-        Condition {
-            r#type: kind.into(),
-            status: word.into(),
-            observed_generation: generation,
-            last_transition_time: before.map_or_else(now, |before| before.last_transition_time.clone()),
-            reason: reason.into(),
-            message,
+    let stale = found.iter().filter(|pod| pod.hash != config.hash && !pod.is_over);
+    let stale: Vec<String> = stale.map(|pod| pod.name.clone()).collect();
+    let patch = json!({"metadata": {"annotations": {name: config.hash}}});
+    let (pods, patch) = (&pods, &patch);
+    let tell = |pod: String| async move {
+        context.pace.lock().await.tick().await;
+        match pods.patch(&pod, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => {
+                tracing::warn!(%error, pod, "the pod could not be told of its new configuration; it sees it by itself, later");
+            }
+            Ok(_) => {}
         }
     };
-    let accepted = match &rendered {
-        Ok(_) => (Some(true), "Valid", "The policy is valid.".to_owned()),
-        Err(faults) => (Some(false), "Invalid", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
-    };
-    let rendered_is = match (&rendered, not_applied) {
-        (Ok(_), Some(error)) => (Some(false), "ApplyFailed", format!("{error}.")),
-        (Ok(config), None) => {
-            (Some(true), "Rendered", format!("ConfigMap steno-{} holds the configuration {}.", object.name_any(), config.hash))
-        }
-        (Err(_), _) => (Some(false), "NotAccepted", "Pods go on with the last configuration that was accepted.".to_owned()),
-    };
-    let answering = pods.injected - pods.unknown;
-    let secrets = match (answering, missing.is_empty()) {
-        (0, _) => (None, "NoPods", "No sidecar has told of its Secrets yet.".to_owned()),
-        (_, true) => (Some(true), "Present", "Every pod that answers has the Secrets that the policy names.".to_owned()),
-        (_, false) => (Some(false), "Missing", format!("Secrets that pods miss: {}.", unique(missing).join(", "))),
-    };
-    let delivering = match (answering, pods.breaker_open) {
-        (0, _) => (None, "NoPods", "No sidecar answers.".to_owned()),
-        (_, 0) => (Some(true), "Closed", "No breaker is open.".to_owned()),
-        (_, open) => {
-            let why = sightings
-                .iter()
-                .find(|sighting| sighting.breaker_open)
-                .map(|sighting| sighting.reason.clone())
-                .unwrap_or_default();
-            (Some(false), "BreakerOpen", format!("{open} pods hold their events back: {why}"))
-        }
-    };
-    let dropped: u64 = sightings.iter().map(|sighting| sighting.dropped).sum();
-    let lossy = if dropped > 0 {
-        (
-            Some(true),
-            "Dropped",
-            format!("{dropped} events were dropped, as spool.whenFull says; a record in each chain tells of them."),
-        )
-    } else {
-        (Some(false), "NothingDropped", "No event was dropped.".to_owned())
-    };
-    let is_ready =
-        rendered.is_ok() && not_applied.is_none() && pods.unknown == 0 && pods.current == pods.injected && pods.breaker_open == 0;
-    let ready = if is_ready {
-        (Some(true), "Ready", "All pods run by the current configuration and deliver.".to_owned())
-    } else if rendered.is_err() || not_applied.is_some() {
-        (Some(false), "NotRendered", "The condition Rendered says why.".to_owned())
-    } else {
-        let Fleet { injected, current, unknown, breaker_open, .. } = &pods;
-        let message = format!(
-            "Of {injected} pods {current} run by the current configuration, {unknown} do not answer, {breaker_open} have an open breaker."
-        );
-        (Some(false), "PodsBehind", message)
-    };
-    let conditions = vec![
-        condition("Accepted", accepted),
-        condition("Rendered", rendered_is),
-        condition("SecretsResolved", secrets),
-        condition("Delivering", delivering),
-        condition("Lossy", lossy),
-        condition("Ready", ready),
-    ];
-    AuditPolicyStatus { observed_generation: generation, config_hash: hash, conditions, pods, inherited: known.inherited }
-}
-
-fn unique(mut words: Vec<String>) -> Vec<String> {
-    words.sort();
-    words.dedup();
-    words
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    fn policy(rule: serde_json::Value) -> AuditPolicyObject {
-        serde_json::from_value(json!({
-            "apiVersion": "audit.steno.dev/v1alpha1", "kind": "AuditPolicy",
-            "metadata": {"name": "shop", "namespace": "prod", "generation": 3},
-            "spec": {"kafka": {"brokers": ["k:9092"], "topic": "t"}, "redaction": {"rules": [rule]}},
-        }))
-        .unwrap()
-    }
-
-    fn seen(object: &AuditPolicyObject, sightings: &[Sighting]) -> BTreeMap<String, (String, String)> {
-        let rendered = render(&object.to_policy());
-        let status = status(object, rendered.as_ref(), None, sightings);
-        assert_eq!(status.observed_generation, Some(3));
-        status.conditions.into_iter().map(|condition| (condition.r#type, (condition.status, condition.message))).collect()
-    }
-
-    #[test]
-    fn conditions_say_what_stands_in_the_way() {
-        let good = policy(json!({"regex": "a+", "action": "Mask"}));
-        let hash = render(&good.to_policy()).unwrap().hash;
-        let pod = Sighting { answers: true, is_ready: true, hash, ..Sighting::default() };
-        let all_well = seen(&good, std::slice::from_ref(&pod));
-        assert!(
-            ["Accepted", "Rendered", "SecretsResolved", "Delivering", "Ready"].iter().all(|name| all_well[*name].0 == "True"),
-            "{all_well:?}"
-        );
-        let stale = seen(&good, &[Sighting { hash: "old".into(), ..pod.clone() }]);
-        assert_eq!(stale["Ready"].0, "False");
-        let open = seen(&good, &[Sighting { breaker_open: true, reason: "no broker".into(), ..pod.clone() }]);
-        assert!(open["Delivering"].0 == "False" && open["Delivering"].1.contains("no broker"));
-        let silent = seen(&good, &[Sighting::default()]);
-        assert_eq!((silent["Ready"].0.as_str(), silent["Delivering"].0.as_str()), ("False", "Unknown"));
-        let missing = seen(&good, &[Sighting { missing_secrets: vec!["kafka/ca.crt".into()], ..pod }]);
-        assert!(missing["SecretsResolved"].1.contains("kafka/ca.crt"));
-        let bad = seen(&policy(json!({"regex": "(", "action": "Mask"})), &[]);
-        assert!(bad["Accepted"].0 == "False" && bad["Accepted"].1.contains("spec.redaction.rules[0].regex"), "{bad:?}");
-    }
-
-    #[test]
-    fn a_condition_that_does_not_change_keeps_its_time() {
-        let mut object = policy(json!({"regex": "a+", "action": "Mask"}));
-        let rendered = render(&object.to_policy());
-        let mut first = status(&object, rendered.as_ref(), None, &[]);
-        first.conditions.iter_mut().for_each(|condition| condition.last_transition_time = "2026-01-01T00:00:00Z".into());
-        object.status = Some(first.clone());
-        assert_eq!(status(&object, rendered.as_ref(), None, &[]), first, "an unchanged status would be written again and again");
-    }
+    stream::iter(stale).for_each_concurrent(NUDGES, tell).await;
 }

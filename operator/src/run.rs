@@ -7,25 +7,29 @@ use std::{
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use futures_util::StreamExt as _;
-use kube::{
-    Api, Client,
-    runtime::{WatchStreamExt as _, reflector, watcher},
+use kube::Client;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+    time::Interval,
 };
-use steno_crds::AuditPolicyObject;
-use tokio::sync::watch;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::{
-    args::RunArgs,
-    certs::{self, Bundle},
+    args::{Role, RunArgs},
+    certs::{self, Bundle, Keeper},
     inject::{Resources, Settings},
+    lease::Election,
     metrics::Metrics,
+    pods::Injected,
     reconcile::{self, Beat, Context},
+    tell::{self, Teller},
+    view::View,
     webhook::{Health, Webhook, bind, health, serve},
 };
 
-/// Between two looks at the certificates and the webhook configurations.
+/// Longest time between two looks at the certificates and the webhook configurations.
 const CARE: Duration = Duration::from_mins(1);
 
 /// Runs until a signal.
@@ -43,49 +47,218 @@ async fn start(args: &RunArgs) -> anyhow::Result<()> {
     let (ready, is_ready) = watch::channel(false);
     let stands = Arc::new(Health { ready: is_ready, beat: beat.clone(), metrics: metrics.clone() });
     let probes = tokio::spawn(health(args.health, stands));
-    let names = names(args);
-    let bundle = bundle(args, &client, &names).await?;
-    let tls = Arc::new(ArcSwap::new(certs::server_config(&bundle)?));
-    metrics.certificate_end.set(bundle.not_after);
-    let listener = bind(args.webhook).await?;
-    let (policies, writer) = reflector::store();
-    let watched = watcher(Api::<AuditPolicyObject>::all(client.clone()), watcher::Config::default());
-    let watched = reflector(writer, watched).default_backoff().touched_objects();
-    tokio::spawn(watched.for_each(|event| async move {
-        if let Err(error) = event {
-            tracing::warn!(%error, "the watch of policies broke and begins again");
-        }
-    }));
-    let resources = Resources::default();
+    let stop = watch::Sender::new(false);
+    let me = identity(args);
+    let teller = Teller::start(client.clone(), me.clone());
+    let (view, changes) = View::start(&client);
+    view.ready().await.context("the policies cannot be watched")?;
     let settings = Settings {
         image: args.sidecar_image.clone(),
         pull_policy: args.sidecar_pull_policy.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
-        resources,
+        resources: Resources::default(),
     };
-    let stop = watch::Sender::new(false);
-    let webhook = Arc::new(Webhook { policies: policies.clone(), settings, metrics: metrics.clone() });
-    let serving = tokio::spawn(serve(listener, tls.clone(), webhook, stop.subscribe()));
-    // It serves; now the API server may learn whom to trust, and only then it is ready.
-    certs::publish(&client, &args.configuration, &bundle.ca).await?;
-    policies.wait_until_ready().await.context("the policies cannot be watched")?;
+    let parts = Parts { args: args.clone(), client, metrics, view, settings, teller };
+    let reconciles = args.roles.contains(&Role::Reconcile).then(|| tokio::spawn(lead(parts.clone(), me, beat, changes, stop.subscribe())));
+    let serves = if args.roles.contains(&Role::Webhook) { Some(parts.serve(stop.subscribe()).await?) } else { None };
     ready.send_replace(true);
-    tracing::info!(webhook = %args.webhook, health = %args.health, version = env!("CARGO_PKG_VERSION"), "ready");
-    let care = tokio::spawn(care(args.clone(), client.clone(), names, bundle, tls, metrics.clone()));
-    let context = Arc::new(Context { client, metrics, beat, looked: Mutex::default() });
+    tracing::info!(roles = ?args.roles, health = %args.health, version = env!("CARGO_PKG_VERSION"), "ready");
+    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
-        // It ends on a signal.
-        () = reconcile::run(context) => {}
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
         ended = probes => anyhow::bail!("the health listener ended: {ended:?}"),
     }
     tracing::info!("stopping");
-    care.abort();
     ready.send_replace(false);
-    // The API server may still send reviews until it has seen that this endpoint is gone.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    if serves.is_some() {
+        // The API server may still send reviews until it has seen that this endpoint is gone.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
     stop.send_replace(true);
-    let _ = serving.await;
+    for part in [reconciles, serves].into_iter().flatten() {
+        let _ = part.await;
+    }
     Ok(())
+}
+
+fn identity(args: &RunArgs) -> String {
+    if args.identity.is_empty() { format!("steno-operator-{}", std::process::id()) } else { args.identity.clone() }
+}
+
+/// What both roles need.
+#[derive(Clone)]
+struct Parts {
+    args: RunArgs,
+    client: Client,
+    metrics: Metrics,
+    view: Arc<View>,
+    settings: Settings,
+    teller: Teller,
+}
+
+// === impl Parts ===
+
+impl Parts {
+    fn keeper(&self) -> Keeper {
+        let overlap = self.args.ca_overlap.duration().as_secs();
+        Keeper::new(&self.client, &self.args.namespace, &self.args.ca_secret, overlap.try_into().unwrap_or(i64::MAX))
+    }
+
+    /// Between two looks at the certificates: several in an overlap.
+    fn care(&self) -> Duration {
+        (self.args.ca_overlap.duration() / 5).min(CARE)
+    }
+
+    /// Serves the webhooks; returns when they are, and the API server trusts them.
+    async fn serve(&self, stop: watch::Receiver<bool>) -> anyhow::Result<JoinHandle<()>> {
+        let names = names(&self.args);
+        let bundle = loop {
+            match self.bundle(&names).await {
+                Ok(Some(bundle)) => break bundle,
+                Ok(None) => tracing::info!("waiting for the authority of the webhooks, which the operator makes"),
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "the webhook's certificate cannot be had yet"),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        };
+        let tls = Arc::new(ArcSwap::new(certs::server_config(&bundle)?));
+        self.metrics.certificate_end.set(bundle.not_after);
+        let listener = bind(self.args.webhook).await?;
+        let webhook = Arc::new(Webhook {
+            view: self.view.clone(),
+            settings: self.settings.clone(),
+            metrics: self.metrics.clone(),
+            teller: self.teller.clone(),
+        });
+        let serving = tokio::spawn(serve(listener, tls.clone(), webhook, stop));
+        // It serves. It is ready when the API server trusts it: before, a call would fail.
+        loop {
+            match certs::is_trusted(&self.client, &self.args.configuration, &bundle.issuer).await {
+                Ok(true) => break,
+                Ok(false) => tracing::info!("waiting for the API server to be told whom to trust"),
+                Err(error) => tracing::warn!(%error, "the webhook configurations cannot be read"),
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        tokio::spawn(self.clone().renew(names, bundle, tls));
+        Ok(serving)
+    }
+
+    async fn bundle(&self, names: &[String]) -> anyhow::Result<Option<Bundle>> {
+        match &self.args.cert_dir {
+            Some(dir) => from_dir(dir).map(Some),
+            None => self.keeper().leaf(names).await,
+        }
+    }
+
+    /// Keeps the leaf young, and of the authority that counts.
+    async fn renew(self, names: Vec<String>, mut bundle: Bundle, tls: Arc<ArcSwap<ServerConfig>>) {
+        loop {
+            tokio::time::sleep(self.care()).await;
+            let new = match self.bundle(&names).await {
+                Ok(Some(new)) => new,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::error!(error = format!("{error:#}"), "the webhook's certificate cannot be looked after");
+                    continue;
+                }
+            };
+            // A leaf from the Secret is a new one each time: it is put to use when the one that serves is of another authority, or old.
+            let is_other = new.issuer != bundle.issuer || (self.args.cert_dir.is_some() && new != bundle);
+            if !is_other && !certs::is_due(&bundle) {
+                continue;
+            }
+            match certs::server_config(&new) {
+                Ok(config) => {
+                    tls.store(config);
+                    self.metrics.certificate_end.set(new.not_after);
+                    tracing::info!(other_authority = new.issuer != bundle.issuer, "the webhook's certificate was renewed");
+                    bundle = new;
+                }
+                Err(error) => tracing::error!(%error, "the webhook's new certificate cannot be used; the old one stays"),
+            }
+        }
+    }
+
+    /// Keeps the authority, and has the API server trust it. Never ends.
+    async fn tend(&self) {
+        loop {
+            let trusted = match &self.args.cert_dir {
+                Some(dir) => from_dir(dir).map(|bundle| bundle.trusted),
+                None => self.keeper().tend().await,
+            };
+            let done = match trusted {
+                Ok(trusted) => certs::publish(&self.client, &self.args.configuration, &trusted).await,
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(()) => tokio::time::sleep(self.care()).await,
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "the authority of the webhooks cannot be looked after");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Reconciles whenever, and as long as, this process holds the Lease.
+async fn lead(parts: Parts, me: String, beat: Arc<Beat>, changes: watch::Receiver<u64>, stop: watch::Receiver<bool>) {
+    let args = &parts.args;
+    let lasts = Duration::from_secs(args.lease_seconds);
+    let election = Election::new(&parts.client, &args.namespace, &args.lease, me, lasts);
+    let leading = parts.metrics.leading.clone();
+    election
+        .lead(stop.clone(), || {
+            let (parts, beat, changes, stop) = (parts.clone(), beat.clone(), changes.clone(), stop.clone());
+            async move {
+                parts.metrics.leading.set(1);
+                let context = Arc::new(Context {
+                    client: parts.client.clone(),
+                    view: parts.view.clone(),
+                    pods: Arc::default(),
+                    watchdog: Arc::default(),
+                    metrics: parts.metrics.clone(),
+                    beat,
+                    pace: tokio::sync::Mutex::new(pace(parts.args.nudges)),
+                    looked: Mutex::default(),
+                });
+                let excluded: Vec<String> =
+                    parts.args.exclude_namespaces.iter().cloned().chain([parts.args.namespace.clone()]).collect();
+                let ended = |namespace: &str, pod: &Injected| left(&parts, namespace, pod);
+                tokio::select! {
+                    () = reconcile::run(context.clone(), changes, stop) => {}
+                    () = context.pods.follow(&parts.client, ended) => {}
+                    () = reconcile::rounds(&context, &parts.settings, &excluded, &parts.teller) => {}
+                    () = parts.tend() => {}
+                }
+            }
+        })
+        .await;
+    leading.set(0);
+}
+
+/// What a sidecar left in its spool when it ended is told, once.
+fn left(parts: &Parts, namespace: &str, pod: &Injected) {
+    let told: serde_json::Value = serde_json::from_str(&pod.left).unwrap_or_default();
+    let undelivered = told.get("undelivered").and_then(serde_json::Value::as_u64).unwrap_or_default();
+    if undelivered == 0 {
+        return;
+    }
+    parts.metrics.abandoned.inc_by(undelivered);
+    tracing::warn!(namespace, pod = pod.name, undelivered, "a sidecar ended with undelivered events");
+    let note = format!(
+        "The sidecar ended with {undelivered} undelivered events in its spool. On a PersistentVolumeClaim a later pod of the policy {} delivers \
+         them; on an EmptyDir or Ephemeral volume they are gone with the pod.",
+        pod.policy
+    );
+    parts.teller.tell(tell::pod(namespace, &pod.name, &pod.uid), true, "UndeliveredEvents", &note);
+}
+
+fn pace(a_second: u64) -> Interval {
+    let mut interval = tokio::time::interval(Duration::from_secs(1) / u32::try_from(a_second).unwrap_or(1));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
 }
 
 fn names(args: &RunArgs) -> Vec<String> {
@@ -93,45 +266,11 @@ fn names(args: &RunArgs) -> Vec<String> {
     [service.clone(), format!("{service}.cluster.local")].into_iter().chain(args.cert_names.iter().cloned()).collect()
 }
 
-async fn bundle(args: &RunArgs, client: &Client, names: &[String]) -> anyhow::Result<Bundle> {
-    match &args.cert_dir {
-        Some(dir) => from_dir(dir),
-        None => certs::from_secret(client, &args.namespace, "steno-webhook-ca", names).await,
-    }
-}
-
 fn from_dir(dir: &Path) -> anyhow::Result<Bundle> {
     let read = |name: &str| {
         std::fs::read_to_string(dir.join(name)).with_context(|| format!("{} cannot be read", dir.join(name).display()))
     };
-    Ok(Bundle { ca: read("ca.crt")?, cert: read("tls.crt")?, key: read("tls.key")?, not_after: i64::MAX })
-}
-
-/// Keeps the leaf young and the webhook configurations trusting it.
-async fn care(
-    args: RunArgs,
-    client: Client,
-    names: Vec<String>,
-    mut bundle: Bundle,
-    tls: Arc<ArcSwap<ServerConfig>>,
-    metrics: Metrics,
-) {
-    loop {
-        tokio::time::sleep(CARE).await;
-        if args.cert_dir.is_some() || certs::is_due(&bundle) {
-            match self::bundle(&args, &client, &names).await.and_then(|new| Ok((certs::server_config(&new)?, new))) {
-                Ok((config, new)) if new != bundle => {
-                    tls.store(config);
-                    metrics.certificate_end.set(new.not_after);
-                    tracing::info!("the webhook's certificate was renewed");
-                    bundle = new;
-                }
-                Ok(_) => {}
-                Err(error) => tracing::error!(%error, "the webhook's certificate cannot be renewed; the old one stays"),
-            }
-        }
-        if let Err(error) = certs::publish(&client, &args.configuration, &bundle.ca).await {
-            tracing::warn!(%error, "the caBundle cannot be kept up to date");
-        }
-    }
+    let ca = read("ca.crt")?;
+    // Who keeps the files renews them in time; when the leaf ends is not read.
+    Ok(Bundle { issuer: ca.clone(), trusted: ca, cert: read("tls.crt")?, key: read("tls.key")?, not_after: i64::MAX })
 }

@@ -12,9 +12,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use kube::runtime::reflector::Store;
 use serde_json::Value;
-use steno_crds::{AuditPolicyObject, render};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -22,9 +20,11 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 
 use crate::{
-    admission::{Outcome, mutate, namespace_of, validate},
-    inject::{Namespace, Policy, Settings},
+    admission::{Outcome, is_dry_run, mutate, namespace_of, validate},
+    inject::{Namespace, Settings},
     metrics::Metrics,
+    tell::{Teller, controller_of},
+    view::View,
 };
 
 /// Largest review, in bytes; an object of etcd is smaller.
@@ -39,27 +39,13 @@ const CONNECTIONS: usize = 512;
 /// What requests share.
 pub struct Webhook {
     /// The policies of the cluster.
-    pub policies: Store<AuditPolicyObject>,
+    pub view: Arc<View>,
     /// What pods get.
     pub settings: Settings,
     /// What is counted.
     pub metrics: Metrics,
-}
-
-/// The policies of a namespace, rendered.
-fn policies_in(store: &Store<AuditPolicyObject>, namespace: &str) -> Vec<Policy> {
-    let mut policies: Vec<Policy> = store
-        .state()
-        .iter()
-        .filter(|object| object.metadata.namespace.as_deref() == Some(namespace))
-        .map(|object| Policy {
-            name: object.metadata.name.clone().unwrap_or_default(),
-            selector: object.spec.selector.clone(),
-            config: render(&object.to_policy()).ok(),
-        })
-        .collect();
-    policies.sort_by(|a, b| a.name.cmp(&b.name));
-    policies
+    /// Where Events are told.
+    pub teller: Teller,
 }
 
 fn reply(status: StatusCode, media: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
@@ -83,10 +69,13 @@ impl Webhook {
         let review: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
         let namespace = namespace_of(&review);
         let (answer, outcome) = if path == "/validate" {
-            validate(&review)
+            validate(&review, &self.view.covering(namespace))
         } else {
-            let policies = policies_in(&self.policies, namespace);
-            mutate(&review, &Namespace { inject_all: path.ends_with("namespace") }, &policies, &self.settings)
+            let policies = self.view.policies_in(namespace);
+            let known = self.view.namespace(namespace);
+            // Which of the two webhooks was called says it for certain, however old the view is.
+            let known = Namespace { inject_all: path.ends_with("namespace"), ..known };
+            mutate(&review, &known, &policies, &self.settings)
         };
         self.told(&path, namespace, &review, &outcome);
         self.metrics.admission.observe(begun.elapsed().as_secs_f64());
@@ -103,6 +92,15 @@ impl Webhook {
             review.pointer("/request/object/metadata/name").or_else(|| review.pointer("/request/object/metadata/generateName"));
         let name = name.and_then(Value::as_str).unwrap_or_default();
         tracing::info!(path, namespace, name, result, reason, message, "admission");
+        // The pod is not there yet; its controller is.
+        let about = review.pointer("/request/object").and_then(|pod| controller_of(pod, namespace));
+        if let Some(about) = about.filter(|_| !is_dry_run(review)) {
+            match *result {
+                "injected" => self.teller.tell(about, false, "Injected", &format!("The sidecar was added to a pod, {message}")),
+                "skipped" => self.teller.tell(about, true, "InjectionSkipped", &format!("{reason}: {message}")),
+                _ => {}
+            }
+        }
     }
 }
 

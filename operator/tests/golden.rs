@@ -22,6 +22,9 @@ fn policies() -> Vec<Policy> {
         policy("shop", "{matchLabels: {app: shop}}", plain),
         policy("web", "{matchLabels: {tier: web}}", plain),
         policy("tls", "{matchLabels: {app: never}}", tls),
+        policy("claim", "{matchLabels: {app: never}}", &format!("{plain}  spool: {{maxBytes: 64Mi, volume: {{type: PersistentVolumeClaim, persistentVolumeClaim: {{claimName: audit-spool}}}}}}\n")),
+        policy("ephemeral", "{matchLabels: {app: never}}", &format!("{plain}  spool: {{maxBytes: 64Mi, volume: {{type: Ephemeral, ephemeral: {{storageClassName: fast}}}}}}\n")),
+        policy("host", "{matchLabels: {app: never}}", &format!("{plain}  spool: {{volume: {{type: HostPath, hostPath: {{path: /var/lib/steno}}}}}}\n")),
         policy("broken", "{matchLabels: {app: broken}}", "  kafka: {brokers: [], topic: audit}\n"),
     ]
 }
@@ -51,7 +54,10 @@ fn is_kept(before: &Value, after: &Value) -> bool {
 
 fn told(input: &str) -> String {
     let pod: Value = serde_yaml::from_str(input).unwrap();
-    let namespace = Namespace { inject_all: input.contains("# namespace: inject all") };
+    let namespace = Namespace {
+        inject_all: input.contains("# namespace: inject all"),
+        may_host_path: input.contains("# namespace: privileged"),
+    };
     let mut out = String::new();
     match plan(&pod, &namespace, &policies(), &settings()) {
         Plan::NotAsked => out.push_str("not asked, or there already\n"),

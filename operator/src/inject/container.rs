@@ -2,12 +2,66 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use steno_crds::{SecretRef, SidecarConfig, Startup};
+use steno_crds::{SecretRef, SidecarConfig, Startup, VolumeType};
 
-use super::{CONTAINER, Policy, Reason, STATUS_PORT, Settings, annotation, list};
+use super::{CONTAINER, Namespace, Policy, Reason, STATUS_PORT, Settings, annotation, list};
 
 /// Names of the volumes.
-pub(super) const VOLUMES: [&str; 3] = ["steno-config", "steno-spool", "steno-secrets"];
+pub(super) const VOLUMES: [&str; 4] = ["steno-config", "steno-spool", "steno-volume", "steno-secrets"];
+/// Where a volume other than the pod's own directory is mounted.
+const VOLUME: &str = "/var/lib/steno-volume";
+
+/// Where the journal goes.
+pub(super) enum Spool {
+    /// The pod's own directory on the node.
+    EmptyDir,
+    /// A volume, mounted at [`VOLUME`]. The pod's own directory is there as well: a sidecar that cannot write to the volume does not hold the pod up.
+    Volume {
+        /// The volume's source.
+        source: Value,
+        /// The sidecar's settings that say how it is shared.
+        env: Vec<Value>,
+    },
+}
+
+impl Spool {
+    /// What a configuration asks for, and what to tell where it cannot be had.
+    pub(super) fn of(config: &SidecarConfig, namespace: &Namespace) -> (Self, Option<String>) {
+        let spool = &config.spec.spool;
+        let volume = &spool.volume;
+        let env = |name: &str, value: &str| json!({"name": name, "value": value});
+        match (volume.r#type, &volume.persistent_volume_claim, &volume.host_path) {
+            (VolumeType::Ephemeral, ..) => {
+                let asked = volume.ephemeral.clone().unwrap_or_default();
+                let size = asked.size.map_or_else(|| (spool.max_bytes.bytes() / 4 * 5).to_string(), |size| size.to_string());
+                let mut spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}});
+                if let Some(class) = asked.storage_class_name {
+                    spec["storageClassName"] = json!(class);
+                }
+                let source = json!({"ephemeral": {"volumeClaimTemplate": {"spec": spec}}});
+                (Self::Volume { source, env: vec![env("STENO_DIR", VOLUME)] }, None)
+            }
+            (VolumeType::PersistentVolumeClaim, Some(claim), _) => {
+                let source = json!({"persistentVolumeClaim": {"claimName": claim.claim_name}});
+                // Pods of one policy share it; those of others keep to a directory of their own.
+                let dir = format!("{VOLUME}/{}", config.policy.name);
+                (Self::Volume { source, env: vec![env("STENO_DIR", &dir), env("STENO_SHARED", "true")] }, None)
+            }
+            (VolumeType::HostPath, _, Some(_)) if !namespace.may_host_path => {
+                let told = "the namespace's Pod Security forbids hostPath, which the policy's spool.volume asks for: the spool is on an emptyDir, \
+                            and is gone with the pod";
+                (Self::EmptyDir, Some(told.into()))
+            }
+            (VolumeType::HostPath, _, Some(host)) => {
+                let source = json!({"hostPath": {"path": host.path, "type": "Directory"}});
+                // Variables of the list before it are put in by the kubelet.
+                let dir = format!("{VOLUME}/$(STENO_NAMESPACE)_$(STENO_POD)_$(STENO_POD_UID)");
+                (Self::Volume { source, env: vec![env("STENO_DIR", &dir)] }, None)
+            }
+            _ => (Self::EmptyDir, None),
+        }
+    }
+}
 
 /// Secrets that a configuration refers to.
 fn secrets(config: &SidecarConfig) -> BTreeSet<(&str, &str)> {
@@ -19,7 +73,7 @@ fn secrets(config: &SidecarConfig) -> BTreeSet<(&str, &str)> {
     all.map(|SecretRef { name, key }| (name.as_str(), key.as_str())).collect()
 }
 
-pub(super) fn volumes(policy: &Policy, config: &SidecarConfig) -> Vec<Value> {
+pub(super) fn volumes(policy: &Policy, config: &SidecarConfig, spool: &Spool) -> Vec<Value> {
     let sources: Vec<Value> = secrets(config)
         .into_iter()
         .map(|(name, key)| {
@@ -31,6 +85,11 @@ pub(super) fn volumes(policy: &Policy, config: &SidecarConfig) -> Vec<Value> {
         // No sizeLimit: the sidecar keeps its own bound, and beyond a limit the kubelet evicts the whole pod.
         json!({"name": "steno-spool", "emptyDir": {}}),
     ];
+    if let Spool::Volume { source, .. } = spool {
+        let mut volume = source.clone();
+        volume["name"] = json!("steno-volume");
+        volumes.push(volume);
+    }
     if !sources.is_empty() {
         volumes.push(json!({"name": "steno-secrets", "projected": {"sources": sources}}));
     }
@@ -74,11 +133,12 @@ fn limited(pod: &Value, resource: &str, all: bool) -> bool {
     if all { containers.all(has) } else { containers.any(has) }
 }
 
-fn resources(pod: &Value, config: &SidecarConfig, settings: &Settings) -> Result<Value, Reason> {
+fn resources(pod: &Value, config: &SidecarConfig, spool: &Spool, settings: &Settings) -> Result<Value, Reason> {
+    let is_on_node = matches!(spool, Spool::EmptyDir);
     let (set, spool) = (&settings.resources, config.spec.spool.max_bytes);
-    let mut requests = json!({"ephemeral-storage": spool.to_string()});
+    let mut requests = if is_on_node { json!({"ephemeral-storage": spool.to_string()}) } else { json!({}) };
     let mut limits = json!({});
-    if limited(pod, "ephemeral-storage", false) {
+    if is_on_node && limited(pod, "ephemeral-storage", false) {
         // Where one container has a limit the kubelet holds the pod to their sum, and the spool is of the pod.
         limits["ephemeral-storage"] = json!((spool.bytes() + spool.bytes() / 4).to_string());
     }
@@ -110,7 +170,7 @@ fn resources(pod: &Value, config: &SidecarConfig, settings: &Settings) -> Result
     Ok(json!({"requests": requests, "limits": limits}))
 }
 
-pub(super) fn sidecar(pod: &Value, config: &SidecarConfig, settings: &Settings) -> Result<Value, Reason> {
+pub(super) fn sidecar(pod: &Value, config: &SidecarConfig, spool: &Spool, settings: &Settings) -> Result<Value, Reason> {
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let mut env = vec![
         field("STENO_NAMESPACE", "metadata.namespace"),
@@ -119,6 +179,10 @@ pub(super) fn sidecar(pod: &Value, config: &SidecarConfig, settings: &Settings) 
         field("STENO_NODE", "spec.nodeName"),
         json!({"name": "STENO_CONTAINER", "value": CONTAINER}),
     ];
+    if let Spool::Volume { env: more, .. } = spool {
+        env.extend(more.iter().cloned());
+        env.push(json!({"name": "STENO_FALLBACK_DIR", "value": "/var/lib/steno"}));
+    }
     let labels = pod.get("metadata").and_then(|metadata| metadata.get("labels"));
     let label = |name: &str| labels.and_then(|labels| labels.get(name)).and_then(Value::as_str);
     if let Some(service) = label("app.kubernetes.io/name").or_else(|| label("app")) {
@@ -139,6 +203,9 @@ pub(super) fn sidecar(pod: &Value, config: &SidecarConfig, settings: &Settings) 
         json!({"name": "steno-config", "mountPath": "/etc/steno", "readOnly": true}),
         json!({"name": "steno-spool", "mountPath": "/var/lib/steno"}),
     ];
+    if matches!(spool, Spool::Volume { .. }) {
+        mounts.push(json!({"name": "steno-volume", "mountPath": VOLUME}));
+    }
     if !secrets(config).is_empty() {
         mounts.push(json!({"name": "steno-secrets", "mountPath": "/var/run/steno/secrets", "readOnly": true}));
     }
@@ -149,7 +216,7 @@ pub(super) fn sidecar(pod: &Value, config: &SidecarConfig, settings: &Settings) 
         "restartPolicy": "Always",
         "env": env,
         "ports": [{"name": "steno-status", "containerPort": STATUS_PORT, "protocol": "TCP"}],
-        "resources": resources(pod, config, settings)?,
+        "resources": resources(pod, config, spool, settings)?,
         // Not ready for events before this; and no readinessProbe: a full spool must not take the application out of its Service.
         // By a command, for a mesh that wants its own TLS of everybody would turn the kubelet away.
         "startupProbe": {"exec": {"command": ["steno-sidecar", "health"]}, "periodSeconds": 1, "failureThreshold": 60},

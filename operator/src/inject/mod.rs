@@ -9,7 +9,8 @@
 //! ```text
 //! spec.initContainers[i]      steno-sidecar, restartPolicy Always: a native sidecar, started before the application and stopped after it.
 //!                             i is 0, or right behind the mesh proxy that must outlive its drain
-//! spec.volumes                steno-config (ConfigMap steno-POLICY, optional), steno-spool (emptyDir), steno-secrets (referenced keys only, optional)
+//! spec.volumes                steno-config (ConfigMap steno-POLICY, optional), steno-spool (emptyDir), steno-volume
+//!                             (where spool.volume names another kind), steno-secrets (referenced keys only, optional)
 //! spec.containers[*].env      STENO_URL, where it is not set
 //! metadata.labels             audit.steno.dev/injected: POLICY
 //! metadata.annotations        audit.steno.dev/config-hash, audit.steno.dev/sidecar-version
@@ -83,6 +84,8 @@ pub struct Policy {
 pub struct Namespace {
     /// It is labelled so that all its pods are injected.
     pub inject_all: bool,
+    /// Its Pod Security lets pods mount directories of the node.
+    pub may_host_path: bool,
 }
 
 /// What becomes of a pod.
@@ -179,11 +182,19 @@ impl Reason {
     }
 }
 
+/// The policy that a pod asks for, whether it can be served or not.
+pub fn choice(pod: &Value, namespace: &Namespace, policies: &[Policy]) -> Option<String> {
+    match asked(pod, namespace).ok()?? {
+        Asked::Named(name) => policies.iter().find(|policy| policy.name == name).map(|policy| policy.name.clone()),
+        asked @ Asked::Selected => choose(pod, &asked, policies).ok().map(|(policy, _)| policy.name.clone()),
+    }
+}
+
 /// What happens to a pod at its creation.
 pub fn plan(pod: &Value, namespace: &Namespace, policies: &[Policy], settings: &Settings) -> Plan {
     match asked(pod, namespace) {
         Ok(None) => Plan::NotAsked,
-        Ok(Some(asked)) => match inject(pod, &asked, policies, settings) {
+        Ok(Some(asked)) => match inject(pod, &asked, namespace, policies, settings) {
             Ok(plan) => plan,
             Err(reason) => Plan::Skip(reason),
         },
@@ -286,7 +297,13 @@ fn place(pod: &Value) -> usize {
     list(pod, "initContainers").iter().rposition(|container| is_before(name_of(container))).map_or(0, |last| last + 1)
 }
 
-fn inject(pod: &Value, asked: &Asked, policies: &[Policy], settings: &Settings) -> Result<Plan, Reason> {
+fn inject(
+    pod: &Value,
+    asked: &Asked,
+    namespace: &Namespace,
+    policies: &[Policy],
+    settings: &Settings,
+) -> Result<Plan, Reason> {
     let is_ours = |container: &&Value| name_of(container) == CONTAINER;
     if let Some(there) = list(pod, "initContainers").iter().find(is_ours) {
         // Called again, after another webhook. Without its policy to restart it would hold the pod up for ever.
@@ -299,9 +316,10 @@ fn inject(pod: &Value, asked: &Asked, policies: &[Policy], settings: &Settings) 
     let (policy, config) = choose(pod, asked, policies)?;
     check(pod)?;
     let mut adds = Adds::default();
-    let sidecar = container::sidecar(pod, config, settings)?;
+    let (spool, told) = container::Spool::of(config, namespace);
+    let sidecar = container::sidecar(pod, config, &spool, settings)?;
     adds.item(pod, &["spec", "initContainers"], Some(place(pod)), sidecar);
-    for volume in container::volumes(policy, config) {
+    for volume in container::volumes(policy, config, &spool) {
         adds.item(pod, &["spec", "volumes"], None, volume);
     }
     let url = json!({"name": "STENO_URL", "value": format!("http://127.0.0.1:{INGEST_PORT}")});
@@ -314,7 +332,7 @@ fn inject(pod: &Value, asked: &Asked, policies: &[Policy], settings: &Settings) 
     adds.member(pod, &["metadata", "labels"], &format!("{PREFIX}injected"), json!(policy.name));
     adds.member(pod, &["metadata", "annotations"], &format!("{PREFIX}config-hash"), json!(config.hash));
     adds.member(pod, &["metadata", "annotations"], &format!("{PREFIX}sidecar-version"), json!(settings.version));
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = told.into_iter().collect();
     let grace = pod.get("spec").and_then(|spec| spec.get("terminationGracePeriodSeconds")).and_then(Value::as_u64).unwrap_or(30);
     let drain = config.spec.sidecar.drain_timeout.duration().as_secs();
     if grace < drain {

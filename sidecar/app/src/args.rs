@@ -36,6 +36,12 @@ pub struct RunArgs {
     /// The journal's directory
     #[arg(long, env = "STENO_DIR", default_value = "/var/lib/steno")]
     pub dir: PathBuf,
+    /// Several sidecars share the directory: each takes a folder `slot-N` in it, and one that starts takes up what an earlier one left
+    #[arg(long, env = "STENO_SHARED")]
+    pub shared: bool,
+    /// The journal's directory where the other one cannot be used, with `--startup open`
+    #[arg(long, env = "STENO_FALLBACK_DIR")]
+    pub fallback_dir: Option<PathBuf>,
     /// Where Secrets are mounted: <DIR>/<name>/<key>
     #[arg(long, env = "STENO_SECRETS", default_value = "/var/run/steno/secrets")]
     pub secrets: PathBuf,

@@ -14,7 +14,7 @@ use crate::{
     args::{RunArgs, Startup},
     http::Listener,
     identity::Identity,
-    logs,
+    logs, place,
     policy::Compiled,
     reload::{level, shown},
     service::{Left, Service, bind_ingest, bind_socket},
@@ -44,7 +44,9 @@ pub fn runtime(threads: usize, bell: &Bell) -> anyhow::Result<tokio::runtime::Ru
 }
 
 async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
-    let (parsed, fault) = load(args)?;
+    let place = place::choose(args)?;
+    let dir = place.disk.dir().to_owned();
+    let (parsed, fault) = load(args, &dir)?;
     let identity = Identity::from_env(&parsed.config.policy.namespace);
     let secrets = Secrets(args.secrets.clone());
     for field in &parsed.unknown {
@@ -54,7 +56,7 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     if args.log_level.is_none() {
         logs::set_level(level(&compiled));
     }
-    // Listeners first: what cannot be bound is told before the journal is touched.
+    // Listeners first: what cannot be bound is told before the journal, which is only locked so far, is touched.
     let ingest = bind_ingest(&args.listen).await?;
     let status = match TcpListener::bind(&args.status).await {
         // A node without IPv6.
@@ -62,7 +64,10 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
         bound => bound,
     };
     let status = status.with_context(|| format!("cannot listen on {}", args.status))?;
-    let mut service = Service::start(compiled, &identity, &secrets, &args.dir, true, bell)?;
+    let mut service = Service::start(compiled, &identity, &secrets, place.disk, true, bell)?;
+    if let Some(fault) = place.fell_back {
+        service.note_fallback(fault);
+    }
     service.ingest(Listener::Tcp(ingest), true);
     if let Some(path) = &args.socket {
         service.ingest(Listener::Unix(bind_socket(path)?), false);
@@ -73,7 +78,7 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     }
     let reloader = service.reloader(&identity, &secrets, args.log_level.is_some());
     tokio::spawn(reloader.watch(args.config.clone()));
-    tracing::info!(listen = args.listen, status = args.status, dir = %args.dir.display(), version = env!("CARGO_PKG_VERSION"), "ready");
+    tracing::info!(listen = args.listen, status = args.status, dir = %dir.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = term.recv() => {}
@@ -83,6 +88,9 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     let left = service.stop().await;
     tracing::info!(undelivered = left.undelivered, next_seq = left.next_seq, "stopped");
     termination_message(&left);
+    if left.undelivered == 0 {
+        place::note_drained(&dir);
+    }
     if let Some(path) = &args.socket {
         let _ = std::fs::remove_file(path);
     }
@@ -91,7 +99,7 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
 
 /// The file; where it is missing or invalid the last good configuration beside the journal, and with `startup: open` none at all. The second
 /// is what is wrong with the file.
-fn load(args: &RunArgs) -> anyhow::Result<(Parsed, Option<String>)> {
+fn load(args: &RunArgs, dir: &Path) -> anyhow::Result<(Parsed, Option<String>)> {
     let read = |path: &Path| {
         let text = std::fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
         parse(&text).map_err(|faults| format!("{} is invalid: {}", path.display(), shown(&faults)))
@@ -100,12 +108,12 @@ fn load(args: &RunArgs) -> anyhow::Result<(Parsed, Option<String>)> {
         Ok(parsed) => return Ok((parsed, None)),
         Err(fault) => fault,
     };
-    if let Ok(parsed) = read(&args.dir.join("config.last")) {
+    if let Ok(parsed) = read(&dir.join("config.last")) {
         tracing::error!(fault, "starting with the last good configuration");
         return Ok((parsed, Some(fault)));
     }
     if args.startup == Startup::Closed {
-        bail!("{fault}; and there is no last good configuration in {}", args.dir.display());
+        bail!("{fault}; and there is no last good configuration in {}", dir.display());
     }
     tracing::error!(
         fault,

@@ -65,17 +65,17 @@ pub struct Left {
 // === impl Service ===
 
 impl Service {
-    /// Starts everything but the listeners. `strict`: a directory that loses its contents is refused.
+    /// Starts everything but the listeners, over the directory of the journal. `strict`: one that loses its contents is refused.
     /// `bell`: the one that the runtime rings before it sleeps.
     pub fn start(
         compiled: Compiled,
         identity: &Identity,
         secrets: &Secrets,
-        dir: &Path,
+        disk: RealDisk,
         strict: bool,
         bell: Bell,
     ) -> anyhow::Result<Self> {
-        let disk = RealDisk::open(dir).context("the journal's directory cannot be used")?;
+        let dir = &disk.dir().to_owned();
         if strict && compiled.config.spec.ack != Ack::Written {
             disk.refuse_tmpfs()?;
         }
@@ -183,6 +183,11 @@ impl Service {
     pub fn note_config_fault(&self, fault: String) {
         self.intake.metrics.config_error.set(1);
         self.last.lock().error = Some(fault);
+    }
+
+    /// Tells that the journal is not where it should be, and why.
+    pub fn note_fallback(&self, fault: String) {
+        self.stats.note_fallback(fault);
     }
 
     /// What reloads the configuration.

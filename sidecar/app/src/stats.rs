@@ -1,7 +1,7 @@
 //! `/v1/stats`: how things stand, and what to do about it.
 use std::{
     collections::VecDeque,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -17,6 +17,8 @@ pub struct Stats {
     uuid: String,
     /// Counters of the last minute: when, accepted, failures, used bytes.
     history: Mutex<VecDeque<Sample>>,
+    /// Why the journal is not on the volume that it should be on.
+    fell_back: OnceLock<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -35,7 +37,12 @@ impl Stats {
     /// Stats over what requests share.
     pub fn new(intake: Arc<Intake>, reload: Arc<Mutex<LastReload>>, uuid: [u8; 16]) -> Self {
         let uuid = uuid::Uuid::from_bytes(uuid).to_string();
-        Self { intake, reload, uuid, history: Mutex::new(VecDeque::new()) }
+        Self { intake, reload, uuid, history: Mutex::new(VecDeque::new()), fell_back: OnceLock::new() }
+    }
+
+    /// Tells that the journal is not where it should be, and why.
+    pub fn note_fallback(&self, fault: String) {
+        let _ = self.fell_back.set(fault);
     }
 
     fn now(&self) -> Sample {
@@ -124,6 +131,10 @@ impl Stats {
         for secret in &compiled.missing_secrets {
             issues.push(format!("the Secret {secret} is missing"));
         }
+        if let Some(fault) = self.fell_back.get() {
+            issues.push(format!("the journal is on the pod's own directory and goes with it: {fault}"));
+            recommend("error", "Let user 65532 write to the volume: set securityContext.fsGroup in the pod, or prepare the directory.".into());
+        }
         for warning in &delivery.warnings {
             recommend("warning", format!("Preflight: {warning}."));
         }
@@ -159,6 +170,7 @@ impl Stats {
                 "nextSeq": intake.shared.synced(),
                 "oldestSeq": intake.shared.oldest(),
                 "usedBytes": used,
+                "fellBack": self.fell_back.get(),
                 "maxBytes": limit,
                 "dedupeEntries": metrics.commit.dedupe_entries.get(),
                 "chains": metrics.commit.chains.get(),

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use steno_app::{
     http::Listener,
     identity::Identity,
+    place::open_one,
     policy::Compiled,
     service::{Service, bind_ingest, bind_socket},
 };
@@ -38,7 +39,7 @@ impl Rig {
         let socket = dir.path().join("s.sock");
         let (address, status) = runtime.block_on(async {
             let mut service =
-                Service::start(compiled, &identity, &secrets, &dir.path().join("journal"), false, steno_commit::Bell::default())
+                Service::start(compiled, &identity, &secrets, open_one(&dir.path().join("journal")).unwrap(), false, steno_commit::Bell::default())
                     .unwrap();
             let listener = bind_ingest("127.0.0.1:0").await.unwrap();
             let status = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

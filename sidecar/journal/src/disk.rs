@@ -70,6 +70,11 @@ impl RealDisk {
         Ok(Self { dir: dir.to_owned(), handle, _lock: lock })
     }
 
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Refuses a directory that loses its contents with the node's power.
     pub fn refuse_tmpfs(&self) -> Result<()> {
         /// `TMPFS_MAGIC` of statfs(2).

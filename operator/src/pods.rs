@@ -1,0 +1,251 @@
+//! The pods that matter, in as little memory as they need: those with the sidecar, and those that ask for it and do not have it.
+//!
+//! Two watches keep them up to date. Of all pods only the metadata is asked for, and of those without the sidecar a line is remembered: any may ask
+//! one day, when its namespace is labelled. Of injected pods the whole is sent by the API server, and only address, phase and the
+//! sidecar's state are read.
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::{Arc, Mutex},
+};
+
+use futures_util::{Stream, StreamExt as _};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::Pod,
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    core::PartialObjectMeta,
+    runtime::{WatchStreamExt as _, watcher},
+};
+use serde::Deserialize;
+
+use crate::inject::{CONTAINER, PREFIX};
+
+/// Pods in a page of a list.
+const PAGE: u32 = 250;
+
+/// What is read of an injected pod.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Slim {
+    metadata: ObjectMeta,
+    status: SlimStatus,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SlimStatus {
+    phase: String,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<IpAddr>,
+    init_container_statuses: Vec<SlimContainer>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SlimContainer {
+    name: String,
+    ready: bool,
+    state: SlimState,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct SlimState {
+    terminated: Option<SlimTerminated>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct SlimTerminated {
+    message: String,
+}
+
+impl Resource for Slim {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind(_: &()) -> std::borrow::Cow<'_, str> {
+        Pod::kind(&())
+    }
+    fn group(_: &()) -> std::borrow::Cow<'_, str> {
+        Pod::group(&())
+    }
+    fn version(_: &()) -> std::borrow::Cow<'_, str> {
+        Pod::version(&())
+    }
+    fn plural(_: &()) -> std::borrow::Cow<'_, str> {
+        Pod::plural(&())
+    }
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// A pod with the sidecar.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Injected {
+    /// Its policy.
+    pub policy: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// The configuration that it was told of last.
+    pub hash: String,
+    /// Version of its sidecar.
+    pub version: String,
+    /// Its address.
+    pub address: Option<IpAddr>,
+    /// Its sidecar is started.
+    pub is_ready: bool,
+    /// It has ended.
+    pub is_over: bool,
+    /// What its sidecar left behind when it ended: nothing, where all was delivered.
+    pub left: String,
+}
+
+/// A pod that asks and has no sidecar.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asking {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// It has an annotation of its own; else it asks only where its namespace does.
+    pub by_itself: bool,
+    /// When it was made, seconds since 1970.
+    pub made: i64,
+}
+
+/// Things by namespace and name.
+type Index<T> = BTreeMap<(Arc<str>, Arc<str>), T>;
+
+/// The pods.
+#[derive(Default)]
+pub struct Pods {
+    injected: Mutex<Index<Injected>>,
+    asking: Mutex<Index<Asking>>,
+}
+
+fn injected(pod: &Slim) -> Option<Injected> {
+    let annotation = |name: &str| pod.annotations().get(&format!("{PREFIX}{name}")).cloned().unwrap_or_default();
+    let sidecar = pod.status.init_container_statuses.iter().find(|status| status.name == CONTAINER);
+    Some(Injected {
+        policy: pod.labels().get(&format!("{PREFIX}injected"))?.clone(),
+        name: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        hash: annotation("config-hash"),
+        version: annotation("sidecar-version"),
+        address: pod.status.pod_ip,
+        is_ready: sidecar.is_some_and(|sidecar| sidecar.ready),
+        is_over: matches!(pod.status.phase.as_str(), "Succeeded" | "Failed"),
+        left: sidecar
+            .and_then(|sidecar| sidecar.state.terminated.as_ref())
+            .map(|ended| ended.message.clone())
+            .unwrap_or_default(),
+    })
+}
+
+fn asking(pod: &PartialObjectMeta<Pod>) -> Option<Asking> {
+    let annotations = pod.annotations();
+    let inject = annotations.get(&format!("{PREFIX}inject")).map(String::as_str);
+    let is_out = pod.labels().contains_key(&format!("{PREFIX}injected"))
+        || annotations.contains_key("kubernetes.io/config.mirror")
+        || inject == Some("false");
+    (!is_out).then(|| Asking {
+        name: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        by_itself: inject.is_some() || annotations.contains_key(&format!("{PREFIX}policy")),
+        made: pod.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
+    })
+}
+
+/// Keeps an index as a watch tells.
+async fn keep<K: Resource, T>(
+    stream: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>,
+    index: &Mutex<Index<T>>,
+    project: impl Fn(&K) -> Option<T>,
+) {
+    let mut stream = std::pin::pin!(stream);
+    let mut fresh = Index::new();
+    // Namespaces are few, and their names many times in the index.
+    let mut names: HashMap<String, Arc<str>> = HashMap::new();
+    while let Some(event) = stream.next().await {
+        let mut key = |object: &K| {
+            let namespace = object.meta().namespace.clone().unwrap_or_default();
+            let namespace = names.entry(namespace).or_insert_with_key(|name| Arc::from(name.as_str())).clone();
+            (namespace, Arc::from(object.meta().name.as_deref().unwrap_or_default()))
+        };
+        match event {
+            Ok(watcher::Event::Init) => fresh = Index::new(),
+            Ok(watcher::Event::InitApply(object)) => {
+                if let Some(thing) = project(&object) {
+                    fresh.insert(key(&object), thing);
+                }
+            }
+            Ok(watcher::Event::InitDone) => {
+                if let Ok(mut index) = index.lock() {
+                    *index = std::mem::take(&mut fresh);
+                }
+            }
+            Ok(watcher::Event::Apply(object)) => {
+                if let Ok(mut index) = index.lock() {
+                    match project(&object) {
+                        Some(thing) => drop(index.insert(key(&object), thing)),
+                        None => drop(index.remove(&key(&object))),
+                    }
+                }
+            }
+            Ok(watcher::Event::Delete(object)) => {
+                if let Ok(mut index) = index.lock() {
+                    index.remove(&key(&object));
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the watch of pods broke and begins again"),
+        }
+    }
+}
+
+impl Pods {
+    /// Keeps both indexes up to date; `ended` is told of injected pods whose sidecar left something behind. Never ends.
+    pub async fn follow(&self, client: &Client, ended: impl Fn(&str, &Injected)) {
+        let ours = watcher::Config::default().page_size(PAGE).labels(&format!("{PREFIX}injected"));
+        let all = watcher::Config::default().page_size(PAGE);
+        let of_ours = watcher(Api::<Slim>::all(client.clone()), ours).default_backoff();
+        let of_all = watcher(Api::<PartialObjectMeta<Pod>>::all(client.clone()), all).default_backoff();
+        let told = Mutex::new(std::collections::HashSet::new());
+        let project = |pod: &Slim| {
+            let injected = injected(pod)?;
+            if !injected.left.is_empty() && told.lock().is_ok_and(|mut told| told.insert(injected.uid.clone())) {
+                ended(pod.namespace().as_deref().unwrap_or_default(), &injected);
+            }
+            Some(injected)
+        };
+        tokio::join!(keep(of_ours, &self.injected, project), keep(of_all, &self.asking, asking));
+    }
+
+    /// The pods of a policy that have the sidecar.
+    pub fn of(&self, namespace: &str, policy: &str) -> Vec<Injected> {
+        in_namespace(&self.injected, namespace).into_iter().filter(|pod| pod.policy == policy).collect()
+    }
+
+    /// Pods without the sidecar, by namespace.
+    pub fn asking(&self, mut keep: impl FnMut(&str, &Asking) -> bool) -> Vec<(Arc<str>, Asking)> {
+        let Ok(index) = self.asking.lock() else { return Vec::new() };
+        let of = index.iter().filter(|((namespace, _), pod)| keep(namespace, pod));
+        of.map(|((namespace, _), pod)| (namespace.clone(), pod.clone())).collect()
+    }
+}
+
+fn in_namespace<T: Clone>(index: &Mutex<Index<T>>, namespace: &str) -> Vec<T> {
+    let Ok(index) = index.lock() else { return Vec::new() };
+    let from: (Arc<str>, Arc<str>) = (namespace.into(), "".into());
+    index.range(from..).take_while(|((of, _), _)| &**of == namespace).map(|(_, thing)| thing.clone()).collect()
+}

@@ -1,0 +1,170 @@
+//! What is known of policies, of the platform's policies, and of namespaces' labels: stores that watches keep up to date.
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex},
+};
+
+use futures_util::StreamExt as _;
+use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    core::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt as _,
+        reflector,
+        reflector::Store,
+        watcher,
+    },
+};
+use serde_json::{Value, json};
+use steno_crds::{AuditPolicyObject, ClusterAuditPolicyObject, Covering, Fault, SidecarConfig, render_under};
+use tokio::sync::watch;
+
+use crate::inject::{Namespace, PREFIX, Policy, matches};
+
+/// What a policy renders to, with what it inherited.
+pub type Rendered = Result<(SidecarConfig, Vec<String>), Vec<Fault>>;
+
+/// The stores.
+pub struct View {
+    policies: Store<AuditPolicyObject>,
+    clusters: Store<ClusterAuditPolicyObject>,
+    namespaces: Store<PartialObjectMeta<NamespaceObject>>,
+    /// What was rendered, by namespace and name, with what it was rendered from: rules are compiled once a change, not once a pod.
+    rendered: Mutex<HashMap<(String, String), (String, Arc<Rendered>)>>,
+}
+
+/// Watches one kind; `changed` is told of every change.
+fn follow<K>(api: Api<K>, changed: watch::Sender<u64>) -> Store<K>
+where
+    K: Resource + reflector::Lookup + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
+    <K as reflector::Lookup>::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
+{
+    let (reader, writer) = reflector::store();
+    let stream = watcher(api, watcher::Config::default().page_size(250)).modify(|object| {
+        object.managed_fields_mut().clear();
+    });
+    let stream = reflector(writer, stream).default_backoff().touched_objects();
+    tokio::spawn(stream.for_each(move |event| {
+        match event {
+            Ok(_) => changed.send_modify(|count| *count += 1),
+            Err(error) => tracing::warn!(%error, "a watch broke and begins again"),
+        }
+        async {}
+    }));
+    reader
+}
+
+
+impl View {
+    /// Begins to watch. The receiver changes whenever the platform's policies or a namespace do.
+    pub fn start(client: &Client) -> (Arc<Self>, watch::Receiver<u64>) {
+        let (changed, changes) = watch::channel(0);
+        let view = Self {
+            policies: follow(Api::all(client.clone()), watch::channel(0).0),
+            clusters: follow(Api::all(client.clone()), changed.clone()),
+            namespaces: follow(Api::all(client.clone()), changed),
+            rendered: Mutex::default(),
+        };
+        (Arc::new(view), changes)
+    }
+
+    /// Until everything was listed once.
+    pub async fn ready(&self) -> anyhow::Result<()> {
+        self.policies.wait_until_ready().await?;
+        self.clusters.wait_until_ready().await?;
+        self.namespaces.wait_until_ready().await?;
+        Ok(())
+    }
+
+    /// The labels of a namespace; `None`: it is not known yet.
+    fn labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
+        let found = self.namespaces.find(|object| object.metadata.name.as_deref() == Some(namespace))?;
+        Some(found.labels().clone())
+    }
+
+    /// What injection needs to know of a namespace.
+    pub fn namespace(&self, name: &str) -> Namespace {
+        let labels = self.labels(name);
+        let label = |key: &str| labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
+        Namespace {
+            inject_all: label(&format!("{PREFIX}inject")) == Some("true"),
+            // One that is not known yet may be a strict one.
+            may_host_path: labels.is_some()
+                && matches!(label("pod-security.kubernetes.io/enforce"), None | Some("privileged")),
+        }
+    }
+
+    /// The platform's policies that cover a namespace, by name.
+    pub fn covering(&self, namespace: &str) -> Vec<Covering> {
+        let labels = self.labels(namespace).map_or(Value::Null, |labels| json!(labels));
+        let mut covering: Vec<Covering> = self
+            .clusters
+            .state()
+            .iter()
+            .filter(|object| matches(object.spec.namespace_selector.as_ref(), Some(&labels)))
+            .map(|object| Covering { name: object.name_any(), spec: object.spec.clone() })
+            .collect();
+        covering.sort_by(|a, b| a.name.cmp(&b.name));
+        covering
+    }
+
+    /// The platform's policies.
+    pub fn clusters(&self) -> Vec<Arc<ClusterAuditPolicyObject>> {
+        self.clusters.state()
+    }
+
+    /// All policies.
+    pub fn policies(&self) -> Vec<Arc<AuditPolicyObject>> {
+        self.policies.state()
+    }
+
+    /// Names of all policies in the namespaces that a selector covers.
+    pub fn covered(&self, cluster: &ClusterAuditPolicyObject) -> u64 {
+        let selector = cluster.spec.namespace_selector.as_ref();
+        let is_covered = |policy: &&Arc<AuditPolicyObject>| {
+            let labels = self.labels(&policy.namespace().unwrap_or_default()).map_or(Value::Null, |labels| json!(labels));
+            matches(selector, Some(&labels))
+        };
+        self.policies.state().iter().filter(is_covered).count() as u64
+    }
+
+    /// A policy under what covers its namespace.
+    pub fn render(&self, object: &AuditPolicyObject) -> Arc<Rendered> {
+        let namespace = object.namespace().unwrap_or_default();
+        let covering = self.covering(&namespace);
+        let from = serde_json::to_string(&(&object.spec, covering.iter().map(|one| (&one.name, &one.spec)).collect::<Vec<_>>()));
+        let from = from.unwrap_or_default();
+        let key = (namespace, object.name_any());
+        if let Ok(known) = self.rendered.lock()
+            && let Some((_, rendered)) = known.get(&key).filter(|(known, _)| *known == from)
+        {
+            return rendered.clone();
+        }
+        let rendered = Arc::new(render_under(&object.to_policy(), &covering));
+        if let Ok(mut known) = self.rendered.lock() {
+            if known.len() > 2 * self.policies.len() + 16 {
+                known.clear();
+            }
+            known.insert(key, (from, rendered.clone()));
+        }
+        rendered
+    }
+
+    /// The policies of a namespace as injection sees them, by name.
+    pub fn policies_in(&self, namespace: &str) -> Vec<Policy> {
+        let mut policies: Vec<Policy> = self
+            .policies
+            .state()
+            .iter()
+            .filter(|object| object.metadata.namespace.as_deref() == Some(namespace))
+            .map(|object| Policy {
+                name: object.name_any(),
+                selector: object.spec.selector.clone(),
+                config: self.render(object).as_ref().as_ref().ok().map(|(config, _)| config.clone()),
+            })
+            .collect();
+        policies.sort_by(|a, b| a.name.cmp(&b.name));
+        policies
+    }
+}

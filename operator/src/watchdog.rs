@@ -1,0 +1,156 @@
+//! Pods that ask for the sidecar and do not have it: why, told by an Event on the pod, a metric and the policy's condition.
+//!
+//! There are two kinds. Some were made while no operator answered, or before their policy: they would be injected now, and a restart mends them.
+//! Others cannot be served, for the reasons that injection has. Which it is says the same pure plan that injection goes by, over the pod as it
+//! stands.
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Mutex,
+};
+
+use futures_util::{StreamExt as _, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
+use serde_json::Value;
+
+use crate::{
+    inject::{Plan, Settings, choice, plan},
+    pods::{Asking, Pods},
+    tell::{self, Teller},
+    view::View,
+};
+
+/// Pods that are read at a time.
+const AT_A_TIME: usize = 8;
+
+/// What is wrong with a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The policy that it should have.
+    pub policy: Option<String>,
+    /// One word why not.
+    pub reason: &'static str,
+    /// A sentence, with what to do.
+    pub note: String,
+    /// What the verdict was made from; when that changes it is made anew.
+    from: u64,
+}
+
+/// The watchdog.
+#[derive(Default)]
+pub struct Watchdog {
+    verdicts: Mutex<HashMap<String, Verdict>>,
+}
+
+fn stamp(view: &View, namespace: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for policy in view.policies_in(namespace) {
+        (policy.name, policy.config.map(|config| config.hash)).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+fn judge(pod: &Value, namespace: &str, view: &View, settings: &Settings) -> Option<(Option<String>, &'static str, String)> {
+    let (policies, known) = (view.policies_in(namespace), view.namespace(namespace));
+    match plan(pod, &known, &policies, settings) {
+        Plan::NotAsked => None,
+        Plan::Inject { policy, .. } => {
+            let note = format!(
+                "The pod asks for the sidecar and was made without it: no operator answered, or the policy {policy} came later. Its events are \
+                 not audited. Restart it, such as by kubectl rollout restart."
+            );
+            Some((Some(policy), "Missed", note))
+        }
+        Plan::Skip(reason) => {
+            let policy = choice(pod, &known, &policies);
+            Some((policy, reason.word(), format!("The pod asks for the sidecar and runs without it: {reason}.")))
+        }
+    }
+}
+
+impl Watchdog {
+    /// Looks at all pods that ask and are not injected; those that are new, or whose policies changed, are judged and told.
+    pub async fn round(&self, client: &Client, view: &View, pods: &Pods, settings: &Settings, excluded: &[String], teller: &Teller) {
+        let mut whole: HashMap<String, bool> = HashMap::new();
+        let found = pods.asking(|namespace, pod| {
+            let is_excluded = excluded.iter().any(|name| name == namespace);
+            let mut whole = || *whole.entry(namespace.to_owned()).or_insert_with(|| view.namespace(namespace).inject_all);
+            !is_excluded && (pod.by_itself || whole())
+        });
+        let mut stamps: BTreeMap<String, u64> = BTreeMap::new();
+        let mut due = Vec::new();
+        let mut there = HashSet::new();
+        for (namespace, pod) in found {
+            let from = *stamps.entry(namespace.to_string()).or_insert_with(|| stamp(view, &namespace));
+            there.insert(pod.uid.clone());
+            let is_known =
+                self.verdicts.lock().is_ok_and(|known| known.get(&pod.uid).is_some_and(|verdict| verdict.from == from));
+            if !is_known {
+                due.push((namespace.to_string(), pod, from));
+            }
+        }
+        if let Ok(mut verdicts) = self.verdicts.lock() {
+            verdicts.retain(|uid, _| there.contains(uid));
+        }
+        let judged = due.into_iter().map(|(namespace, pod, from)| self.one(client, view, settings, namespace, pod, from, teller));
+        stream::iter(judged).buffer_unordered(AT_A_TIME).collect::<Vec<()>>().await;
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn one(
+        &self,
+        client: &Client,
+        view: &View,
+        settings: &Settings,
+        namespace: String,
+        pod: Asking,
+        from: u64,
+        teller: &Teller,
+    ) {
+        let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+        let whole = match pods.get_opt(&pod.name).await {
+            Ok(Some(whole)) => serde_json::to_value(whole).unwrap_or_default(),
+            Ok(None) => return,
+            Err(error) => return tracing::warn!(%error, namespace, pod = pod.name, "the pod cannot be read"),
+        };
+        let is_over = matches!(whole.pointer("/status/phase").and_then(Value::as_str), Some("Succeeded" | "Failed"));
+        let Some((policy, reason, note)) = judge(&whole, &namespace, view, settings).filter(|_| !is_over) else {
+            if let Ok(mut verdicts) = self.verdicts.lock() {
+                verdicts.remove(&pod.uid);
+            }
+            return;
+        };
+        let verdict = Verdict { namespace: namespace.clone(), name: pod.name.clone(), policy, reason, note, from };
+        let Ok(mut verdicts) = self.verdicts.lock() else { return };
+        let is_new = verdicts.get(&pod.uid).is_none_or(|known| (known.reason, &known.note) != (verdict.reason, &verdict.note));
+        if is_new {
+            tracing::warn!(namespace, pod = pod.name, reason, note = verdict.note, "a pod that asks has no sidecar");
+            let about = tell::pod(&namespace, &pod.name, &pod.uid);
+            teller.tell(about, true, "InjectionSkipped", &format!("{reason}: {}", verdict.note));
+        }
+        verdicts.insert(pod.uid, verdict);
+    }
+
+    /// The pods that miss a policy's sidecar.
+    pub fn missing(&self, namespace: &str, policy: &str) -> Vec<Verdict> {
+        let Ok(verdicts) = self.verdicts.lock() else { return Vec::new() };
+        let of = verdicts.values().filter(|verdict| verdict.namespace == namespace && verdict.policy.as_deref() == Some(policy));
+        let mut of: Vec<Verdict> = of.cloned().collect();
+        of.sort_by(|a, b| a.name.cmp(&b.name));
+        of
+    }
+
+    /// How many, by namespace and reason.
+    pub fn counts(&self) -> BTreeMap<(String, &'static str), i64> {
+        let mut counts = BTreeMap::new();
+        for verdict in self.verdicts.lock().iter().flat_map(|verdicts| verdicts.values()) {
+            *counts.entry((verdict.namespace.clone(), verdict.reason)).or_default() += 1;
+        }
+        counts
+    }
+}

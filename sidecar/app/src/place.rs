@@ -1,0 +1,140 @@
+//! Where the journal is, when there is a choice: a folder of a shared volume, or the pod's own directory where the volume cannot be used.
+//!
+//! A volume that several sidecars share (pods of a Deployment, and a pod and its successor while both run) has a folder for each: `slot-0`,
+//! `slot-1` and on. A folder is locked by who uses it. One that starts takes a free folder that was not drained when its last user ended, so that what
+//! a pod left is delivered by its successor; else any free one, else a new one.
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use steno_journal::{Error, RealDisk};
+
+use crate::args::{RunArgs, Startup};
+
+/// The file that says that all was delivered when the last user of a folder ended.
+const DRAINED: &str = "drained";
+/// Folders that are tried; more pods than that do not share a volume.
+const SLOTS: usize = 4096;
+
+/// Where the journal is.
+#[derive(Debug)]
+pub struct Place {
+    /// The directory, locked.
+    pub disk: RealDisk,
+    /// Why it is not the one that was asked for.
+    pub fell_back: Option<String>,
+}
+
+/// The place that the settings ask for, or the one to fall back to.
+pub fn choose(args: &RunArgs) -> anyhow::Result<Place> {
+    let asked = if args.shared { open_slot(&args.dir) } else { open_one(&args.dir) };
+    match (asked, &args.fallback_dir) {
+        (Err(fault), Some(fallback)) if args.startup == Startup::Open => {
+            let fault = format!("{fault:#}");
+            tracing::error!(fault, fallback = %fallback.display(), "the journal is on the pod's own directory, and goes with it");
+            Ok(Place { disk: open_one(fallback)?, fell_back: Some(fault) })
+        }
+        (asked, _) => Ok(Place { disk: asked?, fell_back: None }),
+    }
+}
+
+/// A directory of one's own.
+pub fn open_one(dir: &Path) -> anyhow::Result<RealDisk> {
+    let disk = RealDisk::open(dir).context("the journal's directory cannot be used")?;
+    forget_drained(dir)?;
+    Ok(disk)
+}
+
+fn forget_drained(dir: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(dir.join(DRAINED)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("the journal's directory cannot be written"),
+        _ => Ok(()),
+    }
+}
+
+/// Notes that nothing is left in a directory.
+pub fn note_drained(dir: &Path) {
+    if let Err(error) = fs::write(dir.join(DRAINED), b"") {
+        tracing::warn!(%error, "a successor will look here first although nothing is left");
+    }
+}
+
+/// The folders there are, those that were left undrained first.
+fn slots(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut slots = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("{} cannot be read", dir.display()))? {
+        let path = entry?.path();
+        let number = path.file_name().and_then(|name| name.to_str()?.strip_prefix("slot-")?.parse::<usize>().ok());
+        if let Some(number) = number {
+            slots.push((path.join(DRAINED).exists(), number, path));
+        }
+    }
+    slots.sort();
+    Ok(slots.into_iter().map(|(_, _, path)| path).collect())
+}
+
+fn open_slot(dir: &Path) -> anyhow::Result<RealDisk> {
+    fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    let known = slots(dir)?;
+    let fresh = (0..SLOTS).map(|number| dir.join(format!("slot-{number}"))).filter(|slot| !known.contains(slot));
+    for slot in known.iter().cloned().chain(fresh) {
+        match RealDisk::open(&slot) {
+            Ok(disk) => {
+                forget_drained(&slot)?;
+                return Ok(disk);
+            }
+            Err(Error::Locked(_)) => {}
+            Err(error) => return Err(error).context("the journal's directory cannot be used"),
+        }
+    }
+    anyhow::bail!("all {SLOTS} folders of {} are in use", dir.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(disk: &RealDisk) -> String {
+        disk.dir().file_name().unwrap().to_string_lossy().into_owned()
+    }
+
+    #[test]
+    fn sidecars_that_share_a_volume_never_share_a_folder_and_a_successor_takes_up_what_was_left() {
+        let volume = tempfile::tempdir().unwrap();
+        let (first, second) = (open_slot(volume.path()).unwrap(), open_slot(volume.path()).unwrap());
+        assert_eq!((name(&first), name(&second)), ("slot-0".into(), "slot-1".into()));
+        // The first ends with nothing left, the second with events.
+        note_drained(first.dir());
+        drop((first, second));
+        let successor = open_slot(volume.path()).unwrap();
+        assert_eq!(name(&successor), "slot-1");
+        assert_eq!(name(&open_slot(volume.path()).unwrap()), "slot-0");
+        // It holds events from now on, whoever was there before.
+        assert!(!volume.path().join("slot-0").join(DRAINED).exists());
+    }
+
+    #[test]
+    fn a_volume_that_cannot_be_used_does_not_hold_the_pod_up() {
+        use clap::Parser as _;
+        #[derive(clap::Parser)]
+        struct Only {
+            #[command(flatten)]
+            args: RunArgs,
+        }
+        let dir = tempfile::tempdir().unwrap();
+        // A file where the volume should be: nobody can write there, root neither.
+        let (volume, own) = (dir.path().join("volume"), dir.path().join("own"));
+        fs::write(&volume, b"").unwrap();
+        let args = |more: &[&str]| {
+            let words = ["sidecar", "--dir", volume.to_str().unwrap(), "--fallback-dir", own.to_str().unwrap()];
+            Only::parse_from(words.iter().chain(more)).args
+        };
+        for more in [&["--startup", "open"][..], &["--startup", "open", "--shared"]] {
+            let place = choose(&args(more)).unwrap();
+            assert!(place.disk.dir() == own && place.fell_back.is_some(), "{place:?}");
+        }
+        assert!(choose(&args(&["--startup", "closed"])).is_err(), "who asked for certainty does not get a weaker promise");
+    }
+}
