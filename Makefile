@@ -4,7 +4,7 @@ ARGS ?=
 # Tests and the quick start share one profile, so that OpenSSL and librdkafka are built once.
 BIN = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: run test e2e e2e-cluster bench lint fmt generate deny nightly help
+.PHONY: run test e2e e2e-cluster bench lint fmt rules generate deny nightly help
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ lint: ## formatting, clippy, generated files
 	$(CARGO) fmt --check
 	$(CARGO) clippy --workspace --all-targets --all-features -- -D warnings
 
+rules: ## alerts of the chart against their cases (needs promtool)
+	promtool test rules charts/steno/monitoring/rules.test.yaml
+
 deny: ## licences, sources and advisories (needs cargo-deny)
 	$(CARGO) deny check
 
@@ -46,4 +49,4 @@ fmt: ## format
 	$(CARGO) fmt
 
 generate: ## write the files that are made from the code
-	UPDATE=1 $(CARGO) test -p steno-crds --features steno-crds/kube -p steno-app -- is_what are_what what_the_types_say
+	UPDATE=1 $(CARGO) test -p steno-crds --features steno-crds/kube -p steno-app -p steno-chart -- is_what are_what what_the_types_say

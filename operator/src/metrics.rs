@@ -30,9 +30,9 @@ pub struct AdmissionLabel {
 
 /// Of a reconcile.
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct ResultLabel {
+struct ResultLabel {
     /// `ok` or `error`.
-    pub result: &'static str,
+    result: &'static str,
 }
 
 /// Of a policy.
@@ -66,10 +66,8 @@ pub struct Metrics {
     admissions: Family<AdmissionLabel, Counter>,
     /// Time of an admission in this process, seconds.
     pub admission: Histogram,
-    /// Reconciles.
-    pub reconciles: Family<ResultLabel, Counter>,
-    /// Time of a reconcile, seconds.
-    pub reconcile: Histogram,
+    reconciles: Family<ResultLabel, Counter>,
+    reconcile: Histogram,
     /// When the webhook's certificate ends, seconds since 1970.
     pub certificate_end: Gauge,
 }
@@ -94,6 +92,12 @@ impl Metrics {
     /// The counter of an outcome.
     pub fn admissions(&self, result: &str, reason: &str) -> impl std::ops::Deref<Target = Counter> {
         self.admissions.get_or_create(&AdmissionLabel { result: result.into(), reason: reason.into() })
+    }
+
+    /// Counts a reconcile that took `seconds`.
+    pub fn reconciled(&self, went_well: bool, seconds: f64) {
+        self.reconcile.observe(seconds);
+        self.reconciles.get_or_create(&ResultLabel { result: if went_well { "ok" } else { "error" } }).inc();
     }
 
     /// All of them, as OpenMetrics.

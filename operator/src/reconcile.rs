@@ -31,7 +31,7 @@ use tokio::{sync::watch, time::Interval};
 use crate::{
     fleet,
     inject::{PREFIX, Settings},
-    metrics::{Metrics, ResultLabel},
+    metrics::Metrics,
     pods::{Injected, Pods},
     status::{condition, status},
     tell::Teller,
@@ -147,9 +147,7 @@ async fn reconcile(object: Arc<AuditPolicyObject>, context: Arc<Context>) -> Res
     context.beat.begin();
     let result = once(&object, &context).await;
     context.beat.end();
-    context.metrics.reconcile.observe(begun.elapsed().as_secs_f64());
-    let label = ResultLabel { result: if result.is_ok() { "ok" } else { "error" } };
-    context.metrics.reconciles.get_or_create(&label).inc();
+    context.metrics.reconciled(result.is_ok(), begun.elapsed().as_secs_f64());
     result
 }
 

@@ -23,6 +23,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Ask a running sidecar of this machine whether it is up: exit 0 or 1, for a probe
     Health(HealthArgs),
+    /// Post an event to the sidecar of this pod and read it back from Kafka: exit 0 only if it arrives, redacted
+    Roundtrip(RoundtripArgs),
     /// Look at records that Kafka refused for good
     Dead(DeadArgs),
 }
@@ -74,6 +76,23 @@ pub struct HealthArgs {
     /// What is asked
     #[arg(long, default_value = "/healthz")]
     pub path: String,
+}
+
+/// Settings of `roundtrip`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct RoundtripArgs {
+    /// Where the sidecar takes events
+    #[arg(long, env = "STENO_URL", default_value = "http://127.0.0.1:9600")]
+    pub url: String,
+    /// Kafka, without TLS
+    #[arg(long, value_name = "HOST:PORT")]
+    pub brokers: String,
+    /// The topic
+    #[arg(long)]
+    pub topic: String,
+    /// How long it may take, in seconds (1 to 3600)
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
 }
 
 /// What `run` does without a configuration.

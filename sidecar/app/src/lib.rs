@@ -21,6 +21,7 @@ pub mod place;
 pub mod policy;
 pub mod problem;
 pub mod reload;
+pub mod roundtrip;
 pub mod run;
 pub mod service;
 pub mod stats;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use steno_app::{
     args::{Args, Command},
-    check, dead, dev, health, run,
+    check, dead, dev, health, roundtrip, run,
 };
 
 fn main() -> ExitCode {
@@ -13,6 +13,7 @@ fn main() -> ExitCode {
         Command::Dev(args) => dev::dev(&args),
         Command::Check(args) => check::check(&args),
         Command::Health(args) => health::health(&args),
+        Command::Roundtrip(args) => roundtrip::roundtrip(&args),
         Command::Dead(args) => dead::dead(&args),
     };
     match result {

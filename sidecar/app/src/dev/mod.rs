@@ -24,7 +24,7 @@ use crate::{
 };
 
 mod consume;
-mod samples;
+pub(crate) mod samples;
 
 /// Runs the whole way.
 pub fn dev(args: &DevArgs) -> anyhow::Result<ExitCode> {

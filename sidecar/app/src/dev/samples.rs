@@ -32,7 +32,7 @@ pub(super) async fn post(address: &str, folder: &Path) -> anyhow::Result<Acked> 
     Ok(acked)
 }
 
-async fn send(address: &str, path: &str, media: &str, body: String) -> anyhow::Result<(u16, Value)> {
+pub(crate) async fn send(address: &str, path: &str, media: &str, body: String) -> anyhow::Result<(u16, Value)> {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);

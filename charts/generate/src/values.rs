@@ -1,0 +1,290 @@
+//! The values of the chart. What stands here as a comment is what users read in `values.yaml`, in its schema and in the chart's README.
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+/// Settings of the chart. Everything about events, redaction and Kafka is in AuditPolicy and ClusterAuditPolicy objects, not here.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Values {
+    /// Images of operator and sidecar.
+    pub image: Image,
+    /// The CustomResourceDefinitions.
+    pub crds: Crds,
+    /// The operator: policies, status, certificates, missed pods. One of its replicas works at a time.
+    pub operator: Operator,
+    /// The webhooks: injection, and the validation of policies. All replicas serve.
+    pub webhook: Webhook,
+    /// NetworkPolicies of operator and webhooks.
+    pub network_policy: NetworkPolicy,
+    /// Metrics, alerts and dashboards.
+    pub monitoring: Monitoring,
+    /// What `helm test` uses.
+    pub test: Test,
+}
+
+/// Images.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Image {
+    /// Where the images are: `<registry>/<name>`.
+    pub registry: String,
+    /// Name of the operator's.
+    pub operator: String,
+    /// Name of the sidecar's.
+    pub sidecar: String,
+    /// Tag of both; empty: the chart's appVersion.
+    pub tag: String,
+    /// Digests instead of the tag.
+    pub digests: Digests,
+    /// `Always`, `IfNotPresent`, `Never`; empty: the cluster's default.
+    pub pull_policy: PullPolicy,
+    /// Pull secrets of operator and webhooks, as `{name: …}`. Pods with the sidecar need their own.
+    pub pull_secrets: Vec<Map<String, Value>>,
+}
+
+/// Digests of the images, `sha256:…`.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Digests {
+    /// Of the operator's.
+    pub operator: String,
+    /// Of the sidecar's.
+    pub sidecar: String,
+}
+
+/// When images are pulled.
+#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum PullPolicy {
+    #[default]
+    #[serde(rename = "")]
+    Default,
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+/// CustomResourceDefinitions.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Crds {
+    /// Install and upgrade them. They stay when the chart is uninstalled, and with them the policies.
+    pub install: bool,
+}
+
+/// The operator.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Operator {
+    /// Replicas, 1 to 5. Those that do not lead wait.
+    #[schemars(range(min = 1, max = 5))]
+    pub replicas: u32,
+    /// Least grave log lines, of the webhooks too: `error`, `warn`, `info`, `debug`.
+    pub log_level: LogLevel,
+    /// Pods a second that are told of a changed configuration, 1 to 10000.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub pods_per_second: u32,
+    /// Seconds after which another replica takes over from one that was killed, 3 to 300. One that stops in order hands over at once.
+    #[schemars(range(min = 3, max = 300))]
+    pub lease_seconds: u32,
+    /// Requests and limits.
+    pub resources: Map<String, Value>,
+    /// Priority class of the pods.
+    pub priority_class_name: String,
+    /// Node selector of the pods.
+    pub node_selector: Map<String, Value>,
+    /// Tolerations of the pods.
+    pub tolerations: Vec<Map<String, Value>>,
+    /// Affinity of the pods. They are spread over nodes and zones anyway.
+    pub affinity: Map<String, Value>,
+    /// Further environment variables.
+    pub env: Vec<Map<String, Value>>,
+}
+
+/// Least grave log lines.
+#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+}
+
+/// The webhooks.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Webhook {
+    /// Replicas, 1 to 20.
+    #[schemars(range(min = 1, max = 20))]
+    pub replicas: u32,
+    /// What happens to pods that ask for the sidecar while no webhook answers. `Ignore`: they start without it, and are reported as missed. `Fail`:
+    /// they do not start.
+    pub failure_policy: FailurePolicy,
+    /// `Deny` or `Warn`: pods that ask for the sidecar and come out of admission without it are refused, or warned of, for whatever reason. Empty:
+    /// they start, and are reported.
+    pub require_sidecar: Require,
+    /// Namespaces whose pods are never looked at, besides kube-system, kube-node-lease and the operator's own.
+    pub exclude_namespaces: Vec<String>,
+    /// Time between the steps when the authority of the webhooks is replaced, such as `10m`; 5s to 1d.
+    pub ca_overlap: String,
+    /// A Secret with ca.crt, tls.crt and tls.key that somebody else keeps. Empty: the operator keeps an authority of its own.
+    pub tls_secret: String,
+    /// Certificates by cert-manager.
+    pub cert_manager: CertManager,
+    /// Requests and limits.
+    pub resources: Map<String, Value>,
+    /// Priority class of the pods. With `failurePolicy: Fail`, `system-cluster-critical` is wise.
+    pub priority_class_name: String,
+    /// Node selector of the pods.
+    pub node_selector: Map<String, Value>,
+    /// Tolerations of the pods.
+    pub tolerations: Vec<Map<String, Value>>,
+    /// Affinity of the pods. They are spread over nodes and zones anyway.
+    pub affinity: Map<String, Value>,
+    /// Further environment variables.
+    pub env: Vec<Map<String, Value>>,
+}
+
+/// What happens while no webhook answers.
+#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum FailurePolicy {
+    #[default]
+    Ignore,
+    Fail,
+}
+
+/// What happens to pods without the sidecar that they ask for.
+#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum Require {
+    #[default]
+    #[serde(rename = "")]
+    Nothing,
+    Warn,
+    Deny,
+}
+
+/// Certificates by cert-manager.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CertManager {
+    /// Use it.
+    pub enabled: bool,
+    /// The issuer, as `{name, kind, group}`. Empty: a self-signed one, made by the chart.
+    pub issuer_ref: Map<String, Value>,
+}
+
+/// NetworkPolicies.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct NetworkPolicy {
+    /// Let in only what is needed, and out as well. Pods with the sidecar need their own way to Kafka.
+    pub enabled: bool,
+    /// Ports of the API server besides 443 and 6443.
+    pub api_server_ports: Vec<u16>,
+}
+
+/// Metrics, alerts and dashboards; the first two need the Prometheus operator.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Monitoring {
+    /// PodMonitors of operator, webhooks and all sidecars.
+    pub pod_monitors: bool,
+    /// A PrometheusRule with alerts.
+    pub rules: bool,
+    /// Grafana dashboards, as ConfigMaps with the label `grafana_dashboard`.
+    pub dashboards: bool,
+    /// Further labels of PodMonitors and PrometheusRule, such as the one that Prometheus selects by.
+    pub labels: Map<String, Value>,
+}
+
+/// What `helm test` uses: in a namespace of its own it makes a policy and an injected pod, posts an event and reads it back from the topic.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Test {
+    /// A Kafka without TLS, `host:port`. Empty: there is no test.
+    pub brokers: String,
+    /// The topic; it is made where it is missing.
+    pub topic: String,
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+impl Default for Image {
+    fn default() -> Self {
+        Self {
+            registry: "ghcr.io/steno-dev".into(),
+            operator: "steno-operator".into(),
+            sidecar: "steno-sidecar".into(),
+            tag: String::new(),
+            digests: Digests::default(),
+            pull_policy: PullPolicy::default(),
+            pull_secrets: Vec::new(),
+        }
+    }
+}
+
+impl Default for Crds {
+    fn default() -> Self {
+        Self { install: true }
+    }
+}
+
+impl Default for Operator {
+    fn default() -> Self {
+        Self {
+            replicas: 2,
+            log_level: LogLevel::default(),
+            pods_per_second: 100,
+            lease_seconds: 15,
+            resources: object(json!({"requests": {"cpu": "20m", "memory": "48Mi"}, "limits": {"memory": "128Mi"}})),
+            priority_class_name: String::new(),
+            node_selector: Map::new(),
+            tolerations: Vec::new(),
+            affinity: Map::new(),
+            env: Vec::new(),
+        }
+    }
+}
+
+impl Default for Webhook {
+    fn default() -> Self {
+        Self {
+            replicas: 2,
+            failure_policy: FailurePolicy::default(),
+            require_sidecar: Require::default(),
+            exclude_namespaces: Vec::new(),
+            ca_overlap: "10m".into(),
+            tls_secret: String::new(),
+            cert_manager: CertManager::default(),
+            resources: object(json!({"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}})),
+            priority_class_name: String::new(),
+            node_selector: Map::new(),
+            tolerations: Vec::new(),
+            affinity: Map::new(),
+            env: Vec::new(),
+        }
+    }
+}
+
+impl Default for NetworkPolicy {
+    fn default() -> Self {
+        Self { enabled: false, api_server_ports: Vec::new() }
+    }
+}
+
+impl Default for Test {
+    fn default() -> Self {
+        Self { brokers: String::new(), topic: "steno-test".into() }
+    }
+}
