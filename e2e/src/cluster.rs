@@ -59,6 +59,25 @@ impl Cluster {
         done("helm upgrade --install", &helm.output().expect("helm starts"));
     }
 
+    /// `helm test`; what its pod printed.
+    #[track_caller]
+    pub fn helm_test(&self) -> String {
+        let mut helm = self.command(&self.helm.to_string_lossy());
+        let output = helm.args(["test", "steno", "-n", "steno-system", "--timeout", "120s"]).output().expect("helm starts");
+        let logs = ["logs", "-n", "steno-test", "-l", "job-name=steno-test", "-c", "app", "--tail=20"];
+        let printed = self.try_kubectl(&logs).1;
+        assert!(output.status.success(), "helm test failed: {}\n{printed}", String::from_utf8_lossy(&output.stderr));
+        printed
+    }
+
+    /// `helm template` of the chart.
+    #[track_caller]
+    pub fn template(&self, arguments: &[&str]) -> String {
+        let mut helm = self.command(&self.helm.to_string_lossy());
+        helm.args(["template", "steno"]).arg(chart()).args(["-n", "steno-system", "--kube-version", "1.34.0"]).args(arguments);
+        done("helm template", &helm.output().expect("helm starts"))
+    }
+
     /// `helm uninstall`.
     #[track_caller]
     pub fn uninstall(&self) {
@@ -81,8 +100,13 @@ impl Cluster {
 
     /// `kubectl apply` of a text: whether it went well, and all that was printed.
     pub fn try_apply(&self, text: &str) -> (bool, String) {
+        self.try_with_input(&["apply", "-f", "-"], text)
+    }
+
+    /// `kubectl` with a text as its input: whether it went well, and all that was printed.
+    pub fn try_with_input(&self, arguments: &[&str], text: &str) -> (bool, String) {
         let mut command = self.command("kubectl");
-        command.args(["apply", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("kubectl starts");
         child.stdin.take().expect("its input").write_all(text.as_bytes()).expect("the text is taken");
         let output = child.wait_with_output().expect("kubectl ends");
@@ -131,11 +155,52 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// A condition of an object.
+    #[track_caller]
+    pub fn condition(&self, namespace: &str, what: &str, kind: &str) -> Value {
+        let conditions = self.get(namespace, what)["status"]["conditions"].clone();
+        let found = conditions.as_array().into_iter().flatten().find(|condition| condition["type"] == kind);
+        found.cloned().unwrap_or_default()
+    }
+
+    /// Has no webhook answer.
+    #[track_caller]
+    pub fn webhooks_away(&self) {
+        self.kubectl(&["scale", "-n", "steno-system", "deploy/steno-webhook", "--replicas=0"]);
+        wait_for("the webhooks to be gone", Duration::from_secs(30), || {
+            self.kubectl(&["get", "-n", "steno-system", "pods", "-l", "app.kubernetes.io/name=steno-webhook", "-o", "name"])
+                .is_empty()
+        });
+    }
+
+    /// Has the webhooks answer again.
+    #[track_caller]
+    pub fn webhooks_back(&self) {
+        self.kubectl(&["scale", "-n", "steno-system", "deploy/steno-webhook", "--replicas=2"]);
+        self.kubectl(&["rollout", "status", "-n", "steno-system", "deploy/steno-webhook", "--timeout=60s"]);
+    }
+
+    /// The pod that reconciles.
+    #[track_caller]
+    pub fn leader(&self) -> String {
+        self.get("steno-system", "lease/steno-operator")["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The metrics of the pod that reconciles.
+    #[track_caller]
+    pub fn leader_metrics(&self) -> String {
+        let path = format!("/api/v1/namespaces/steno-system/pods/{}:8081/proxy/metrics", self.leader());
+        self.kubectl(&["get", "--raw", &path])
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let logs = self.try_kubectl(&["logs", "-n", "steno-system", "deploy/steno-operator", "--tail=30"]).1;
-            eprintln!("the operator's log:\n{logs}");
+            let selector = "app.kubernetes.io/part-of=steno";
+            let logs = self.try_kubectl(&["logs", "-n", "steno-system", "-l", selector, "--tail=15", "--prefix"]).1;
+            eprintln!("the control plane's log:\n{logs}");
         }
     }
 }

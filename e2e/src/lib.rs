@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod consumer;
 pub mod kafka;
 pub mod sidecar;
+pub mod world;
 
 use std::time::{Duration, Instant};
 

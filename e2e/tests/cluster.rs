@@ -1,72 +1,12 @@
 //! The control plane on a real cluster (feature `cluster`). `make e2e-cluster` builds and starts one, which needs root; with `E2E_KUBECONFIG` any
 //! other serves whose pods reach this machine.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use steno_e2e::{
-    cluster::{Cluster, NODE},
-    consumer::{Record, read_all},
-    kafka::Kafka,
     wait_for,
+    world::{LATER, SOON, WAITS, event, pod, policy, record, served, world},
 };
-
-const SOON: Duration = Duration::from_secs(30);
-const LATER: Duration = Duration::from_secs(90);
-
-struct World {
-    cluster: Cluster,
-    kafka: Kafka,
-}
-
-/// The cluster, and a Kafka of the test's own.
-fn world() -> World {
-    let cluster = Cluster::start();
-    let kafka = Kafka::start_for(Some(NODE));
-    kafka.topic("audit");
-    World { cluster, kafka }
-}
-
-fn policy(name: &str, namespace: &str, brokers: &str, more: &str) -> String {
-    format!(
-        "apiVersion: audit.steno.dev/v1alpha1\nkind: AuditPolicy\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  kafka: {{brokers: ['{brokers}'], topic: audit}}\n  spool: {{maxBytes: 64Mi}}\n  breaker: {{cooldown: 1s, noBrokerFor: 2s}}\n  sidecar: {{drainTimeout: 5s}}\n{more}"
-    )
-}
-
-/// A pod that fits Pod Security "restricted" and does what its command says.
-fn pod(kind: &str, name: &str, namespace: &str, command: &str) -> String {
-    let spec = format!(
-        "{{restartPolicy: {restart}, terminationGracePeriodSeconds: 10, securityContext: {{runAsNonRoot: true, runAsUser: 1000, seccompProfile: {{type: RuntimeDefault}}}}, containers: [{{name: app, image: 'e2e.local/app:1', imagePullPolicy: Never, command: {command}, securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}}}]}}",
-        restart = if kind == "Job" { "Never" } else { "Always" },
-    );
-    let metadata = "labels: {app.kubernetes.io/name: checkout}, annotations: {audit.steno.dev/inject: \"true\"}";
-    if kind == "Job" {
-        return format!(
-            "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {{backoffLimit: 0, template: {{metadata: {{{metadata}}}, spec: {spec}}}}}\n"
-        );
-    }
-    format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, {metadata}}}\nspec: {spec}\n")
-}
-
-const WAITS: &str = "[sleep, '100000']";
-
-fn event(id: &str, metadata: &str) -> String {
-    format!(r#"{{"eventId":"{id}","action":"user.login","metadata":{metadata}}}"#)
-}
-
-fn record(kafka: &Kafka, id: &str) -> Option<Record> {
-    read_all(&kafka.plain(), "audit").into_iter().find(|record| record.json["eventId"] == id)
-}
-
-/// A namespace with a policy whose configuration is rendered, and a running, injected pod.
-fn served(world: &World, namespace: &str) {
-    world.cluster.namespace(namespace);
-    world.cluster.apply(&policy("audit", namespace, &world.kafka.for_pods(), ""));
-    wait_for("the policy to be rendered", SOON, || {
-        world.cluster.try_kubectl(&["get", "-n", namespace, "configmap", "steno-audit"]).0
-    });
-    world.cluster.apply(&pod("Pod", "shop", namespace, WAITS));
-    world.cluster.ready(namespace, "pod/shop");
-}
 
 #[test]
 fn an_event_posted_in_an_annotated_pod_arrives_redacted_and_with_the_pods_identity() {
@@ -93,7 +33,7 @@ fn a_changed_policy_bites_in_the_running_pod_without_a_restart() {
     let world = world();
     served(&world, "live");
     let restarts =
-        |world: &World| world.cluster.get("live", "pod/shop")["status"]["initContainerStatuses"][0]["restartCount"].clone();
+        |world: &steno_e2e::world::World| world.cluster.get("live", "pod/shop")["status"]["initContainerStatuses"][0]["restartCount"].clone();
     world.cluster.post("live", "shop", &event("live-0", r#"{"plate":"B-XY 123"}"#));
     wait_for("the record", SOON, || record(&world.kafka, "live-0").is_some());
     assert!(record(&world.kafka, "live-0").unwrap().text.contains("B-XY 123"), "no rule hides it yet");
@@ -147,13 +87,9 @@ fn pods_that_cannot_be_served_start_without_the_sidecar_and_are_told_why() {
     let (went_well, printed) = cluster.try_apply(&pod("Pod", "early", "unserved", WAITS));
     assert!(went_well && printed.contains("no AuditPolicy of the namespace selects this pod"), "{printed}");
     cluster.ready("unserved", "pod/early");
-    // Without an operator pods that ask start all the same, and others never notice.
-    cluster.kubectl(&["scale", "-n", "steno-system", "deploy/steno-operator", "--replicas=0"]);
-    wait_for("the operator to be gone", SOON, || {
-        cluster
-            .kubectl(&["get", "-n", "steno-system", "pods", "-l", "app.kubernetes.io/name=steno-operator", "-o", "name"])
-            .is_empty()
-    });
+    // Without a webhook pods that ask start all the same, and others never notice.
+    cluster.apply(&policy("audit", "unserved", &world.kafka.for_pods(), ""));
+    cluster.webhooks_away();
     cluster.apply(&pod("Pod", "alone", "unserved", WAITS));
     cluster.ready("unserved", "pod/alone");
     // Where the policy is Fail they are refused, and pods that do not ask still never notice.
@@ -168,8 +104,25 @@ fn pods_that_cannot_be_served_start_without_the_sidecar_and_are_told_why() {
     cluster.apply(&not_asking);
     cluster.ready("unserved", "pod/stranger");
     assert_eq!(cluster.get("unserved", "pod/alone")["spec"]["initContainers"], serde_json::Value::Null);
-    cluster.kubectl(&["scale", "-n", "steno-system", "deploy/steno-operator", "--replicas=1"]);
-    cluster.kubectl(&["wait", "-n", "steno-system", "--for=condition=Available", "deploy/steno-operator", "--timeout=60s"]);
+    cluster.webhooks_back();
+    // What was missed is told: on the pod, on the policy, and as a metric.
+    wait_for("the policy to name the missed pods", SOON, || {
+        let condition = cluster.condition("unserved", "auditpolicy/audit", "Injected");
+        let message = condition["message"].as_str().unwrap_or_default();
+        condition["status"] == "False" && message.contains("alone") && message.contains("early") && message.contains("Restart")
+    });
+    assert_eq!(cluster.condition("unserved", "auditpolicy/audit", "Ready")["reason"], "PodsMissed");
+    assert_eq!(cluster.get("unserved", "auditpolicy/audit")["status"]["pods"]["matched"], 2);
+    wait_for("an Event on the pod", SOON, || {
+        let events = cluster.kubectl(&["get", "-n", "unserved", "events", "--field-selector", "involvedObject.name=alone"]);
+        events.contains("InjectionSkipped") && events.contains("Missed")
+    });
+    let metrics = cluster.leader_metrics();
+    assert!(metrics.contains(r#"steno_operator_missed_pods{namespace="unserved",reason="Missed"} 2"#), "{metrics}");
+    cluster.kubectl(&["delete", "-n", "unserved", "pod", "alone", "early", "--now"]);
+    wait_for("nothing to be missed any more", SOON, || {
+        cluster.condition("unserved", "auditpolicy/audit", "Injected")["status"] == "True"
+    });
 }
 
 #[test]

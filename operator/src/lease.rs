@@ -19,6 +19,9 @@ use kube::{
 };
 use tokio::sync::watch;
 
+/// Longest time between two tries to have the lease: one that was given back is taken soon.
+const TURN: Duration = Duration::from_secs(2);
+
 /// What an election goes by.
 pub struct Election {
     leases: Api<Lease>,
@@ -64,7 +67,7 @@ impl Election {
     /// Does the work whenever, and as long as, the lease is held, until told to stop or until the work ends.
     pub async fn lead<F: Future<Output = ()>>(mut self, mut stop: watch::Receiver<bool>, work: impl Fn() -> F) {
         loop {
-            let turn = self.lasts / 6;
+            let turn = (self.lasts / 6).min(TURN);
             tokio::select! {
                 () = told(&mut stop) => return,
                 took = self.take() => match took {

@@ -1,5 +1,5 @@
 //! `steno-sidecar run`: the production entry.
-use std::{path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 use steno_commit::Bell;
@@ -19,6 +19,9 @@ use crate::{
     reload::{level, shown},
     service::{Left, Service, bind_ingest, bind_socket},
 };
+
+/// Between two notes of what is left, while the sidecar drains.
+const NOTE: Duration = Duration::from_millis(250);
 
 /// Runs until a signal.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
@@ -85,7 +88,17 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
         _ = interrupt.recv() => {}
     }
     tracing::info!("stopping: no more events are taken; what is spooled is delivered first");
+    // The kubelet may end us before the drain is over, when the application has used the pod's grace up: what is left is noted all along.
+    let counts = service.counts();
+    let noting = tokio::spawn(async move {
+        loop {
+            termination_message(&counts());
+            tokio::time::sleep(NOTE).await;
+        }
+    });
     let left = service.stop().await;
+    noting.abort();
+    let _ = noting.await;
     tracing::info!(undelivered = left.undelivered, next_seq = left.next_seq, "stopped");
     termination_message(&left);
     if left.undelivered == 0 {

@@ -204,6 +204,15 @@ impl Service {
         }
     }
 
+    /// What would be left if it ended now.
+    pub fn counts(&self) -> impl Fn() -> Left + Send + 'static {
+        let intake = self.intake.clone();
+        move || {
+            let next_seq = intake.shared.synced();
+            Left { undelivered: next_seq.saturating_sub(intake.deliveries.position()), next_seq }
+        }
+    }
+
     /// Stops: no more events, `Close` in the chains, deliver for a while, end.
     pub async fn stop(self) -> Left {
         self.intake.stopping.store(true, Ordering::Release);

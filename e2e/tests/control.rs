@@ -1,0 +1,222 @@
+//! The control plane's own promises on a real cluster (feature `cluster`): the platform's policies, leaders, certificates, rights, upgrades.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use steno_e2e::{
+    wait_for,
+    world::{LATER, SOON, WAITS, event, pod, policy, record, served, world},
+};
+
+const OPERATOR: &str = "--as=system:serviceaccount:steno-system:steno-operator";
+
+#[test]
+fn what_the_platform_asks_holds_in_every_namespace_that_it_covers() {
+    let world = world();
+    let cluster = &world.cluster;
+    cluster.namespace("covered");
+    cluster.kubectl(&["label", "namespace", "covered", "team=shop", "--overwrite"]);
+    let bare = "apiVersion: audit.steno.dev/v1alpha1\nkind: AuditPolicy\nmetadata: {name: audit, namespace: covered}\nspec: {}\n";
+    let (went_well, printed) = cluster.try_apply(bare);
+    assert!(!went_well && printed.contains("ClusterAuditPolicy"), "no Kafka, and nobody who names one: {printed}");
+    let platform = |more: &str| {
+        format!(
+            "apiVersion: audit.steno.dev/v1alpha1\nkind: ClusterAuditPolicy\nmetadata: {{name: platform}}\nspec:\n  namespaceSelector: {{matchLabels: {{team: shop}}}}\n  kafka: {{brokers: ['{}'], topic: audit}}\n  redaction: {{rules: [{{path: metadata.plate, action: Replace}}{more}]}}\n  limits: {{maxEventBytes: 4Ki}}\n",
+            world.kafka.for_pods()
+        )
+    };
+    let (went_well, printed) = cluster.try_apply(&platform(", {regex: '(', action: Mask}"));
+    assert!(!went_well && printed.contains("spec.redaction.rules[1].regex"), "{printed}");
+    cluster.apply(&platform(""));
+    // A namespace that tries to loosen it.
+    let loose = bare.replace(
+        "spec: {}",
+        "spec: {redaction: {builtin: false, rules: [{detector: pan, action: Mask, except: [metadata.order]}]}, limits: {maxEventBytes: 64Ki}}",
+    );
+    wait_for("the policy to be taken under the platform's", SOON, || cluster.try_apply(&loose).0);
+    wait_for("what was inherited to be told", SOON, || {
+        let inherited = cluster.get("covered", "auditpolicy/audit")["status"]["inherited"].to_string();
+        ["kafka.brokers", "redaction.builtin", "redaction.rules", "limits.maxEventBytes"].iter().all(|path| inherited.contains(path))
+    });
+    cluster.apply(&pod("Pod", "shop", "covered", WAITS));
+    cluster.ready("covered", "pod/shop");
+    let metadata = r#"{"plate":"B-XY 123","order":"4111111111111111"}"#;
+    cluster.post("covered", "shop", &event("covered-1", metadata));
+    wait_for("the record", SOON, || record(&world.kafka, "covered-1").is_some());
+    let text = record(&world.kafka, "covered-1").unwrap().text;
+    assert!(!text.contains("B-XY 123") && !text.contains("4111111111111111"), "{text}");
+    // A change of the platform's policy bites in the running pod.
+    cluster.apply(&platform(", {path: metadata.note, action: Replace}"));
+    let mut number = 1;
+    wait_for("the platform's new rule to bite", SOON, || {
+        number += 1;
+        let id = format!("covered-{number}");
+        cluster.post("covered", "shop", &event(&id, r#"{"note":"in clear"}"#));
+        wait_for("the record", SOON, || record(&world.kafka, &id).is_some());
+        !record(&world.kafka, &id).unwrap().text.contains("in clear")
+    });
+    wait_for("the platform's policy to count whom it covers", LATER, || {
+        let status = &cluster.get("default", "clusterauditpolicy/platform")["status"];
+        status["policies"] == 1 && status["conditions"][0]["status"] == "True"
+    });
+    cluster.kubectl(&["delete", "clusterauditpolicy", "platform"]);
+    cluster.kubectl(&["delete", "namespace", "covered", "--wait=false"]);
+}
+
+#[test]
+fn another_replica_leads_when_the_leader_goes_or_dies() {
+    let world = world();
+    let cluster = &world.cluster;
+    cluster.namespace("led");
+    let rendered = |name: &str, begun: Instant| {
+        cluster.apply(&policy(name, "led", "kafka:9092", ""));
+        wait_for("a leader to render the policy", SOON, || {
+            cluster.try_kubectl(&["get", "-n", "led", "configmap", &format!("steno-{name}")]).0
+        });
+        println!("leader {name}: the next policy was rendered after {:?}", begun.elapsed());
+        cluster.kubectl(&["rollout", "status", "-n", "steno-system", "deploy/steno-operator", "--timeout=60s"]);
+    };
+    // One that stops in order hands over: nobody would wait for this lease to run out.
+    cluster.install(&["operator.leaseSeconds=300"]);
+    wait_for("a leader", SOON, || !cluster.leader().is_empty());
+    let (before, begun) = (cluster.leader(), Instant::now());
+    cluster.kubectl(&["delete", "-n", "steno-system", "pod", &before, "--wait=false"]);
+    wait_for("another one to lead", SOON, || ![before.as_str(), ""].contains(&cluster.leader().as_str()));
+    rendered("gone", begun);
+    // One that is killed has no time to.
+    cluster.install(&["operator.leaseSeconds=15"]);
+    wait_for("a leader", SOON, || !cluster.leader().is_empty());
+    let (leader, begun) = (cluster.leader(), Instant::now());
+    let pid = process_of(&leader).expect("the leader's process is on this machine");
+    assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
+    rendered("killed", begun);
+}
+
+/// The process of an operator's pod, on the one node that is this machine: told by its environment.
+fn process_of(pod: &str) -> Option<u32> {
+    let of = |pid: &u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == format!("STENO_IDENTITY={pod}").as_bytes())
+    };
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.into_iter().find(of)
+}
+
+#[test]
+fn the_authority_is_replaced_under_load_and_no_admission_fails() {
+    let world = world();
+    let cluster = &world.cluster;
+    cluster.install(&["webhook.caOverlap=5s", "webhook.failurePolicy=Fail"]);
+    cluster.kubectl(&["rollout", "status", "-n", "steno-system", "deploy/steno-webhook", "--timeout=60s"]);
+    cluster.namespace("rotated");
+    cluster.apply(&policy("audit", "rotated", &world.kafka.for_pods(), ""));
+    let manifest = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(manifest.path(), pod("Pod", "dry", "rotated", WAITS)).unwrap();
+    let path = manifest.path().to_string_lossy().into_owned();
+    let create = ["create", "--dry-run=server", "-o", "jsonpath={.spec.initContainers[0].name}", "-f", &path];
+    wait_for("the webhooks to know the policy", SOON, || cluster.try_kubectl(&create).1.contains("steno-sidecar"));
+    let authority = || cluster.get("steno-system", "secret/steno-webhook-ca")["data"].clone();
+    let first = authority();
+    cluster.kubectl(&["annotate", "-n", "steno-system", "secret", "steno-webhook-ca", "audit.steno.dev/rotate=now"]);
+    let (begun, mut admissions) = (Instant::now(), 0);
+    let mut seen = Vec::new();
+    loop {
+        let (went_well, printed) = cluster.try_kubectl(&create);
+        assert!(went_well && printed.contains("steno-sidecar"), "after {admissions} admissions: {printed}");
+        admissions += 1;
+        let now = authority();
+        let stage = (now["next.crt"].is_string(), now["ca.crt"] != first["ca.crt"], now["old.crt"].is_string());
+        if seen.last() != Some(&stage) {
+            seen.push(stage);
+        }
+        if seen.len() > 1 && stage == (false, true, false) {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(90), "{seen:?}");
+    }
+    // Some time more, so that every replica has served with the new one only.
+    let until = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < until {
+        let (went_well, printed) = cluster.try_kubectl(&create);
+        assert!(went_well && printed.contains("steno-sidecar"), "after the rotation: {printed}");
+        admissions += 1;
+    }
+    println!("{admissions} admissions, none failed, while the authority was announced, promoted and the old one retired: {seen:?}");
+    cluster.install(&[]);
+}
+
+#[test]
+fn the_operator_may_change_one_annotation_of_injected_pods_and_nothing_else() {
+    let world = world();
+    let cluster = &world.cluster;
+    served(&world, "narrow");
+    let not_asking = pod("Pod", "stranger", "narrow", WAITS).replace("audit.steno.dev/inject: \"true\"", "a: b");
+    cluster.apply(&not_asking);
+    let patch = |pod: &str, patch: &str| cluster.try_kubectl(&["patch", OPERATOR, "-n", "narrow", "pod", pod, "-p", patch]);
+    let hash = r#"{"metadata":{"annotations":{"audit.steno.dev/config-hash":"0000"}}}"#;
+    assert!(patch("shop", hash).0);
+    for (pod, what) in [
+        ("shop", r#"{"metadata":{"annotations":{"other":"x"}}}"#),
+        ("shop", r#"{"metadata":{"annotations":{"audit.steno.dev/sidecar-version":null}}}"#),
+        ("shop", r#"{"metadata":{"labels":{"other":"x"}}}"#),
+        ("shop", r#"{"spec":{"containers":[{"name":"app","image":"evil:1"}]}}"#),
+        ("stranger", hash),
+    ] {
+        let (went_well, printed) = patch(pod, what);
+        assert!(!went_well && printed.contains("the operator may"), "{pod} {what}: {printed}");
+    }
+    let secrets = cluster.try_kubectl(&["get", OPERATOR, "-n", "narrow", "secrets"]);
+    assert!(!secrets.0 && secrets.1.contains("forbidden"), "{}", secrets.1);
+}
+
+#[test]
+fn an_upgrade_keeps_policies_pods_and_trust_and_the_charts_own_test_passes() {
+    let world = world();
+    let cluster = &world.cluster;
+    served(&world, "upgraded");
+    let before = cluster.get("upgraded", "auditpolicy/audit")["metadata"]["uid"].clone();
+    let brokers = format!("test.brokers={}", world.kafka.for_pods());
+    cluster.install(&[&brokers, "webhook.requireSidecar=Deny", "networkPolicy.enabled=true", "operator.logLevel=debug"]);
+    assert_eq!(cluster.get("upgraded", "auditpolicy/audit")["metadata"]["uid"], before);
+    let bundle = &cluster.get("default", "mutatingwebhookconfiguration/steno-steno")["webhooks"][0]["clientConfig"]["caBundle"];
+    assert!(bundle.as_str().is_some_and(|bundle| bundle.len() > 100), "the upgrade took the trust away: {bundle}");
+    assert!(cluster.post("upgraded", "shop", &event("upgraded-1", "{}")).contains("\"created\""));
+    // What comes out of admission without the sidecar is refused, where that is asked for.
+    let unserved = pod("Pod", "unserved", "upgraded", WAITS).replace("inject: \"true\"", "policy: nobody");
+    let (went_well, printed) = cluster.try_apply(&unserved);
+    assert!(!went_well && printed.contains("asks for the Steno sidecar and does not have it"), "{printed}");
+    println!("{}", cluster.helm_test());
+    cluster.install(&["test.brokers=", "webhook.requireSidecar=", "networkPolicy.enabled=false", "operator.logLevel=info"]);
+}
+
+#[test]
+fn the_charts_objects_are_what_the_api_server_knows() {
+    let world = world();
+    let all = "webhook.requireSidecar=Warn,networkPolicy.enabled=true,monitoring.dashboards=true,test.brokers=kafka:9092";
+    let rendered = world.cluster.template(&["--set", all]);
+    // Strictly: a field that the API server does not know is a fault.
+    let (went_well, printed) = world.cluster.try_with_input(&["apply", "--dry-run=server", "--validate=strict", "-f", "-"], &rendered);
+    let known = printed.lines().filter(|line| line.starts_with("Error") && !line.contains("namespaces \"steno-test\" not found"));
+    let faults: Vec<&str> = known.collect();
+    assert!(went_well || faults.is_empty(), "{printed}");
+}
+
+#[test]
+fn a_kubelet_that_restarts_loses_nothing() {
+    let dir = std::env::var_os("E2E_CLUSTER_DIR").expect("E2E_CLUSTER_DIR: the directory of a cluster that e2e/cluster/up started");
+    let world = world();
+    served(&world, "kubelet");
+    let restarts = || world.cluster.get("kubelet", "pod/shop")["status"]["initContainerStatuses"][0]["restartCount"].clone();
+    world.cluster.post("kubelet", "shop", &event("kubelet-0", "{}"));
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/cluster/restart-kubelet");
+    assert!(Command::new(script).arg(dir).status().unwrap().success());
+    wait_for("the node to be ready, and the pod's port to answer through the kubelet", LATER, || {
+        world.cluster.try_kubectl(&["exec", "-n", "kubelet", "shop", "-c", "app", "--", "sleep", "0"]).0
+    });
+    let answer = world.cluster.post("kubelet", "shop", &event("kubelet-1", "{}"));
+    assert!(answer.contains("\"created\""), "{answer}");
+    wait_for("both events", SOON, || (0..2).all(|number| record(&world.kafka, &format!("kubelet-{number}")).is_some()));
+    assert_eq!(restarts(), 0);
+}

@@ -1,0 +1,119 @@
+//! Spools on a real cluster (feature `cluster`): what they survive, and what is told of what they do not.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+use std::os::unix::fs::PermissionsExt as _;
+
+use steno_e2e::{
+    wait_for,
+    world::{LATER, SOON, WAITS, World, event, pod, policy, record, served, world},
+};
+
+/// A claim that is bound to a directory of the node.
+fn claim(world: &World, namespace: &str, dir: &std::path::Path) {
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o777)).unwrap();
+    world.cluster.apply(&format!(
+        "apiVersion: v1\nkind: PersistentVolume\nmetadata: {{name: {namespace}}}\nspec: {{capacity: {{storage: 1Gi}}, accessModes: [ReadWriteOnce], persistentVolumeReclaimPolicy: Retain, storageClassName: none, hostPath: {{path: {}}}, claimRef: {{namespace: {namespace}, name: spool}}}}\n---\napiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {{name: spool, namespace: {namespace}}}\nspec: {{accessModes: [ReadWriteOnce], storageClassName: none, volumeName: {namespace}, resources: {{requests: {{storage: 1Gi}}}}}}\n",
+        dir.display()
+    ));
+}
+
+fn rendered(world: &World, namespace: &str) {
+    wait_for("the policy to be rendered", SOON, || {
+        world.cluster.try_kubectl(&["get", "-n", namespace, "configmap", "steno-audit"]).0
+    });
+}
+
+#[test]
+fn a_spool_on_a_claim_is_delivered_by_the_pods_successor() {
+    let world = world();
+    let dir = tempfile::tempdir().unwrap();
+    world.cluster.namespace("claimed");
+    claim(&world, "claimed", dir.path());
+    let on_claim = policy("audit", "claimed", &world.kafka.for_pods(), "").replace(
+        "spool: {maxBytes: 64Mi}",
+        "spool: {maxBytes: 64Mi, volume: {type: PersistentVolumeClaim, persistentVolumeClaim: {claimName: spool}}}",
+    );
+    world.cluster.apply(&on_claim);
+    rendered(&world, "claimed");
+    world.cluster.apply(&pod("Pod", "first", "claimed", WAITS));
+    world.cluster.ready("claimed", "pod/first");
+    world.kafka.down();
+    for number in 0..5 {
+        let answer = world.cluster.post("claimed", "first", &event(&format!("claimed-{number}"), "{}"));
+        assert!(answer.contains("\"created\""), "{answer}");
+    }
+    // One that runs beside it, as in a rolling update, has a folder of its own.
+    world.cluster.apply(&pod("Pod", "beside", "claimed", WAITS));
+    world.cluster.ready("claimed", "pod/beside");
+    world.cluster.kubectl(&["delete", "-n", "claimed", "pod", "first", "--timeout=60s"]);
+    world.kafka.up();
+    assert!(record(&world.kafka, "claimed-0").is_none(), "nobody can have delivered it yet");
+    world.cluster.apply(&pod("Pod", "successor", "claimed", WAITS));
+    world.cluster.ready("claimed", "pod/successor");
+    wait_for("the successor to deliver what the first left", LATER, || {
+        (0..5).all(|number| record(&world.kafka, &format!("claimed-{number}")).is_some())
+    });
+    let first = record(&world.kafka, "claimed-0").unwrap();
+    assert_eq!(first.json["writer"]["pod"], "first", "it tells who took the event, not who delivered it");
+    world.cluster.kubectl(&["delete", "-n", "claimed", "pod", "beside", "successor", "--now"]);
+}
+
+#[test]
+fn a_volume_that_the_sidecar_cannot_write_to_does_not_hold_the_pod_up_and_is_told() {
+    let world = world();
+    let dir = tempfile::tempdir().unwrap();
+    world.cluster.namespace("unwritable");
+    claim(&world, "unwritable", dir.path());
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let on_claim = policy("audit", "unwritable", &world.kafka.for_pods(), "").replace(
+        "spool: {maxBytes: 64Mi}",
+        "spool: {maxBytes: 64Mi, volume: {type: PersistentVolumeClaim, persistentVolumeClaim: {claimName: spool}}}",
+    );
+    world.cluster.apply(&on_claim);
+    rendered(&world, "unwritable");
+    world.cluster.apply(&pod("Pod", "shop", "unwritable", WAITS));
+    world.cluster.ready("unwritable", "pod/shop");
+    assert!(world.cluster.post("unwritable", "shop", &event("unwritable-1", "{}")).contains("\"created\""));
+    wait_for("the policy to tell of it", LATER, || {
+        world.cluster.condition("unwritable", "auditpolicy/audit", "Ready")["reason"] == "SpoolFellBack"
+    });
+    world.cluster.kubectl(&["delete", "-n", "unwritable", "pod", "shop", "--now"]);
+}
+
+#[test]
+fn a_pod_that_is_deleted_uses_its_grace_to_deliver_its_backlog() {
+    let world = world();
+    served(&world, "grace");
+    world.kafka.down();
+    for number in 0..5 {
+        world.cluster.post("grace", "shop", &event(&format!("grace-{number}"), "{}"));
+    }
+    world.cluster.kubectl(&["delete", "-n", "grace", "pod", "shop", "--wait=false"]);
+    // Its drain lasts five seconds, and Kafka comes back meanwhile.
+    world.kafka.up();
+    wait_for("the backlog to be delivered", SOON, || {
+        (0..5).all(|number| record(&world.kafka, &format!("grace-{number}")).is_some())
+    });
+}
+
+#[test]
+fn what_a_deleted_pod_takes_with_it_is_told_by_event_and_metric() {
+    let world = world();
+    served(&world, "lost");
+    world.kafka.down();
+    for number in 0..3 {
+        world.cluster.post("lost", "shop", &event(&format!("lost-{number}"), "{}"));
+    }
+    let abandoned = |world: &World| {
+        let metrics = world.cluster.leader_metrics();
+        let line = metrics.lines().find(|line| line.starts_with("steno_operator_abandoned_events_total")).map(str::to_owned);
+        line.and_then(|line| line.split(' ').nth(1)?.parse::<f64>().ok()).unwrap_or_default()
+    };
+    let before = abandoned(&world);
+    world.cluster.kubectl(&["delete", "-n", "lost", "pod", "shop", "--timeout=60s"]);
+    wait_for("an Event with their number", SOON, || {
+        let events = world.cluster.kubectl(&["get", "-n", "lost", "events"]);
+        events.contains("UndeliveredEvents") && events.contains("undelivered events in its spool")
+    });
+    assert!(abandoned(&world) >= before + 3.0);
+    world.kafka.up();
+}
