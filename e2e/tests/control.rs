@@ -7,7 +7,7 @@ use std::{
 
 use steno_e2e::{
     wait_for,
-    world::{LATER, SOON, WAITS, event, pod, policy, record, served, world},
+    world::{LATER, SOON, WAITS, event, pod, policy, process_of, record, served, world},
 };
 
 const OPERATOR: &str = "--as=system:serviceaccount:steno-system:steno-operator";
@@ -92,16 +92,6 @@ fn another_replica_leads_when_the_leader_goes_or_dies() {
     let pid = process_of(&leader).expect("the leader's process is on this machine");
     assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
     rendered("killed", begun);
-}
-
-/// The process of an operator's pod, on the one node that is this machine: told by its environment.
-fn process_of(pod: &str) -> Option<u32> {
-    let of = |pid: &u32| {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == format!("STENO_IDENTITY={pod}").as_bytes())
-    };
-    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.into_iter().find(of)
 }
 
 #[test]

@@ -1,0 +1,129 @@
+//! A fleet that exists in the API only (feature `cluster`): the operator's memory, and how long a changed policy takes to be told to all.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use steno_e2e::{
+    scaled, wait_for,
+    world::{SOON, policy, process_of, world},
+};
+
+/// `kubectl proxy`, so that pods are made faster than kubectl makes them.
+struct Proxy {
+    process: Child,
+    url: String,
+}
+
+impl Proxy {
+    fn start() -> Self {
+        let mut process =
+            Command::new("kubectl").args(["proxy", "--port=0"]).env("KUBECONFIG", std::env::var_os("E2E_KUBECONFIG").unwrap()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = format!("http://{}", line.trim().rsplit(' ').next().unwrap());
+        Self { process, url }
+    }
+
+    fn pods(&self, namespace: &str, from: usize, to: usize) {
+        let next = AtomicUsize::new(from);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let agent = ureq::Agent::new_with_defaults();
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        if number >= to {
+                            return;
+                        }
+                        // Nobody schedules it: it is there for the API only.
+                        let pod = serde_json::json!({
+                            "metadata": {"name": format!("pod-{number}"), "annotations": {"audit.steno.dev/inject": "true"}},
+                            "spec": {"schedulerName": "nobody", "containers": [{"name": "app", "image": "e2e.local/app:1"}]},
+                        });
+                        let url = format!("{}/api/v1/namespaces/{namespace}/pods", self.url);
+                        agent.post(&url).content_type("application/json").send(pod.to_string()).unwrap();
+                    }
+                });
+            }
+        });
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Resident memory of a process, and the most that it ever was, in MiB.
+fn memory(pid: u32) -> (u64, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let of = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    };
+    (of("VmRSS:"), of("VmHWM:"))
+}
+
+#[test]
+fn memory_is_flat_in_the_number_of_pods_and_a_change_is_told_to_all() {
+    let world = world();
+    let cluster = &world.cluster;
+    cluster.kubectl(&["create", "namespace", "fleet"]);
+    cluster.apply(&policy("audit", "fleet", &world.kafka.for_pods(), ""));
+    wait_for("the policy to be rendered", SOON, || cluster.try_kubectl(&["get", "-n", "fleet", "configmap", "steno-audit"]).0);
+    wait_for("the default service account", SOON, || cluster.try_kubectl(&["get", "-n", "fleet", "serviceaccount", "default"]).0);
+    let leader = cluster.leader();
+    let pid = process_of(&leader).expect("the leader's process is on this machine");
+    println!("no pods: resident {} MiB", memory(pid).0);
+    let proxy = Proxy::start();
+    let told = |pods: usize| {
+        let rule = format!("  redaction: {{rules: [{{path: metadata.after{pods}, action: Replace}}]}}\n");
+        let begun = Instant::now();
+        cluster.apply(&policy("audit", "fleet", &world.kafka.for_pods(), &rule));
+        let mut hash = String::new();
+        wait_for("the configuration to change", SOON, || {
+            let map = cluster.get("fleet", "configmap/steno-audit");
+            hash = map["metadata"]["annotations"]["audit.steno.dev/config-hash"].as_str().unwrap_or_default().to_owned();
+            map["data"]["config.yaml"].as_str().unwrap_or_default().contains(&format!("after{pods}"))
+        });
+        let annotation = r"jsonpath={range .items[*]}{.metadata.annotations.audit\.steno\.dev/config-hash}{'\n'}{end}";
+        wait_for("all pods to be told", Duration::from_secs(300), || {
+            let hashes = cluster.kubectl(&["get", "-n", "fleet", "pods", "-o", annotation]);
+            hashes.lines().count() == pods && hashes.lines().all(|told| told == hash)
+        });
+        let (resident, peak) = memory(pid);
+        println!("{pods} pods: told of a change after {:?}; resident {resident} MiB, at most {peak} MiB", begun.elapsed());
+    };
+    let mut made = 0;
+    for pods in [10, 100, 500] {
+        proxy.pods("fleet", made, pods);
+        made = pods;
+        told(pods);
+    }
+    let all = scaled(500, 5_000);
+    let begun = Instant::now();
+    proxy.pods("fleet", made, all);
+    println!("{} pods more were made, each through the webhook, in {:?}", all - made, begun.elapsed());
+    wait_for("the policy to count them", Duration::from_secs(120), || {
+        cluster.get("fleet", "auditpolicy/audit")["status"]["pods"]["injected"] == all
+    });
+    // Another one that begins with all of them there.
+    cluster.kubectl(&["delete", "-n", "steno-system", "pod", &leader, "--wait=false"]);
+    wait_for("another one to lead", SOON, || ![leader.as_str(), ""].contains(&cluster.leader().as_str()));
+    let next = process_of(&cluster.leader()).unwrap();
+    wait_for("it to have counted them", SOON, || {
+        let metrics = cluster.leader_metrics();
+        metrics.contains(&format!("steno_operator_pods_injected{{namespace=\"fleet\",policy=\"audit\"}} {all}"))
+    });
+    let (resident, peak) = memory(next);
+    println!("{all} pods, begun with them there: resident {resident} MiB, at most {peak} MiB");
+    assert!(resident < 64, "{resident} MiB");
+    cluster.kubectl(&["delete", "namespace", "fleet", "--wait=false"]);
+    cluster.kubectl(&["delete", "-n", "fleet", "pods", "--all", "--grace-period=0", "--force", "--wait=false"]);
+}
