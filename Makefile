@@ -49,4 +49,4 @@ fmt: ## format
 	$(CARGO) fmt
 
 generate: ## write the files that are made from the code
-	UPDATE=1 $(CARGO) test -p steno-crds --features steno-crds/kube -p steno-app -p steno-chart -- is_what are_what what_the_types_say
+	UPDATE=1 $(CARGO) test -p steno-crds --features steno-crds/kube -p steno-app -p steno-chart -p steno-operator -- is_what are_what what_the_types_say

@@ -7,6 +7,7 @@ use std::{fmt::Write as _, path::PathBuf, time::Duration};
 use anyhow::Context as _;
 use clap::Parser;
 
+mod admission;
 mod baseline;
 mod load;
 mod process;
@@ -41,6 +42,14 @@ fn main() -> anyhow::Result<()> {
         for (stage, us) in stages::run()? {
             println!("{stage:<24} {us:>7.2} µs");
         }
+        return Ok(());
+    }
+    if std::env::args().nth(1).as_deref() == Some("admission") {
+        let (webhook, bare) = admission::run(200, Duration::from_secs(10))?;
+        println!(
+            "admission p50 {:?} p99 {:?} of {}; bare p50 {:?} p99 {:?}",
+            webhook.p50, webhook.p99, webhook.count, bare.p50, bare.p99
+        );
         return Ok(());
     }
     let args = Args::parse();
@@ -138,6 +147,19 @@ fn main() -> anyhow::Result<()> {
         of(replay.rate, replay.raw),
     );
     row("resident, after the replay", format!("{:.1} MiB", replay.resident_after as f64 / 1048576.0), "-".into(), "-".into());
+    let (webhook, bare) = admission::run(200, time)?;
+    row(
+        "admission p50 at 200/s, over TLS, against bare hyper",
+        us(webhook.p50),
+        us(bare.p50),
+        of(webhook.p50.as_secs_f64(), bare.p50.as_secs_f64()),
+    );
+    row(
+        "admission p99 at 200/s",
+        format!("{} of {}", us(webhook.p99), webhook.count),
+        format!("target 5 ms; bare {}", us(bare.p99)),
+        of(webhook.p99.as_secs_f64(), 0.005),
+    );
     std::fs::write(&args.out, page).context("the results cannot be written")?;
     println!("written to {}", args.out.display());
     Ok(())

@@ -5,8 +5,8 @@
 use std::{collections::BTreeSet, fmt::Debug};
 
 use crate::{
-    Ack, AuditPolicy, AuditPolicySpec, ClusterAuditPolicySpec, Detector, Fault, Redaction, RedactionAction, RedactionRule, Scope, SidecarConfig,
-    WhenFull, render,
+    Ack, AuditPolicy, AuditPolicySpec, ClusterAuditPolicySpec, Detector, Fault, Redaction, RedactionAction, RedactionRule, Scope,
+    SidecarConfig, WhenFull, render,
 };
 
 /// The rules, for the reference page.
@@ -62,10 +62,12 @@ pub fn render_under(policy: &AuditPolicy, covering: &[Covering]) -> Result<(Side
         Ok(_) => Err(faults),
         Err(more) => {
             // A fault of a value that was inherited is nothing that the namespace could mend.
-            faults.extend(more.into_iter().map(|fault| match inherited.iter().find(|path| fault.path.starts_with(&at_spec(path))) {
-                Some(from) => Fault::new(fault.path, format!("{} (inherited: {from})", fault.message)),
-                None => fault,
-            }));
+            faults.extend(more.into_iter().map(
+                |fault| match inherited.iter().find(|path| fault.path.starts_with(&at_spec(path))) {
+                    Some(from) => Fault::new(fault.path, format!("{} (inherited: {from})", fault.message)),
+                    None => fault,
+                },
+            ));
             Err(faults)
         }
     }

@@ -310,7 +310,10 @@ mod tests {
             if std::env::var_os("UPDATE").is_some() {
                 std::fs::write(&path, &text).unwrap();
             }
-            assert!(std::fs::read_to_string(&path).unwrap_or_default() == text, "{path} is not what the types say: run `make generate`");
+            assert!(
+                std::fs::read_to_string(&path).unwrap_or_default() == text,
+                "{path} is not what the types say: run `make generate`"
+            );
         }
     }
 

@@ -196,7 +196,10 @@ mod tests {
             if std::env::var_os("UPDATE").is_some() {
                 std::fs::write(&path, &page).unwrap();
             }
-            assert!(std::fs::read_to_string(&path).unwrap_or_default() == page, "{path} is not what the types say: run `make generate`");
+            assert!(
+                std::fs::read_to_string(&path).unwrap_or_default() == page,
+                "{path} is not what the types say: run `make generate`"
+            );
         }
     }
 }

@@ -32,8 +32,9 @@ fn an_event_posted_in_an_annotated_pod_arrives_redacted_and_with_the_pods_identi
 fn a_changed_policy_bites_in_the_running_pod_without_a_restart() {
     let world = world();
     served(&world, "live");
-    let restarts =
-        |world: &steno_e2e::world::World| world.cluster.get("live", "pod/shop")["status"]["initContainerStatuses"][0]["restartCount"].clone();
+    let restarts = |world: &steno_e2e::world::World| {
+        world.cluster.get("live", "pod/shop")["status"]["initContainerStatuses"][0]["restartCount"].clone()
+    };
     world.cluster.post("live", "shop", &event("live-0", r#"{"plate":"B-XY 123"}"#));
     wait_for("the record", SOON, || record(&world.kafka, "live-0").is_some());
     assert!(record(&world.kafka, "live-0").unwrap().text.contains("B-XY 123"), "no rule hides it yet");

@@ -38,7 +38,9 @@ fn what_the_platform_asks_holds_in_every_namespace_that_it_covers() {
     wait_for("the policy to be taken under the platform's", SOON, || cluster.try_apply(&loose).0);
     wait_for("what was inherited to be told", SOON, || {
         let inherited = cluster.get("covered", "auditpolicy/audit")["status"]["inherited"].to_string();
-        ["kafka.brokers", "redaction.builtin", "redaction.rules", "limits.maxEventBytes"].iter().all(|path| inherited.contains(path))
+        ["kafka.brokers", "redaction.builtin", "redaction.rules", "limits.maxEventBytes"]
+            .iter()
+            .all(|path| inherited.contains(path))
     });
     cluster.apply(&pod("Pod", "shop", "covered", WAITS));
     cluster.ready("covered", "pod/shop");
@@ -133,7 +135,9 @@ fn the_authority_is_replaced_under_load_and_no_admission_fails() {
         assert!(went_well && printed.contains("steno-sidecar"), "after the rotation: {printed}");
         admissions += 1;
     }
-    println!("{admissions} admissions, none failed, while the authority was announced, promoted and the old one retired: {seen:?}");
+    println!(
+        "{admissions} admissions, none failed, while the authority was announced, promoted and the old one retired: {seen:?}"
+    );
     cluster.install(&[]);
 }
 
@@ -187,7 +191,8 @@ fn the_charts_objects_are_what_the_api_server_knows() {
     let all = "webhook.requireSidecar=Warn,networkPolicy.enabled=true,monitoring.dashboards=true,test.brokers=kafka:9092";
     let rendered = world.cluster.template(&["--set", all]);
     // Strictly: a field that the API server does not know is a fault.
-    let (went_well, printed) = world.cluster.try_with_input(&["apply", "--dry-run=server", "--validate=strict", "-f", "-"], &rendered);
+    let (went_well, printed) =
+        world.cluster.try_with_input(&["apply", "--dry-run=server", "--validate=strict", "-f", "-"], &rendered);
     let known = printed.lines().filter(|line| line.starts_with("Error") && !line.contains("namespaces \"steno-test\" not found"));
     let faults: Vec<&str> = known.collect();
     assert!(went_well || faults.is_empty(), "{printed}");
@@ -195,7 +200,8 @@ fn the_charts_objects_are_what_the_api_server_knows() {
 
 #[test]
 fn a_kubelet_that_restarts_loses_nothing() {
-    let dir = std::env::var_os("E2E_CLUSTER_DIR").expect("E2E_CLUSTER_DIR: the directory of a cluster that e2e/cluster/up started");
+    let dir =
+        std::env::var_os("E2E_CLUSTER_DIR").expect("E2E_CLUSTER_DIR: the directory of a cluster that e2e/cluster/up started");
     let world = world();
     served(&world, "kubelet");
     let restarts = || world.cluster.get("kubelet", "pod/shop")["status"]["initContainerStatuses"][0]["restartCount"].clone();

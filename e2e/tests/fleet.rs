@@ -20,8 +20,12 @@ struct Proxy {
 
 impl Proxy {
     fn start() -> Self {
-        let mut process =
-            Command::new("kubectl").args(["proxy", "--port=0"]).env("KUBECONFIG", std::env::var_os("E2E_KUBECONFIG").unwrap()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut process = Command::new("kubectl")
+            .args(["proxy", "--port=0"])
+            .env("KUBECONFIG", std::env::var_os("E2E_KUBECONFIG").unwrap())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = format!("http://{}", line.trim().rsplit(' ').next().unwrap());

@@ -93,7 +93,8 @@ fn check(object: &Value, covering: &[Covering]) -> Result<Vec<String>, Vec<Fault
 
 fn check_cluster(object: &Value) -> Result<Vec<String>, Vec<Fault>> {
     let spec = object.get("spec").cloned().unwrap_or_else(|| json!({}));
-    let spec: ClusterAuditPolicySpec = serde_json::from_value(spec).map_err(|error| vec![Fault::new("spec", error.to_string())])?;
+    let spec: ClusterAuditPolicySpec =
+        serde_json::from_value(spec).map_err(|error| vec![Fault::new("spec", error.to_string())])?;
     let faults = spec.faults();
     if faults.is_empty() { Ok(Vec::new()) } else { Err(faults) }
 }
@@ -167,7 +168,8 @@ mod tests {
 
     #[test]
     fn a_policy_is_checked_as_it_counts_under_the_platforms() {
-        let bare = json!({"apiVersion": "audit.steno.dev/v1alpha1", "kind": "AuditPolicy", "metadata": {"name": "p"}, "spec": {}});
+        let bare =
+            json!({"apiVersion": "audit.steno.dev/v1alpha1", "kind": "AuditPolicy", "metadata": {"name": "p"}, "spec": {}});
         let (refused, _) = validate(&review(bare.clone()), &[]);
         let message = refused["response"]["status"]["message"].as_str().unwrap();
         assert!(message.contains("spec.kafka.brokers") && message.contains("ClusterAuditPolicy"), "{message}");
@@ -177,6 +179,9 @@ mod tests {
         let cluster = |spec: Value| json!({"kind": "ClusterAuditPolicy", "metadata": {"name": "c"}, "spec": spec});
         assert_eq!(validate(&review(cluster(json!({}))), &[]).0["response"]["allowed"], true);
         let (refused, _) = validate(&review(cluster(json!({"redaction": {"rules": [{"regex": "(", "action": "Mask"}]}}))), &[]);
-        assert!(refused["response"]["status"]["message"].as_str().unwrap().starts_with("spec.redaction.rules[0].regex"), "{refused}");
+        assert!(
+            refused["response"]["status"]["message"].as_str().unwrap().starts_with("spec.redaction.rules[0].regex"),
+            "{refused}"
+        );
     }
 }

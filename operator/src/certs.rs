@@ -149,7 +149,9 @@ impl Kept {
             let bytes = secret.data.as_ref().and_then(|data| data.get(key));
             bytes.map(|bytes| String::from_utf8(bytes.0.clone()).context("the authority's Secret is not text")).transpose()
         };
-        let must = |key: &str| text(key)?.with_context(|| format!("the authority's Secret has no {key}; delete it, and it is made anew"));
+        let must = |key: &str| {
+            text(key)?.with_context(|| format!("the authority's Secret has no {key}; delete it, and it is made anew"))
+        };
         let number = |key: &str| anyhow::Ok(must(key)?.trim().parse::<i64>()?);
         let next = match (text("next.crt")?, text("next.key")?) {
             (Some(cert), Some(key)) => Some(Authority { cert, key, not_after: number("next.end")? }),
@@ -223,7 +225,10 @@ impl Keeper {
             secret.annotations_mut().remove(ROTATE);
         }
         // It carries the version that was read, so that a step is never taken twice.
-        self.secrets.replace(&self.name, &PostParams::default(), &secret).await.context("the webhook's Secret cannot be written")?;
+        self.secrets
+            .replace(&self.name, &PostParams::default(), &secret)
+            .await
+            .context("the webhook's Secret cannot be written")?;
         tracing::info!(secret = self.name, ?step, "the authority of the webhooks is being replaced");
         Ok(kept.trusted())
     }
@@ -244,9 +249,8 @@ fn leaf(kept: &Kept, names: &[String]) -> anyhow::Result<Bundle> {
 /// Whether both webhook configurations trust an authority, in each of their webhooks.
 pub async fn is_trusted(client: &Client, configuration: &str, issuer: &str) -> anyhow::Result<bool> {
     use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
-    let has = |bundle: Option<&ByteString>| {
-        bundle.is_some_and(|bundle| String::from_utf8_lossy(&bundle.0).contains(issuer.trim()))
-    };
+    let has =
+        |bundle: Option<&ByteString>| bundle.is_some_and(|bundle| String::from_utf8_lossy(&bundle.0).contains(issuer.trim()));
     let mutating = Api::<MutatingWebhookConfiguration>::all(client.clone()).get_opt(configuration).await?;
     let mutating = mutating.and_then(|found| found.webhooks).unwrap_or_default();
     let validating = Api::<ValidatingWebhookConfiguration>::all(client.clone()).get_opt(configuration).await?;

@@ -1,5 +1,9 @@
 //! How the injected pods stand: each is asked on its status port, within a time and a few at a time.
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use futures_util::{StreamExt as _, stream};
@@ -15,7 +19,9 @@ use crate::{inject::STATUS_PORT, pods::Injected};
 /// How long a pod may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Pods that are asked at a time.
-const AT_A_TIME: usize = 32;
+const AT_A_TIME: usize = 128;
+/// How long a look at all pods may take. Those that were not asked by then are unknown this time.
+const ROUND: Duration = Duration::from_mins(2);
 /// Largest answer, in bytes.
 const ANSWER: usize = 1 << 20;
 
@@ -51,12 +57,13 @@ pub struct Sighting {
 /// Asks all pods that run.
 pub async fn look(mut pods: Vec<Injected>) -> Vec<Sighting> {
     pods.retain(|pod| !pod.is_over);
-    stream::iter(pods).map(see).buffered(AT_A_TIME).collect().await
+    let until = Instant::now() + ROUND;
+    stream::iter(pods).map(|pod| see(pod, until)).buffered(AT_A_TIME).collect().await
 }
 
-async fn see(pod: Injected) -> Sighting {
+async fn see(pod: Injected, until: Instant) -> Sighting {
     let known = Sighting { is_ready: pod.is_ready, version: pod.version, ..Sighting::default() };
-    let Some(address) = pod.address else { return known };
+    let Some(address) = pod.address.filter(|_| Instant::now() < until) else { return known };
     match tokio::time::timeout(PATIENCE, stats(address)).await {
         Ok(Ok(stats)) => read(&stats, known),
         _ => known,

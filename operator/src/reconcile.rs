@@ -220,7 +220,9 @@ pub async fn rounds(context: &Context, settings: &Settings, excluded: &[String],
         let there = view.policies();
         if let Ok(mut fleets) = metrics.fleets.lock() {
             let is_there = |(namespace, name): &(String, String)| {
-                let is = |policy: &Arc<AuditPolicyObject>| policy.namespace().as_ref() == Some(namespace) && policy.name_any() == *name;
+                let is = |policy: &Arc<AuditPolicyObject>| {
+                    policy.namespace().as_ref() == Some(namespace) && policy.name_any() == *name
+                };
                 there.iter().any(is)
             };
             fleets.retain(|key, _| is_there(key));

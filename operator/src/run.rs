@@ -59,7 +59,8 @@ async fn start(args: &RunArgs) -> anyhow::Result<()> {
         resources: Resources::default(),
     };
     let parts = Parts { args: args.clone(), client, metrics, view, settings, teller };
-    let reconciles = args.roles.contains(&Role::Reconcile).then(|| tokio::spawn(lead(parts.clone(), me, beat, changes, stop.subscribe())));
+    let reconciles =
+        args.roles.contains(&Role::Reconcile).then(|| tokio::spawn(lead(parts.clone(), me, beat, changes, stop.subscribe())));
     let serves = if args.roles.contains(&Role::Webhook) { Some(parts.serve(stop.subscribe()).await?) } else { None };
     ready.send_replace(true);
     tracing::info!(roles = ?args.roles, health = %args.health, version = env!("CARGO_PKG_VERSION"), "ready");
@@ -208,33 +209,32 @@ async fn lead(parts: Parts, me: String, beat: Arc<Beat>, changes: watch::Receive
     let lasts = Duration::from_secs(args.lease_seconds);
     let election = Election::new(&parts.client, &args.namespace, &args.lease, me, lasts);
     let leading = parts.metrics.leading.clone();
-    election
-        .lead(stop.clone(), || {
-            let (parts, beat, changes, stop) = (parts.clone(), beat.clone(), changes.clone(), stop.clone());
-            async move {
-                parts.metrics.leading.set(1);
-                let context = Arc::new(Context {
-                    client: parts.client.clone(),
-                    view: parts.view.clone(),
-                    pods: Arc::default(),
-                    watchdog: Arc::default(),
-                    metrics: parts.metrics.clone(),
-                    beat,
-                    pace: tokio::sync::Mutex::new(pace(parts.args.nudges)),
-                    looked: Mutex::default(),
-                });
-                let excluded: Vec<String> =
-                    parts.args.exclude_namespaces.iter().cloned().chain([parts.args.namespace.clone()]).collect();
-                let ended = |namespace: &str, pod: &Injected| left(&parts, namespace, pod);
-                tokio::select! {
-                    () = reconcile::run(context.clone(), changes, stop) => {}
-                    () = context.pods.follow(&parts.client, ended) => {}
-                    () = reconcile::rounds(&context, &parts.settings, &excluded, &parts.teller) => {}
-                    () = parts.tend() => {}
-                }
+    let led = election.lead(stop.clone(), || {
+        let (parts, beat, changes, stop) = (parts.clone(), beat.clone(), changes.clone(), stop.clone());
+        async move {
+            parts.metrics.leading.set(1);
+            let context = Arc::new(Context {
+                client: parts.client.clone(),
+                view: parts.view.clone(),
+                pods: Arc::default(),
+                watchdog: Arc::default(),
+                metrics: parts.metrics.clone(),
+                beat,
+                pace: tokio::sync::Mutex::new(pace(parts.args.nudges)),
+                looked: Mutex::default(),
+            });
+            let excluded: Vec<String> =
+                parts.args.exclude_namespaces.iter().cloned().chain([parts.args.namespace.clone()]).collect();
+            let ended = |namespace: &str, pod: &Injected| left(&parts, namespace, pod);
+            tokio::select! {
+                () = reconcile::run(context.clone(), changes, stop) => {}
+                () = context.pods.follow(&parts.client, ended) => {}
+                () = reconcile::rounds(&context, &parts.settings, &excluded, &parts.teller) => {}
+                () = parts.tend() => {}
             }
-        })
-        .await;
+        }
+    });
+    Box::pin(led).await;
     leading.set(0);
 }
 

@@ -202,6 +202,10 @@ mod tests {
         let mut first = status(&object, rendered.as_ref(), None, &[], &[]);
         first.conditions.iter_mut().for_each(|condition| condition.last_transition_time = "2026-01-01T00:00:00Z".into());
         object.status = Some(first.clone());
-        assert_eq!(status(&object, rendered.as_ref(), None, &[], &[]), first, "an unchanged status would be written again and again");
+        assert_eq!(
+            status(&object, rendered.as_ref(), None, &[], &[]),
+            first,
+            "an unchanged status would be written again and again"
+        );
     }
 }

@@ -33,6 +33,13 @@ impl Teller {
         Self { send }
     }
 
+    /// Tells nobody, for measurements.
+    pub fn to_nobody() -> Self {
+        let (send, mut receive) = mpsc::channel(WAITING);
+        tokio::spawn(async move { while receive.recv().await.is_some() {} });
+        Self { send }
+    }
+
     /// Tells something about an object; what is grave is a warning.
     pub fn tell(&self, about: ObjectReference, is_grave: bool, reason: &str, note: &str) {
         let mut note = note.to_owned();

@@ -9,12 +9,7 @@ use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     core::PartialObjectMeta,
-    runtime::{
-        WatchStreamExt as _,
-        reflector,
-        reflector::Store,
-        watcher,
-    },
+    runtime::{WatchStreamExt as _, reflector, reflector::Store, watcher},
 };
 use serde_json::{Value, json};
 use steno_crds::{AuditPolicyObject, ClusterAuditPolicyObject, Covering, Fault, SidecarConfig, render_under};
@@ -25,13 +20,16 @@ use crate::inject::{Namespace, PREFIX, Policy, matches};
 /// What a policy renders to, with what it inherited.
 pub type Rendered = Result<(SidecarConfig, Vec<String>), Vec<Fault>>;
 
+/// What was rendered, by namespace and name, and what from.
+type Known = HashMap<(String, String), (String, Arc<Rendered>)>;
+
 /// The stores.
 pub struct View {
     policies: Store<AuditPolicyObject>,
     clusters: Store<ClusterAuditPolicyObject>,
     namespaces: Store<PartialObjectMeta<NamespaceObject>>,
-    /// What was rendered, by namespace and name, with what it was rendered from: rules are compiled once a change, not once a pod.
-    rendered: Mutex<HashMap<(String, String), (String, Arc<Rendered>)>>,
+    /// Rules are compiled once a change, not once a pod.
+    rendered: Mutex<Known>,
 }
 
 /// Watches one kind; `changed` is told of every change.
@@ -55,7 +53,6 @@ where
     reader
 }
 
-
 impl View {
     /// Begins to watch. The receiver changes whenever the platform's policies or a namespace do.
     pub fn start(client: &Client) -> (Arc<Self>, watch::Receiver<u64>) {
@@ -67,6 +64,20 @@ impl View {
             rendered: Mutex::default(),
         };
         (Arc::new(view), changes)
+    }
+
+    /// A view that nothing changes, for measurements.
+    pub fn fixed(policies: Vec<AuditPolicyObject>) -> Arc<Self> {
+        let (store, mut writer) = reflector::store();
+        for event in [watcher::Event::Init]
+            .into_iter()
+            .chain(policies.into_iter().map(watcher::Event::InitApply))
+            .chain([watcher::Event::InitDone])
+        {
+            writer.apply_watcher_event(&event);
+        }
+        let (clusters, namespaces) = (reflector::store().0, reflector::store().0);
+        Arc::new(Self { policies: store, clusters, namespaces, rendered: Mutex::default() })
     }
 
     /// Until everything was listed once.
@@ -90,8 +101,7 @@ impl View {
         Namespace {
             inject_all: label(&format!("{PREFIX}inject")) == Some("true"),
             // One that is not known yet may be a strict one.
-            may_host_path: labels.is_some()
-                && matches!(label("pod-security.kubernetes.io/enforce"), None | Some("privileged")),
+            may_host_path: labels.is_some() && matches!(label("pod-security.kubernetes.io/enforce"), None | Some("privileged")),
         }
     }
 

@@ -75,7 +75,15 @@ fn judge(pod: &Value, namespace: &str, view: &View, settings: &Settings) -> Opti
 
 impl Watchdog {
     /// Looks at all pods that ask and are not injected; those that are new, or whose policies changed, are judged and told.
-    pub async fn round(&self, client: &Client, view: &View, pods: &Pods, settings: &Settings, excluded: &[String], teller: &Teller) {
+    pub async fn round(
+        &self,
+        client: &Client,
+        view: &View,
+        pods: &Pods,
+        settings: &Settings,
+        excluded: &[String],
+        teller: &Teller,
+    ) {
         let mut whole: HashMap<String, bool> = HashMap::new();
         let found = pods.asking(|namespace, pod| {
             let is_excluded = excluded.iter().any(|name| name == namespace);

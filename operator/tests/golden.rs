@@ -22,9 +22,23 @@ fn policies() -> Vec<Policy> {
         policy("shop", "{matchLabels: {app: shop}}", plain),
         policy("web", "{matchLabels: {tier: web}}", plain),
         policy("tls", "{matchLabels: {app: never}}", tls),
-        policy("claim", "{matchLabels: {app: never}}", &format!("{plain}  spool: {{maxBytes: 64Mi, volume: {{type: PersistentVolumeClaim, persistentVolumeClaim: {{claimName: audit-spool}}}}}}\n")),
-        policy("ephemeral", "{matchLabels: {app: never}}", &format!("{plain}  spool: {{maxBytes: 64Mi, volume: {{type: Ephemeral, ephemeral: {{storageClassName: fast}}}}}}\n")),
-        policy("host", "{matchLabels: {app: never}}", &format!("{plain}  spool: {{volume: {{type: HostPath, hostPath: {{path: /var/lib/steno}}}}}}\n")),
+        policy(
+            "claim",
+            "{matchLabels: {app: never}}",
+            &format!(
+                "{plain}  spool: {{maxBytes: 64Mi, volume: {{type: PersistentVolumeClaim, persistentVolumeClaim: {{claimName: audit-spool}}}}}}\n"
+            ),
+        ),
+        policy(
+            "ephemeral",
+            "{matchLabels: {app: never}}",
+            &format!("{plain}  spool: {{maxBytes: 64Mi, volume: {{type: Ephemeral, ephemeral: {{storageClassName: fast}}}}}}\n"),
+        ),
+        policy(
+            "host",
+            "{matchLabels: {app: never}}",
+            &format!("{plain}  spool: {{volume: {{type: HostPath, hostPath: {{path: /var/lib/steno}}}}}}\n"),
+        ),
         policy("broken", "{matchLabels: {app: broken}}", "  kafka: {brokers: [], topic: audit}\n"),
     ]
 }

@@ -180,7 +180,7 @@ pub struct CertManager {
 }
 
 /// NetworkPolicies.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct NetworkPolicy {
     /// Let in only what is needed, and out as well. Pods with the sidecar need their own way to Kafka.
@@ -274,12 +274,6 @@ impl Default for Webhook {
             affinity: Map::new(),
             env: Vec::new(),
         }
-    }
-}
-
-impl Default for NetworkPolicy {
-    fn default() -> Self {
-        Self { enabled: false, api_server_ports: Vec::new() }
     }
 }
 

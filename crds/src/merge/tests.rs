@@ -160,8 +160,11 @@ proptest! {
 
 #[test]
 fn kafka_is_inherited_with_all_that_belongs_to_it_or_not_at_all() {
-    let platform = covering("platform", json!({"kafka": {
-        "brokers": ["shared:9093"], "topic": "audit", "tls": {"caSecretRef": {"name": "kafka", "key": "ca.crt"}}, "config": {"linger.ms": "5"}}}));
+    let platform = covering(
+        "platform",
+        json!({"kafka": {
+        "brokers": ["shared:9093"], "topic": "audit", "tls": {"caSecretRef": {"name": "kafka", "key": "ca.crt"}}, "config": {"linger.ms": "5"}}}),
+    );
     let bare = merge(&spec(json!({})), std::slice::from_ref(&platform));
     assert_eq!((bare.spec.kafka.brokers[0].as_str(), bare.spec.kafka.topic.as_str()), ("shared:9093", "audit"));
     assert!(bare.spec.kafka.tls.is_some() && bare.spec.kafka.config["linger.ms"] == "5");
@@ -175,7 +178,8 @@ fn kafka_is_inherited_with_all_that_belongs_to_it_or_not_at_all() {
 
 #[test]
 fn an_exception_does_not_open_what_the_platform_closes() {
-    let with_exception = spec(json!({"redaction": {"rules": [{"detector": "pan", "action": "Mask", "except": ["metadata.order"]}]}}));
+    let with_exception =
+        spec(json!({"redaction": {"rules": [{"detector": "pan", "action": "Mask", "except": ["metadata.order"]}]}}));
     let merged = merge(&with_exception, &[covering("platform", json!({}))]);
     let rules = &merged.spec.redaction.rules;
     assert!(rules.len() == 2 && rules[1].except.is_empty() && rules[1].detector == Some(Detector::Pan), "{rules:?}");
@@ -189,7 +193,9 @@ fn faults_tell_what_was_inherited_and_what_is_forbidden() {
         api_version: crate::API_VERSION.into(),
         kind: "AuditPolicy".into(),
         metadata: crate::Metadata { name: "p".into(), namespace: "n".into() },
-        spec: spec(json!({"kafka": {"brokers": ["k:9092"], "topic": "t"}, "limits": {"maxEventBytes": "1Mi", "maxBodyBytes": "2Mi"}})),
+        spec: spec(
+            json!({"kafka": {"brokers": ["k:9092"], "topic": "t"}, "limits": {"maxEventBytes": "1Mi", "maxBodyBytes": "2Mi"}}),
+        ),
     };
     assert!(render_under(&policy, &[]).is_ok());
     let small = covering("small", json!({"spool": {"maxBytes": "8Mi"}}));
@@ -197,7 +203,11 @@ fn faults_tell_what_was_inherited_and_what_is_forbidden() {
     assert!(faults[0].path == "spec.spool.maxBytes" && faults[0].message.contains("ClusterAuditPolicy small"), "{faults:?}");
     let no_host = covering("no-host", json!({"spool": {"volumeTypes": ["EmptyDir"]}}));
     let mut on_host = policy;
-    on_host.spec.spool.volume = Volume { r#type: VolumeType::HostPath, host_path: Some(crate::HostPathVolume { path: "/x".into() }), ..Volume::default() };
+    on_host.spec.spool.volume = Volume {
+        r#type: VolumeType::HostPath,
+        host_path: Some(crate::HostPathVolume { path: "/x".into() }),
+        ..Volume::default()
+    };
     let faults = render_under(&on_host, &[no_host]).unwrap_err();
     assert!(faults[0].path == "spec.spool.volume.type" && faults[0].message.contains("no-host"), "{faults:?}");
 }

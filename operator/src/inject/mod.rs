@@ -297,13 +297,7 @@ fn place(pod: &Value) -> usize {
     list(pod, "initContainers").iter().rposition(|container| is_before(name_of(container))).map_or(0, |last| last + 1)
 }
 
-fn inject(
-    pod: &Value,
-    asked: &Asked,
-    namespace: &Namespace,
-    policies: &[Policy],
-    settings: &Settings,
-) -> Result<Plan, Reason> {
+fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy], settings: &Settings) -> Result<Plan, Reason> {
     let is_ours = |container: &&Value| name_of(container) == CONTAINER;
     if let Some(there) = list(pod, "initContainers").iter().find(is_ours) {
         // Called again, after another webhook. Without its policy to restart it would hold the pod up for ever.

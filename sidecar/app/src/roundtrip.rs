@@ -36,7 +36,8 @@ pub fn roundtrip(args: &RoundtripArgs) -> anyhow::Result<ExitCode> {
 fn read(args: &RoundtripArgs, id: &str) -> anyhow::Result<Value> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &args.brokers).set("group.id", id).set("auto.offset.reset", "earliest");
-    let consumer: BaseConsumer = config.set("enable.auto.commit", "false").set("topic.metadata.refresh.interval.ms", "1000").create()?;
+    let consumer: BaseConsumer =
+        config.set("enable.auto.commit", "false").set("topic.metadata.refresh.interval.ms", "1000").create()?;
     consumer.subscribe(&[&args.topic])?;
     let until = Instant::now() + Duration::from_secs(args.timeout);
     let mut last = None;

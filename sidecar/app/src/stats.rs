@@ -128,16 +128,15 @@ impl Stats {
             issues.push("the configuration file is invalid; the last good one counts".into());
             recommend("error", format!("The configuration file is invalid: {error}"));
         }
-        for secret in &compiled.missing_secrets {
-            issues.push(format!("the Secret {secret} is missing"));
-        }
+        issues.extend(compiled.missing_secrets.iter().map(|secret| format!("the Secret {secret} is missing")));
         if let Some(fault) = self.fell_back.get() {
             issues.push(format!("the journal is on the pod's own directory and goes with it: {fault}"));
-            recommend("error", "Let user 65532 write to the volume: set securityContext.fsGroup in the pod, or prepare the directory.".into());
+            recommend(
+                "error",
+                "Let user 65532 write to the volume: set securityContext.fsGroup in the pod, or prepare the directory.".into(),
+            );
         }
-        for warning in &delivery.warnings {
-            recommend("warning", format!("Preflight: {warning}."));
-        }
+        delivery.warnings.iter().for_each(|warning| recommend("warning", format!("Preflight: {warning}.")));
         let batch = |value: f64| (value * 100.0).round() / 100.0;
         json!({
             "health": {"status": if issues.is_empty() { "ok" } else { "degraded" }, "issues": issues},

@@ -38,9 +38,15 @@ impl Rig {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let socket = dir.path().join("s.sock");
         let (address, status) = runtime.block_on(async {
-            let mut service =
-                Service::start(compiled, &identity, &secrets, open_one(&dir.path().join("journal")).unwrap(), false, steno_commit::Bell::default())
-                    .unwrap();
+            let mut service = Service::start(
+                compiled,
+                &identity,
+                &secrets,
+                open_one(&dir.path().join("journal")).unwrap(),
+                false,
+                steno_commit::Bell::default(),
+            )
+            .unwrap();
             let listener = bind_ingest("127.0.0.1:0").await.unwrap();
             let status = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let addresses = (listener.local_addr().unwrap().to_string(), status.local_addr().unwrap().to_string());
