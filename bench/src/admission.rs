@@ -54,10 +54,11 @@ pub fn run(a_second: u32, time: Duration) -> anyhow::Result<(Times, Times)> {
     let servers = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let client = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (tls, trust) = certificates()?;
+    let stop = watch::Sender::new(false);
     let (webhook, bare) = servers.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let webhook = listener.local_addr()?;
-        tokio::spawn(serve(listener, Arc::new(ArcSwap::new(tls.clone())), the_webhook()?, watch::channel(false).1));
+        tokio::spawn(serve(listener, Arc::new(ArcSwap::new(tls.clone())), the_webhook()?, stop.subscribe()));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let bare = listener.local_addr()?;
         tokio::spawn(echo(listener, tls));

@@ -75,11 +75,16 @@ pub fn served(world: &World, namespace: &str) {
     world.cluster.ready(namespace, "pod/shop");
 }
 
-/// The process of an operator's pod, on the one node that is this machine: told by its environment.
+/// The process of an operator's pod.
 pub fn process_of(pod: &str) -> Option<u32> {
+    process_with(&format!("STENO_IDENTITY={pod}"))
+}
+
+/// The process with a variable in its environment, on the one node that is this machine.
+pub fn process_with(variable: &str) -> Option<u32> {
     let of = |pid: &u32| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == format!("STENO_IDENTITY={pod}").as_bytes())
+        environment.split(|byte| *byte == 0).any(|found| found == variable.as_bytes())
     };
     let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.into_iter().find(of)

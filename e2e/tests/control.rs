@@ -7,7 +7,7 @@ use std::{
 
 use steno_e2e::{
     wait_for,
-    world::{LATER, SOON, WAITS, event, pod, policy, process_of, record, served, world},
+    world::{LATER, SOON, WAITS, event, pod, policy, process_of, process_with, record, served, world},
 };
 
 const OPERATOR: &str = "--as=system:serviceaccount:steno-system:steno-operator";
@@ -163,6 +163,30 @@ fn the_operator_may_change_one_annotation_of_injected_pods_and_nothing_else() {
     }
     let secrets = cluster.try_kubectl(&["get", OPERATOR, "-n", "narrow", "secrets"]);
     assert!(!secrets.0 && secrets.1.contains("forbidden"), "{}", secrets.1);
+}
+
+#[test]
+fn a_deleted_policy_stops_no_pod_not_even_one_whose_sidecar_restarts() {
+    let world = world();
+    let cluster = &world.cluster;
+    served(&world, "orphaned");
+    cluster.kubectl(&["delete", "-n", "orphaned", "auditpolicy", "audit", "--timeout=30s"]);
+    wait_for("its ConfigMap to be gone", SOON, || !cluster.try_kubectl(&["get", "-n", "orphaned", "configmap", "steno-audit"]).0);
+    // What changes the pod makes the kubelet look at its volumes now.
+    cluster.kubectl(&["annotate", "-n", "orphaned", "pod/shop", "test/now=1"]);
+    let pod = || cluster.get("orphaned", "pod/shop");
+    let uid = pod()["metadata"]["uid"].as_str().unwrap().to_owned();
+    let pid = process_with(&format!("STENO_POD_UID={uid}")).expect("the sidecar's process is on this machine");
+    assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
+    wait_for("the sidecar to be back", LATER, || {
+        let sidecar = &pod()["status"]["initContainerStatuses"][0];
+        sidecar["restartCount"] == 1 && sidecar["ready"] == true
+    });
+    assert!(cluster.post("orphaned", "shop", &event("orphaned-1", "{}")).contains("\"created\""));
+    wait_for("the record", SOON, || record(&world.kafka, "orphaned-1").is_some());
+    // A namespace with a policy goes, too: nothing of ours holds it.
+    cluster.apply(&policy("audit", "orphaned", &world.kafka.for_pods(), ""));
+    cluster.kubectl(&["delete", "namespace", "orphaned", "--timeout=90s"]);
 }
 
 #[test]

@@ -97,7 +97,7 @@ fn memory_is_flat_in_the_number_of_pods_and_a_change_is_told_to_all() {
             map["data"]["config.yaml"].as_str().unwrap_or_default().contains(&format!("after{pods}"))
         });
         let annotation = r"jsonpath={range .items[*]}{.metadata.annotations.audit\.steno\.dev/config-hash}{'\n'}{end}";
-        wait_for("all pods to be told", Duration::from_secs(300), || {
+        wait_for("all pods to be told", Duration::from_mins(5), || {
             let hashes = cluster.kubectl(&["get", "-n", "fleet", "pods", "-o", annotation]);
             hashes.lines().count() == pods && hashes.lines().all(|told| told == hash)
         });
@@ -114,7 +114,7 @@ fn memory_is_flat_in_the_number_of_pods_and_a_change_is_told_to_all() {
     let begun = Instant::now();
     proxy.pods("fleet", made, all);
     println!("{} pods more were made, each through the webhook, in {:?}", all - made, begun.elapsed());
-    wait_for("the policy to count them", Duration::from_secs(120), || {
+    wait_for("the policy to count them", Duration::from_mins(2), || {
         cluster.get("fleet", "auditpolicy/audit")["status"]["pods"]["injected"] == all
     });
     // Another one that begins with all of them there.
