@@ -103,7 +103,8 @@ fn the_webhook() -> anyhow::Result<Arc<Webhook>> {
         version: "0".into(),
         resources: Resources::default(),
     };
-    let view = View::fixed(policies);
+    let namespace = serde_yaml::from_str("{metadata: {name: shop}}").context("a namespace")?;
+    let view = View::fixed(policies, vec![namespace]);
     Ok(Arc::new(Webhook { view, settings, metrics: Metrics::default(), teller: Teller::to_nobody() }))
 }
 

@@ -29,7 +29,7 @@ pub struct ClusterAuditPolicySpec {
     /// Namespaces that it covers, by their labels; all where it is not set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<LabelSelector>,
-    /// Kafka of policies that name no brokers (`brokers`, `tls`, `sasl`, `create` and `config` together) or no topic. Secrets are those of that
+    /// Kafka of policies that name no brokers (`brokers`, `tls`, `sasl`, `create` and `config` together) or no topic. Its other fields have no effect here. Secrets are those of that
     /// name in each namespace. Of several ClusterAuditPolicies the first by name counts.
     #[serde(skip_serializing_if = "Kafka::is_unset")]
     pub kafka: Kafka,

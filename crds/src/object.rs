@@ -14,7 +14,7 @@ use crate::{
     AuditPolicy, AuditPolicyObject, ClusterAuditPolicyObject, Metadata,
     bounds::{self, Row},
     render::MAX_NAME,
-    schema::{describe, field_mut},
+    schema::{describe, describe_ceiling, field_mut},
 };
 
 /// What the operator tells about a policy.
@@ -242,9 +242,14 @@ fn plain(node: &mut Value) {
 }
 
 fn bound(schema: &mut Value) {
+    let is_policy = field_mut(schema, "dedupe").is_some();
     for row in bounds::TABLE {
         let Some(field) = field_mut(schema, row.path()) else { continue };
-        describe(field, row);
+        if is_policy {
+            describe(field, row);
+        } else {
+            describe_ceiling(field, row);
+        }
         let (_, min, max) = row.shown();
         let fix = format!("write from {min} to {max}");
         match row {
@@ -282,7 +287,7 @@ fn bound(schema: &mut Value) {
     }
     for (path, rule, fix) in RULES.iter().chain([&VOLUME]) {
         // Those over the whole specification are about fields that a ClusterAuditPolicy does not have, or has as bounds.
-        if path.is_empty() && field_mut(schema, "dedupe").is_none() {
+        if path.is_empty() && !is_policy {
             continue;
         }
         if let Some(field) = field_mut(schema, path) {

@@ -13,7 +13,13 @@ pub fn policy_schema() -> Value {
 /// The JSON schema of a ClusterAuditPolicy's specification, at `properties.spec`.
 pub fn cluster_policy_schema() -> Value {
     let spec = generator().into_root_schema_for::<ClusterAuditPolicySpec>().to_value();
-    described(json!({"properties": {"spec": spec}}))
+    let mut schema = json!({"properties": {"spec": spec}});
+    for row in bounds::TABLE {
+        if let Some(field) = field_mut(&mut schema, row.path()) {
+            describe_ceiling(field, row);
+        }
+    }
+    schema
 }
 
 fn generator() -> schemars::SchemaGenerator {
@@ -36,6 +42,15 @@ pub(crate) fn describe(field: &mut Map<String, Value>, row: &bounds::Row) {
     let default = default.map_or_else(|| "Not set by default".into(), |value| format!("Default {value}"));
     let text = format!("{text} {default}; from {min} to {max}.");
     field.insert("description".into(), text.trim().into());
+}
+
+/// The same where a ClusterAuditPolicy has a bound: what is not set there bounds nothing.
+pub(crate) fn describe_ceiling(field: &mut Map<String, Value>, row: &bounds::Row) {
+    let (_, min, max) = row.shown();
+    let text = field.get("description").and_then(Value::as_str).unwrap_or_default();
+    let is_kafka = row.path().starts_with("kafka.");
+    let unset = if is_kafka { "" } else { "Not set: no bound but a policy's own; " };
+    field.insert("description".into(), format!("{text} {unset}from {min} to {max}.").trim().into());
 }
 
 /// The schema of a field below `spec`; `[]` behind a name means its items.

@@ -31,7 +31,8 @@ pub enum VolumeType {
     Ephemeral,
     /// An existing claim. Pods share it, each with a directory of its own; one that starts takes up what an earlier one left.
     PersistentVolumeClaim,
-    /// A directory of the node, with one below it for each pod. Pods in namespaces where Pod Security forbids it get an `EmptyDir`, and are told.
+    /// A directory of the node, with one below it for each pod. Only in namespaces that are labelled `pod-security.kubernetes.io/enforce: privileged`;
+    /// pods of others get an `EmptyDir`, and are told.
     HostPath,
 }
 
@@ -59,7 +60,7 @@ pub struct ClaimVolume {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostPathVolume {
-    /// Its absolute path. It is there already, and user 65532 may write to it.
+    /// Its absolute path. User 65532 may write to it; where it may not, or the directory is missing, the spool is on an `EmptyDir`, and the policy tells.
     pub path: String,
 }
 

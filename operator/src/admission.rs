@@ -63,8 +63,8 @@ pub fn is_dry_run(review: &Value) -> bool {
     review.pointer("/request/dryRun") == Some(&Value::Bool(true))
 }
 
-/// An AuditPolicy or a ClusterAuditPolicy that is created or changed: what would not render is refused with the field and the fix.
-pub fn validate(review: &Value, covering: &[Covering]) -> (Value, Outcome) {
+/// An AuditPolicy, under what covers its namespace as far as that is known, or a ClusterAuditPolicy, that is created or changed: what would not render is refused with the field and the fix.
+pub fn validate(review: &Value, covering: Option<&[Covering]>) -> (Value, Outcome) {
     let (Some(uid), Some(object)) = (review.pointer("/request/uid"), review.pointer("/request/object")) else {
         return malformed();
     };
@@ -85,9 +85,12 @@ pub fn validate(review: &Value, covering: &[Covering]) -> (Value, Outcome) {
     }
 }
 
-fn check(object: &Value, covering: &[Covering]) -> Result<Vec<String>, Vec<Fault>> {
+fn check(object: &Value, covering: Option<&[Covering]>) -> Result<Vec<String>, Vec<Fault>> {
     let (policy, unknown) = parse_policy(&object.to_string())?;
-    render_under(&policy, covering)?;
+    // In a namespace that was made a moment ago nobody knows yet what covers it; the condition Accepted will tell.
+    if let Some(covering) = covering {
+        render_under(&policy, covering)?;
+    }
     Ok(unknown.iter().map(|field| format!("steno: {field} is unknown to this version and has no effect")).collect())
 }
 
@@ -155,30 +158,31 @@ mod tests {
             json!({"apiVersion": "audit.steno.dev/v1alpha1", "kind": "AuditPolicy", "metadata": {"name": "p", "namespace": "shop"},
                 "spec": {"kafka": {"brokers": ["k:9092"], "topic": "t"}, "redaction": {"rules": [rule]}}})
         };
-        let (good, _) = validate(&review(policy(json!({"regex": "a+", "action": "Mask"}))), &[]);
+        let (good, _) = validate(&review(policy(json!({"regex": "a+", "action": "Mask"}))), Some(&[]));
         assert_eq!(good["response"]["allowed"], true);
         let bad = policy(json!({"regex": "(", "action": "Mask"}));
-        let (refused, _) = validate(&review(bad.clone()), &[]);
+        let (refused, _) = validate(&review(bad.clone()), Some(&[]));
         let message = refused["response"]["status"]["message"].as_str().unwrap();
         assert!(refused["response"]["allowed"] == false && message.starts_with("spec.redaction.rules[0].regex"), "{message}");
         let mut leaving = bad;
         leaving["metadata"]["deletionTimestamp"] = json!("2026-03-01T00:00:00Z");
-        assert_eq!(validate(&review(leaving), &[]).0["response"]["allowed"], true);
+        assert_eq!(validate(&review(leaving), Some(&[])).0["response"]["allowed"], true);
     }
 
     #[test]
     fn a_policy_is_checked_as_it_counts_under_the_platforms() {
         let bare =
             json!({"apiVersion": "audit.steno.dev/v1alpha1", "kind": "AuditPolicy", "metadata": {"name": "p"}, "spec": {}});
-        let (refused, _) = validate(&review(bare.clone()), &[]);
+        let (refused, _) = validate(&review(bare.clone()), Some(&[]));
         let message = refused["response"]["status"]["message"].as_str().unwrap();
         assert!(message.contains("spec.kafka.brokers") && message.contains("ClusterAuditPolicy"), "{message}");
         let platform = json!({"kafka": {"brokers": ["shared:9092"], "topic": "audit"}});
         let covering = Covering { name: "platform".into(), spec: serde_json::from_value(platform).unwrap() };
-        assert_eq!(validate(&review(bare), &[covering]).0["response"]["allowed"], true);
+        assert_eq!(validate(&review(bare), Some(&[covering])).0["response"]["allowed"], true);
         let cluster = |spec: Value| json!({"kind": "ClusterAuditPolicy", "metadata": {"name": "c"}, "spec": spec});
-        assert_eq!(validate(&review(cluster(json!({}))), &[]).0["response"]["allowed"], true);
-        let (refused, _) = validate(&review(cluster(json!({"redaction": {"rules": [{"regex": "(", "action": "Mask"}]}}))), &[]);
+        assert_eq!(validate(&review(cluster(json!({}))), Some(&[])).0["response"]["allowed"], true);
+        let (refused, _) =
+            validate(&review(cluster(json!({"redaction": {"rules": [{"regex": "(", "action": "Mask"}]}}))), Some(&[]));
         assert!(
             refused["response"]["status"]["message"].as_str().unwrap().starts_with("spec.redaction.rules[0].regex"),
             "{refused}"

@@ -10,8 +10,10 @@
 //!   promote    an overlap later: leaves come from the new one, and both are trusted
 //!   retire     an overlap later: only the new one is trusted
 //!   ```
-//!   The overlap (`--ca-overlap`) is longer than it takes replicas to see the Secret and API servers to see the webhook configurations.
-//! - With certificates that somebody else keeps (cert-manager) the files of a directory are read instead, again and again.
+//!   The overlap (`--ca-overlap`) is longer than it takes replicas to see the Secret and API servers to see the webhook configurations. No step is
+//!   taken before the last one was published, and no leaf is put to use before the webhook configurations trust its authority.
+//! - With certificates that somebody else keeps (cert-manager) the files of a directory are read instead, again and again. Authorities that were
+//!   seen there before stay trusted for two overlaps.
 use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context as _;
@@ -206,8 +208,9 @@ impl Keeper {
         leaf(&Kept::read(&secret)?, names).map(Some)
     }
 
-    /// Makes the authority where there is none, and does what is due of a rotation. What should be trusted.
-    pub async fn tend(&self) -> anyhow::Result<String> {
+    /// Makes the authority where there is none, and does what is due of a rotation. What should be trusted. `is_settled`: what was to be trusted so
+    /// far has been published for a while; before that no step is taken.
+    pub async fn tend(&self, is_settled: impl Fn(&str) -> bool) -> anyhow::Result<String> {
         let Some(mut secret) = self.secrets.get_opt(&self.name).await.context("the webhook's Secret cannot be read")? else {
             let kept = Kept::new()?;
             let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
@@ -218,7 +221,7 @@ impl Keeper {
         };
         let kept = Kept::read(&secret)?;
         let now = Timestamp::now().as_second();
-        let Some(step) = due(&kept, now, self.overlap) else { return Ok(kept.trusted()) };
+        let Some(step) = due(&kept, now, self.overlap).filter(|_| is_settled(&kept.trusted())) else { return Ok(kept.trusted()) };
         let kept = kept.step(step, now)?;
         secret.data = Some(kept.data());
         if step == Step::Announce {
@@ -255,27 +258,28 @@ pub async fn is_trusted(client: &Client, configuration: &str, issuer: &str) -> a
     let mutating = mutating.and_then(|found| found.webhooks).unwrap_or_default();
     let validating = Api::<ValidatingWebhookConfiguration>::all(client.clone()).get_opt(configuration).await?;
     let validating = validating.and_then(|found| found.webhooks).unwrap_or_default();
-    Ok(mutating.iter().all(|hook| has(hook.client_config.ca_bundle.as_ref()))
+    // One that is not there (Helm makes them after the Deployments) trusts nobody.
+    Ok(!mutating.is_empty()
+        && !validating.is_empty()
+        && mutating.iter().all(|hook| has(hook.client_config.ca_bundle.as_ref()))
         && validating.iter().all(|hook| has(hook.client_config.ca_bundle.as_ref())))
 }
 
-/// Writes the authority into a webhook configuration, where it is not there yet.
+/// Writes what is trusted into both webhook configurations, where it is not there yet. A fault where one is missing.
 pub async fn publish(client: &Client, configuration: &str, ca: &str) -> anyhow::Result<()> {
     use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
     let bundle = ByteString(ca.as_bytes().to_vec());
+    let absent = || format!("the webhook configuration {configuration} is not there");
     let mutating: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
-    if let Some(found) = mutating.get_opt(configuration).await? {
-        let hooks = found.webhooks.unwrap_or_default();
-        let stale = hooks.iter().enumerate().filter(|(_, hook)| hook.client_config.ca_bundle.as_ref() != Some(&bundle));
-        patch_bundles(&mutating, configuration, stale.map(|(index, _)| index).collect(), &bundle).await?;
-    }
+    let found = mutating.get_opt(configuration).await?.with_context(absent)?;
+    let hooks = found.webhooks.unwrap_or_default();
+    let stale = hooks.iter().enumerate().filter(|(_, hook)| hook.client_config.ca_bundle.as_ref() != Some(&bundle));
+    patch_bundles(&mutating, configuration, stale.map(|(index, _)| index).collect(), &bundle).await?;
     let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
-    if let Some(found) = validating.get_opt(configuration).await? {
-        let hooks = found.webhooks.unwrap_or_default();
-        let stale = hooks.iter().enumerate().filter(|(_, hook)| hook.client_config.ca_bundle.as_ref() != Some(&bundle));
-        patch_bundles(&validating, configuration, stale.map(|(index, _)| index).collect(), &bundle).await?;
-    }
-    Ok(())
+    let found = validating.get_opt(configuration).await?.with_context(absent)?;
+    let hooks = found.webhooks.unwrap_or_default();
+    let stale = hooks.iter().enumerate().filter(|(_, hook)| hook.client_config.ca_bundle.as_ref() != Some(&bundle));
+    patch_bundles(&validating, configuration, stale.map(|(index, _)| index).collect(), &bundle).await
 }
 
 async fn patch_bundles<K>(api: &Api<K>, name: &str, stale: Vec<usize>, bundle: &ByteString) -> anyhow::Result<()>

@@ -1,7 +1,7 @@
 //! Leader election by a Lease (`coordination.k8s.io/v1`): of several replicas one reconciles.
 //!
 //! # Rules
-//! - Who holds the lease renews it at a third of its time. Another takes it once it has seen no change of it for its whole time, by a clock of its
+//! - Who holds the lease renews it at a sixth of its time. Another takes it once it has seen no change of it for its whole time, by a clock of its
 //!   own: clocks of nodes may differ.
 //! - Who could not renew for two thirds of the time stops its work, before anybody else may begin.
 //! - Who stops in an orderly way gives the lease back, so that the next one begins at once.
@@ -70,11 +70,11 @@ impl Election {
             let turn = (self.lasts / 6).min(TURN);
             tokio::select! {
                 () = told(&mut stop) => return,
-                took = self.take() => match took {
+                took = self.take_in_time(self.lasts / 3) => match took {
                     Ok(true) => {}
                     Ok(false) => { tokio::time::sleep(turn).await; continue }
                     Err(error) => {
-                        tracing::warn!(%error, "the lease cannot be had");
+                        tracing::warn!(error = format!("{error:#}"), "the lease cannot be had");
                         tokio::time::sleep(turn).await;
                         continue;
                     }
@@ -89,7 +89,9 @@ impl Election {
                     continue;
                 }
             }
-            self.give_back().await;
+            if tokio::time::timeout(self.lasts / 3, self.give_back()).await.is_err() {
+                tracing::warn!("the lease could not be given back in time; it runs out by itself");
+            }
             return;
         }
     }
@@ -136,19 +138,23 @@ impl Election {
 
     /// Renews; ends when that has failed for too long, or the lease is somebody else's.
     async fn hold(&mut self) {
+        // When the last try that went well began: others count from a moment after that.
         let mut renewed = Instant::now();
         loop {
-            tokio::time::sleep(self.lasts / 3).await;
-            match tokio::time::timeout(self.lasts / 3, self.take()).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
-                Ok(Ok(false)) => return,
-                Ok(Err(error)) => tracing::warn!(%error, "the lease cannot be renewed"),
-                Err(_) => tracing::warn!("the lease cannot be renewed in time"),
-            }
-            if renewed.elapsed() > self.lasts * 2 / 3 {
-                return;
+            tokio::time::sleep(self.lasts / 6).await;
+            let Some(rest) = (self.lasts * 2 / 3).checked_sub(renewed.elapsed()).filter(|rest| !rest.is_zero()) else { return };
+            let begun = Instant::now();
+            match self.take_in_time(rest).await {
+                Ok(true) => renewed = begun,
+                Ok(false) => return,
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "the lease cannot be renewed"),
             }
         }
+    }
+
+    /// The same as [`Self::take`], and a fault where nobody answers: the API server's machine may be gone without a word.
+    async fn take_in_time(&mut self, time: Duration) -> anyhow::Result<bool> {
+        Ok(tokio::time::timeout(time, self.take()).await??)
     }
 
     async fn give_back(&self) {

@@ -4,13 +4,18 @@
 //! one day, when its namespace is labelled. Of injected pods the whole is sent by the API server, and only address, phase and the
 //! sidecar's state are read.
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::{Arc, Mutex},
 };
 
 use futures_util::{Stream, StreamExt as _};
-use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use jiff::Timestamp;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::Pod,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     core::PartialObjectMeta,
@@ -20,6 +25,8 @@ use serde::Deserialize;
 
 use crate::inject::{CONTAINER, PREFIX};
 
+/// A sidecar that ended within so many seconds is news, also to one that has just begun to lead.
+const NEWS: i64 = 120;
 /// Pods in a page of a list.
 const PAGE: u32 = 250;
 
@@ -56,8 +63,10 @@ struct SlimState {
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
+#[serde(rename_all = "camelCase")]
 struct SlimTerminated {
     message: String,
+    finished_at: Option<Time>,
 }
 
 impl Resource for Slim {
@@ -84,6 +93,14 @@ impl Resource for Slim {
     }
 }
 
+/// Remembers a UID; whether it is new. Old ones are forgotten: what ended long ago is no news anyway.
+fn remember(told: &mut HashSet<String>, uid: &str) -> bool {
+    if told.len() > 10_000 {
+        told.clear();
+    }
+    told.insert(uid.to_owned())
+}
+
 /// A pod with the sidecar.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Injected {
@@ -103,8 +120,10 @@ pub struct Injected {
     pub is_ready: bool,
     /// It has ended.
     pub is_over: bool,
-    /// What its sidecar left behind when it ended: nothing, where all was delivered.
+    /// What its sidecar left behind when it ended: its last message.
     pub left: String,
+    /// When that was, seconds since 1970.
+    pub ended: Option<i64>,
 }
 
 /// A pod that asks and has no sidecar.
@@ -133,6 +152,7 @@ pub struct Pods {
 fn injected(pod: &Slim) -> Option<Injected> {
     let annotation = |name: &str| pod.annotations().get(&format!("{PREFIX}{name}")).cloned().unwrap_or_default();
     let sidecar = pod.status.init_container_statuses.iter().find(|status| status.name == CONTAINER);
+    let terminated = sidecar.and_then(|sidecar| sidecar.state.terminated.as_ref());
     Some(Injected {
         policy: pod.labels().get(&format!("{PREFIX}injected"))?.clone(),
         name: pod.name_any(),
@@ -142,10 +162,8 @@ fn injected(pod: &Slim) -> Option<Injected> {
         address: pod.status.pod_ip,
         is_ready: sidecar.is_some_and(|sidecar| sidecar.ready),
         is_over: matches!(pod.status.phase.as_str(), "Succeeded" | "Failed"),
-        left: sidecar
-            .and_then(|sidecar| sidecar.state.terminated.as_ref())
-            .map(|ended| ended.message.clone())
-            .unwrap_or_default(),
+        left: terminated.map(|ended| ended.message.clone()).unwrap_or_default(),
+        ended: terminated.and_then(|ended| ended.finished_at.as_ref()).map(|time| time.0.as_second()),
     })
 }
 
@@ -216,10 +234,12 @@ impl Pods {
         let all = watcher::Config::default().page_size(PAGE);
         let of_ours = watcher(Api::<Slim>::all(client.clone()), ours).default_backoff();
         let of_all = watcher(Api::<PartialObjectMeta<Pod>>::all(client.clone()), all).default_backoff();
-        let told = Mutex::new(std::collections::HashSet::new());
+        let told = Mutex::new(HashSet::new());
         let project = |pod: &Slim| {
             let injected = injected(pod)?;
-            if !injected.left.is_empty() && told.lock().is_ok_and(|mut told| told.insert(injected.uid.clone())) {
+            // What ended long ago was told by who led then.
+            let is_news = injected.ended.is_some_and(|ended| Timestamp::now().as_second() - ended < NEWS);
+            if is_news && !injected.left.is_empty() && told.lock().is_ok_and(|mut told| remember(&mut told, &injected.uid)) {
                 ended(pod.namespace().as_deref().unwrap_or_default(), &injected);
             }
             Some(injected)

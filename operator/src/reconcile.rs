@@ -47,7 +47,9 @@ const LOOK: Duration = Duration::from_secs(15);
 const CONCURRENCY: u16 = 8;
 /// Pods that are told of a configuration at a time.
 const NUDGES: usize = 8;
-/// A reconcile that takes longer is stuck.
+/// A reconcile is given up after so long, and begun again.
+const MOST: Duration = Duration::from_mins(4);
+/// Where even that does not help the process is stuck.
 const STUCK: i64 = 300;
 
 /// Whether reconciles come to an end.
@@ -63,15 +65,21 @@ impl Beat {
         self.running.load(Ordering::Relaxed) > 0 && Timestamp::now().as_second() - self.since.load(Ordering::Relaxed) > STUCK
     }
 
-    fn begin(&self) {
+    fn begin(self: &Arc<Self>) -> Running {
         if self.running.fetch_add(1, Ordering::Relaxed) == 0 {
             self.since.store(Timestamp::now().as_second(), Ordering::Relaxed);
         }
+        Running(self.clone())
     }
+}
 
-    fn end(&self) {
-        self.since.store(Timestamp::now().as_second(), Ordering::Relaxed);
-        self.running.fetch_sub(1, Ordering::Relaxed);
+/// A reconcile that runs. It ends when it is dropped, too.
+struct Running(Arc<Beat>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.since.store(Timestamp::now().as_second(), Ordering::Relaxed);
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -102,6 +110,9 @@ pub enum Error {
     /// A ConfigMap of that name is somebody else's.
     #[error("there is a ConfigMap {0} that is not ours; rename it, or the policy")]
     Foreign(String),
+    /// It took too long. What was done is done; it goes on from there.
+    #[error("it took more than four minutes, and goes on from where it is")]
+    Late,
     /// The API server said no, or nothing.
     #[error("{what}: {source}")]
     Api {
@@ -144,9 +155,8 @@ fn again(_: Arc<AuditPolicyObject>, _: &Error, _: Arc<Context>) -> Action {
 
 async fn reconcile(object: Arc<AuditPolicyObject>, context: Arc<Context>) -> Result<Action, Error> {
     let begun = Instant::now();
-    context.beat.begin();
-    let result = once(&object, &context).await;
-    context.beat.end();
+    let _running = context.beat.begin();
+    let result = tokio::time::timeout(MOST, once(&object, &context)).await.unwrap_or(Err(Error::Late));
     context.metrics.reconciled(result.is_ok(), begun.elapsed().as_secs_f64());
     result
 }
@@ -279,11 +289,19 @@ async fn apply(object: &AuditPolicyObject, config: &SidecarConfig, context: &Con
     };
     let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
     if let Some(there) = maps.get_opt(&name).await.map_err(api("read the ConfigMap"))? {
-        if there.labels().get("app.kubernetes.io/managed-by").is_none_or(|by| by != "steno") {
+        // By its owner, not by a label that anybody may take away.
+        let is_ours = there.owner_references().iter().any(|owner| Some(&owner.uid) == object.metadata.uid.as_ref());
+        let was_ours = there.labels().get("app.kubernetes.io/managed-by").is_some_and(|by| by == "steno");
+        if !is_ours && !was_ours {
             return Err(Error::Foreign(name));
         }
         let owners = |map: &ConfigMap| map.owner_references().iter().map(|owner| owner.uid.clone()).collect::<Vec<_>>();
-        let hash = |map: &ConfigMap| map.annotations().get(&format!("{PREFIX}config-hash")).cloned();
+        let hash = |map: &ConfigMap| {
+            (
+                map.annotations().get(&format!("{PREFIX}config-hash")).cloned(),
+                map.labels().get("app.kubernetes.io/managed-by").cloned(),
+            )
+        };
         if there.data == map.data && hash(&there) == hash(&map) && owners(&there) == owners(&map) {
             return Ok(());
         }

@@ -2,12 +2,12 @@
 use std::{
     path::Path,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use kube::Client;
+use kube::{Client, Config};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -32,6 +32,9 @@ use crate::{
 /// Longest time between two looks at the certificates and the webhook configurations.
 const CARE: Duration = Duration::from_mins(1);
 
+/// How long the API server may be silent on a connection; a watch lasts 290 seconds at most.
+const SILENCE: Duration = Duration::from_mins(5);
+
 /// Runs until a signal.
 pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(&args.log_level);
@@ -41,7 +44,10 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
 }
 
 async fn start(args: &RunArgs) -> anyhow::Result<()> {
-    let client = Client::try_default().await.context("no cluster: give a KUBECONFIG, or run in one")?;
+    let mut config = Config::infer().await.context("no cluster: give a KUBECONFIG, or run in one")?;
+    // A machine that is gone answers nothing, and closes nothing. Watches end by themselves before that.
+    (config.connect_timeout, config.read_timeout) = (Some(Duration::from_secs(10)), Some(SILENCE));
+    let client = Client::try_from(config)?;
     let metrics = Metrics::default();
     let beat = Arc::new(Beat::default());
     let (ready, is_ready) = watch::channel(false);
@@ -59,9 +65,9 @@ async fn start(args: &RunArgs) -> anyhow::Result<()> {
         resources: Resources::default(),
     };
     let parts = Parts { args: args.clone(), client, metrics, view, settings, teller };
-    let reconciles =
+    let mut reconciles =
         args.roles.contains(&Role::Reconcile).then(|| tokio::spawn(lead(parts.clone(), me, beat, changes, stop.subscribe())));
-    let serves = if args.roles.contains(&Role::Webhook) { Some(parts.serve(stop.subscribe()).await?) } else { None };
+    let mut serves = if args.roles.contains(&Role::Webhook) { Some(parts.serve(stop.subscribe()).await?) } else { None };
     ready.send_replace(true);
     tracing::info!(roles = ?args.roles, health = %args.health, version = env!("CARGO_PKG_VERSION"), "ready");
     let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -69,6 +75,8 @@ async fn start(args: &RunArgs) -> anyhow::Result<()> {
         _ = term.recv() => {}
         _ = interrupt.recv() => {}
         ended = probes => anyhow::bail!("the health listener ended: {ended:?}"),
+        () = ended(&mut reconciles) => anyhow::bail!("the reconciles ended"),
+        () = ended(&mut serves) => anyhow::bail!("the webhook ended"),
     }
     tracing::info!("stopping");
     ready.send_replace(false);
@@ -81,6 +89,14 @@ async fn start(args: &RunArgs) -> anyhow::Result<()> {
         let _ = part.await;
     }
     Ok(())
+}
+
+/// When a part ends that should not.
+async fn ended(part: &mut Option<JoinHandle<()>>) {
+    match part {
+        Some(part) => drop(part.await),
+        None => std::future::pending().await,
+    }
 }
 
 fn identity(args: &RunArgs) -> String {
@@ -169,6 +185,10 @@ impl Parts {
             if !is_other && !certs::is_due(&bundle) {
                 continue;
             }
+            if !matches!(certs::is_trusted(&self.client, &self.args.configuration, &new.issuer).await, Ok(true)) {
+                tracing::info!("the webhook's new certificate waits until the API server is told to trust it");
+                continue;
+            }
             match certs::server_config(&new) {
                 Ok(config) => {
                     tls.store(config);
@@ -183,13 +203,24 @@ impl Parts {
 
     /// Keeps the authority, and has the API server trust it. Never ends.
     async fn tend(&self) {
+        // What was published, and since when.
+        let mut published: Option<(String, Instant)> = None;
+        // Authorities of the directory, and when they were seen last.
+        let mut seen: Vec<(String, Instant)> = Vec::new();
         loop {
+            let settled = |trusted: &str| {
+                published.as_ref().is_some_and(|(known, since)| known == trusted && since.elapsed() >= self.care())
+            };
             let trusted = match &self.args.cert_dir {
-                Some(dir) => from_dir(dir).map(|bundle| bundle.trusted),
-                None => self.keeper().tend().await,
+                Some(dir) => from_dir(dir).map(|bundle| self.and_before(&mut seen, bundle.trusted)),
+                None => self.keeper().tend(settled).await,
             };
             let done = match trusted {
-                Ok(trusted) => certs::publish(&self.client, &self.args.configuration, &trusted).await,
+                Ok(trusted) => certs::publish(&self.client, &self.args.configuration, &trusted).await.map(|()| {
+                    if published.as_ref().is_none_or(|(known, _)| *known != trusted) {
+                        published = Some((trusted, Instant::now()));
+                    }
+                }),
                 Err(error) => Err(error),
             };
             match done {
@@ -201,6 +232,14 @@ impl Parts {
             }
         }
     }
+
+    /// An authority of the directory, and those that were there not long ago: replicas see a change at times of their own.
+    fn and_before(&self, seen: &mut Vec<(String, Instant)>, now: String) -> String {
+        let overlap = self.args.ca_overlap.duration() * 2;
+        seen.retain(|(known, last)| *known != now && last.elapsed() < overlap);
+        seen.push((now, Instant::now()));
+        seen.iter().map(|(known, _)| known.as_str()).collect()
+    }
 }
 
 /// Reconciles whenever, and as long as, this process holds the Lease.
@@ -208,11 +247,10 @@ async fn lead(parts: Parts, me: String, beat: Arc<Beat>, changes: watch::Receive
     let args = &parts.args;
     let lasts = Duration::from_secs(args.lease_seconds);
     let election = Election::new(&parts.client, &args.namespace, &args.lease, me, lasts);
-    let leading = parts.metrics.leading.clone();
     let led = election.lead(stop.clone(), || {
         let (parts, beat, changes, stop) = (parts.clone(), beat.clone(), changes.clone(), stop.clone());
         async move {
-            parts.metrics.leading.set(1);
+            let _leading = Leading::begin(&parts.metrics);
             let context = Arc::new(Context {
                 client: parts.client.clone(),
                 view: parts.view.clone(),
@@ -235,7 +273,28 @@ async fn lead(parts: Parts, me: String, beat: Arc<Beat>, changes: watch::Receive
         }
     });
     Box::pin(led).await;
-    leading.set(0);
+}
+
+/// What is told of a fleet is told by who leads, and by nobody else.
+struct Leading(Metrics);
+
+impl Leading {
+    fn begin(metrics: &Metrics) -> Self {
+        metrics.leading.set(1);
+        Self(metrics.clone())
+    }
+}
+
+impl Drop for Leading {
+    fn drop(&mut self) {
+        self.0.leading.set(0);
+        if let Ok(mut fleets) = self.0.fleets.lock() {
+            fleets.clear();
+        }
+        if let Ok(mut missed) = self.0.missed.lock() {
+            missed.clear();
+        }
+    }
 }
 
 /// What a sidecar left in its spool when it ended is told, once.

@@ -7,7 +7,7 @@ use kube::{
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-/// Events that wait to be written; beyond that they are dropped, and counted.
+/// Events that wait to be written; beyond that they are dropped, and logged.
 const WAITING: usize = 1024;
 /// Longest note that the API takes, in bytes, with room for the dots.
 const NOTE: usize = 1000;
@@ -51,8 +51,9 @@ impl Teller {
         let event = Event {
             type_: if is_grave { EventType::Warning } else { EventType::Normal },
             reason: reason.into(),
-            note: Some(note),
-            action: "Inject".into(),
+            note: Some(note.clone()),
+            // Events that differ in this are not folded into one: what a note begins with is its reason in one word.
+            action: note.split(':').next().filter(|word| word.len() < 64).unwrap_or("Inject").into(),
             secondary: None,
         };
         if self.send.try_send((event, about)).is_err() {

@@ -53,6 +53,19 @@ where
     reader
 }
 
+fn filled<K>(objects: Vec<K>) -> Store<K>
+where
+    K: reflector::Lookup + Clone + 'static,
+    <K as reflector::Lookup>::DynamicType: Default + Eq + std::hash::Hash + Clone,
+{
+    let (store, mut writer) = reflector::store();
+    let all = objects.into_iter().map(watcher::Event::InitApply);
+    for event in [watcher::Event::Init].into_iter().chain(all).chain([watcher::Event::InitDone]) {
+        writer.apply_watcher_event(&event);
+    }
+    store
+}
+
 impl View {
     /// Begins to watch. The receiver changes whenever the platform's policies or a namespace do.
     pub fn start(client: &Client) -> (Arc<Self>, watch::Receiver<u64>) {
@@ -67,17 +80,9 @@ impl View {
     }
 
     /// A view that nothing changes, for measurements.
-    pub fn fixed(policies: Vec<AuditPolicyObject>) -> Arc<Self> {
-        let (store, mut writer) = reflector::store();
-        for event in [watcher::Event::Init]
-            .into_iter()
-            .chain(policies.into_iter().map(watcher::Event::InitApply))
-            .chain([watcher::Event::InitDone])
-        {
-            writer.apply_watcher_event(&event);
-        }
-        let (clusters, namespaces) = (reflector::store().0, reflector::store().0);
-        Arc::new(Self { policies: store, clusters, namespaces, rendered: Mutex::default() })
+    pub fn fixed(policies: Vec<AuditPolicyObject>, namespaces: Vec<PartialObjectMeta<NamespaceObject>>) -> Arc<Self> {
+        let (policies, namespaces) = (filled(policies), filled(namespaces));
+        Arc::new(Self { policies, clusters: filled(Vec::new()), namespaces, rendered: Mutex::default() })
     }
 
     /// Until everything was listed once.
@@ -105,9 +110,9 @@ impl View {
         }
     }
 
-    /// The platform's policies that cover a namespace, by name.
-    pub fn covering(&self, namespace: &str) -> Vec<Covering> {
-        let labels = self.labels(namespace).map_or(Value::Null, |labels| json!(labels));
+    /// The platform's policies that cover a namespace, by name; `None`: the namespace is not known yet, and nobody can tell.
+    pub fn covering(&self, namespace: &str) -> Option<Vec<Covering>> {
+        let labels = json!(self.labels(namespace)?);
         let mut covering: Vec<Covering> = self
             .clusters
             .state()
@@ -116,7 +121,7 @@ impl View {
             .map(|object| Covering { name: object.name_any(), spec: object.spec.clone() })
             .collect();
         covering.sort_by(|a, b| a.name.cmp(&b.name));
-        covering
+        Some(covering)
     }
 
     /// The platform's policies.
@@ -142,7 +147,13 @@ impl View {
     /// A policy under what covers its namespace.
     pub fn render(&self, object: &AuditPolicyObject) -> Arc<Rendered> {
         let namespace = object.namespace().unwrap_or_default();
-        let covering = self.covering(&namespace);
+        let Some(covering) = self.covering(&namespace) else {
+            // As if nothing covered it would be looser than it may be.
+            return Arc::new(Err(vec![Fault::new(
+                "metadata.namespace",
+                "is not known to the operator yet; it will be in a moment",
+            )]));
+        };
         let from = serde_json::to_string(&(&object.spec, covering.iter().map(|one| (&one.name, &one.spec)).collect::<Vec<_>>()));
         let from = from.unwrap_or_default();
         let key = (namespace, object.name_any());

@@ -21,6 +21,8 @@ use crate::{
     view::View,
 };
 
+/// The reason where nothing is wrong.
+const NOTHING: &str = "";
 /// Pods that are read at a time.
 const AT_A_TIME: usize = 8;
 
@@ -127,15 +129,13 @@ impl Watchdog {
             Err(error) => return tracing::warn!(%error, namespace, pod = pod.name, "the pod cannot be read"),
         };
         let is_over = matches!(whole.pointer("/status/phase").and_then(Value::as_str), Some("Succeeded" | "Failed"));
-        let Some((policy, reason, note)) = judge(&whole, &namespace, view, settings).filter(|_| !is_over) else {
-            if let Ok(mut verdicts) = self.verdicts.lock() {
-                verdicts.remove(&pod.uid);
-            }
-            return;
-        };
+        // Of a pod that has ended, or asks no more, nothing is to be said: that is remembered, too.
+        let judged = judge(&whole, &namespace, view, settings).filter(|_| !is_over);
+        let (policy, reason, note) = judged.unwrap_or((None, NOTHING, String::new()));
         let verdict = Verdict { namespace: namespace.clone(), name: pod.name.clone(), policy, reason, note, from };
         let Ok(mut verdicts) = self.verdicts.lock() else { return };
-        let is_new = verdicts.get(&pod.uid).is_none_or(|known| (known.reason, &known.note) != (verdict.reason, &verdict.note));
+        let is_new = reason != NOTHING
+            && verdicts.get(&pod.uid).is_none_or(|known| (known.reason, &known.note) != (verdict.reason, &verdict.note));
         if is_new {
             tracing::warn!(namespace, pod = pod.name, reason, note = verdict.note, "a pod that asks has no sidecar");
             let about = tell::pod(&namespace, &pod.name, &pod.uid);
@@ -156,7 +156,8 @@ impl Watchdog {
     /// How many, by namespace and reason.
     pub fn counts(&self) -> BTreeMap<(String, &'static str), i64> {
         let mut counts = BTreeMap::new();
-        for verdict in self.verdicts.lock().iter().flat_map(|verdicts| verdicts.values()) {
+        let verdicts = self.verdicts.lock();
+        for verdict in verdicts.iter().flat_map(|verdicts| verdicts.values()).filter(|verdict| verdict.reason != NOTHING) {
             *counts.entry((verdict.namespace.clone(), verdict.reason)).or_default() += 1;
         }
         counts

@@ -69,7 +69,7 @@ impl Webhook {
         let review: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
         let namespace = namespace_of(&review);
         let (answer, outcome) = if path == "/validate" {
-            validate(&review, &self.view.covering(namespace))
+            validate(&review, self.view.covering(namespace).as_deref())
         } else {
             let policies = self.view.policies_in(namespace);
             let known = self.view.namespace(namespace);

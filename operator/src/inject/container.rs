@@ -48,15 +48,16 @@ impl Spool {
                 (Self::Volume { source, env: vec![env("STENO_DIR", &dir), env("STENO_SHARED", "true")] }, None)
             }
             (VolumeType::HostPath, _, Some(_)) if !namespace.may_host_path => {
-                let told = "the namespace's Pod Security forbids hostPath, which the policy's spool.volume asks for: the spool is on an emptyDir, \
+                let told = "the namespace is not labelled pod-security.kubernetes.io/enforce: privileged, so hostPath, which the policy's spool.volume asks for, may be forbidden: the spool is on an emptyDir, \
                             and is gone with the pod";
                 (Self::EmptyDir, Some(told.into()))
             }
             (VolumeType::HostPath, _, Some(host)) => {
-                let source = json!({"hostPath": {"path": host.path, "type": "Directory"}});
+                let source = json!({"hostPath": {"path": host.path, "type": "DirectoryOrCreate"}});
                 // Variables of the list before it are put in by the kubelet.
                 let dir = format!("{VOLUME}/$(STENO_NAMESPACE)_$(STENO_POD)_$(STENO_POD_UID)");
-                (Self::Volume { source, env: vec![env("STENO_DIR", &dir)] }, None)
+                // Nobody comes after the pod: what was delivered is not left on the node.
+                (Self::Volume { source, env: vec![env("STENO_DIR", &dir), env("STENO_REMOVE_DRAINED", "true")] }, None)
             }
             _ => (Self::EmptyDir, None),
         }
@@ -136,9 +137,10 @@ fn limited(pod: &Value, resource: &str, all: bool) -> bool {
 fn resources(pod: &Value, config: &SidecarConfig, spool: &Spool, settings: &Settings) -> Result<Value, Reason> {
     let is_on_node = matches!(spool, Spool::EmptyDir);
     let (set, spool) = (&settings.resources, config.spec.spool.max_bytes);
-    let mut requests = if is_on_node { json!({"ephemeral-storage": spool.to_string()}) } else { json!({}) };
+    // Beside a volume the node's disk is only what is fallen back to.
+    let mut requests = json!({"ephemeral-storage": if is_on_node { spool.to_string() } else { "1Mi".into() }});
     let mut limits = json!({});
-    if is_on_node && limited(pod, "ephemeral-storage", false) {
+    if limited(pod, "ephemeral-storage", false) {
         // Where one container has a limit the kubelet holds the pod to their sum, and the spool is of the pod.
         limits["ephemeral-storage"] = json!((spool.bytes() + spool.bytes() / 4).to_string());
     }

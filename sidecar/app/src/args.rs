@@ -41,6 +41,9 @@ pub struct RunArgs {
     /// Several sidecars share the directory: each takes a folder `slot-N` in it, and one that starts takes up what an earlier one left
     #[arg(long, env = "STENO_SHARED")]
     pub shared: bool,
+    /// Remove the journal's directory when it stops with nothing left to deliver, and nothing to retain: nobody uses it again
+    #[arg(long, env = "STENO_REMOVE_DRAINED")]
+    pub remove_drained: bool,
     /// The journal's directory where the other one cannot be used, with `--startup open`
     #[arg(long, env = "STENO_FALLBACK_DIR")]
     pub fallback_dir: Option<PathBuf>,

@@ -18,30 +18,48 @@ const DRAINED: &str = "drained";
 /// Folders that are tried; more pods than that do not share a volume.
 const SLOTS: usize = 4096;
 
-/// Where the journal is.
+/// Where the journal may be, best first.
 #[derive(Debug)]
 pub struct Place {
     /// The directory, locked.
     pub disk: RealDisk,
     /// Why it is not the one that was asked for.
     pub fell_back: Option<String>,
+    /// What is used where the journal cannot be opened there.
+    pub fallback: Option<PathBuf>,
 }
 
-/// The place that the settings ask for, or the one to fall back to.
-pub fn choose(args: &RunArgs) -> anyhow::Result<Place> {
-    let asked = if args.shared { open_slot(&args.dir) } else { open_one(&args.dir) };
-    match (asked, &args.fallback_dir) {
-        (Err(fault), Some(fallback)) if args.startup == Startup::Open => {
-            let fault = format!("{fault:#}");
-            tracing::error!(fault, fallback = %fallback.display(), "the journal is on the pod's own directory, and goes with it");
-            Ok(Place { disk: open_one(fallback)?, fell_back: Some(fault) })
-        }
-        (asked, _) => Ok(Place { disk: asked?, fell_back: None }),
+impl Place {
+    /// A directory of one's own, and no other.
+    pub fn only(dir: &Path) -> anyhow::Result<Self> {
+        Ok(Self { disk: open_one(dir)?, fell_back: None, fallback: None })
     }
 }
 
+/// The place that the settings ask for, or the one to fall back to. One that was fallen back to, and holds events still, goes first: they would be lost
+/// with the pod.
+pub fn choose(args: &RunArgs) -> anyhow::Result<Place> {
+    let fallback = args.fallback_dir.as_deref().filter(|_| args.startup == Startup::Open);
+    if let Some(left) = fallback.filter(|dir| dir.join("lock").exists() && !dir.join(DRAINED).exists()) {
+        let fell_back = Some("it was not when the sidecar began, and events are still here".to_owned());
+        return Ok(Place { disk: open_one(left)?, fell_back, fallback: None });
+    }
+    let asked = if args.shared { open_slot(&args.dir) } else { open_one(&args.dir) };
+    match (asked, fallback) {
+        (Err(fault), Some(fallback)) => fall_back(fallback, &fault),
+        (asked, _) => Ok(Place { disk: asked?, fell_back: None, fallback: fallback.map(Path::to_owned) }),
+    }
+}
+
+/// The place to fall back to, because of a fault.
+pub fn fall_back(dir: &Path, fault: &anyhow::Error) -> anyhow::Result<Place> {
+    let fault = format!("{fault:#}");
+    tracing::error!(fault, fallback = %dir.display(), "the journal is on the pod's own directory, and goes with it");
+    Ok(Place { disk: open_one(dir)?, fell_back: Some(fault), fallback: None })
+}
+
 /// A directory of one's own.
-pub fn open_one(dir: &Path) -> anyhow::Result<RealDisk> {
+fn open_one(dir: &Path) -> anyhow::Result<RealDisk> {
     let disk = RealDisk::open(dir).context("the journal's directory cannot be used")?;
     forget_drained(dir)?;
     Ok(disk)
@@ -58,6 +76,15 @@ fn forget_drained(dir: &Path) -> anyhow::Result<()> {
 pub fn note_drained(dir: &Path) {
     if let Err(error) = fs::write(dir.join(DRAINED), b"") {
         tracing::warn!(%error, "a successor will look here first although nothing is left");
+    }
+}
+
+/// Removes a directory that nobody will use again. Only one that was drained, and only what a journal has.
+pub fn remove_drained(dir: &Path) {
+    if dir.join(DRAINED).exists()
+        && let Err(error) = fs::remove_dir_all(dir)
+    {
+        tracing::warn!(%error, dir = %dir.display(), "the drained directory of the journal cannot be removed");
     }
 }
 
@@ -135,6 +162,14 @@ mod tests {
             let place = choose(&args(more)).unwrap();
             assert!(place.disk.dir() == own && place.fell_back.is_some(), "{place:?}");
         }
+        // The volume is mended and the container restarts: events that are on the pod's own directory are not left behind.
+        fs::remove_file(&volume).unwrap();
+        let open = args(&["--startup", "open"]);
+        assert_eq!(choose(&open).unwrap().disk.dir(), own);
+        note_drained(&own);
+        assert_eq!(choose(&open).unwrap().disk.dir(), volume);
+        fs::remove_dir_all(&volume).unwrap();
+        fs::write(&volume, b"").unwrap();
         assert!(choose(&args(&["--startup", "closed"])).is_err(), "who asked for certainty does not get a weaker promise");
     }
 }

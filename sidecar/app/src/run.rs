@@ -67,10 +67,8 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
         bound => bound,
     };
     let status = status.with_context(|| format!("cannot listen on {}", args.status))?;
-    let mut service = Service::start(compiled, &identity, &secrets, place.disk, true, bell)?;
-    if let Some(fault) = place.fell_back {
-        service.note_fallback(fault);
-    }
+    let mut service = Service::start(compiled, &identity, &secrets, place, true, bell)?;
+    let dir = service.dir.clone();
     service.ingest(Listener::Tcp(ingest), true);
     if let Some(path) = &args.socket {
         service.ingest(Listener::Unix(bind_socket(path)?), false);
@@ -88,6 +86,7 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
         _ = interrupt.recv() => {}
     }
     tracing::info!("stopping: no more events are taken; what is spooled is delivered first");
+    let retain = service.intake.compiled.load().config.spec.spool.retain.clone();
     // The kubelet may end us before the drain is over, when the application has used the pod's grace up: what is left is noted all along.
     let counts = service.counts();
     let noting = tokio::spawn(async move {
@@ -101,8 +100,8 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     let _ = noting.await;
     tracing::info!(undelivered = left.undelivered, next_seq = left.next_seq, "stopped");
     termination_message(&left);
-    if left.undelivered == 0 {
-        place::note_drained(&dir);
+    if args.remove_drained && retain.age.is_none() && retain.bytes.is_none() {
+        place::remove_drained(&dir);
     }
     if let Some(path) = &args.socket {
         let _ = std::fs::remove_file(path);

@@ -27,6 +27,7 @@ use crate::{
     http::{Ingest, Listener, StatusPort, serve},
     identity::Identity,
     intake::{Arrival, Intake, Rates},
+    place::{self, Place},
     policy::Compiled,
     reload::{LastReload, Reloader, keep, sink_factory},
     stats::Stats,
@@ -50,7 +51,8 @@ pub struct Service {
     stop: watch::Sender<bool>,
     listeners: Vec<tokio::task::JoinHandle<()>>,
     last: Arc<Mutex<LastReload>>,
-    dir: PathBuf,
+    /// The journal's directory.
+    pub dir: PathBuf,
 }
 
 /// What a stopped sidecar leaves.
@@ -65,28 +67,41 @@ pub struct Left {
 // === impl Service ===
 
 impl Service {
-    /// Starts everything but the listeners, over the directory of the journal. `strict`: one that loses its contents is refused.
+    /// Starts everything but the listeners, over the directory of the journal, or the one to fall back to. `strict`: one that loses its contents
+    /// is refused.
     /// `bell`: the one that the runtime rings before it sleeps.
     pub fn start(
         compiled: Compiled,
         identity: &Identity,
         secrets: &Secrets,
-        disk: RealDisk,
+        place: Place,
         strict: bool,
         bell: Bell,
     ) -> anyhow::Result<Self> {
-        let dir = &disk.dir().to_owned();
-        if strict && compiled.config.spec.ack != Ack::Written {
-            disk.refuse_tmpfs()?;
-        }
         let metrics = Metrics::default();
         let (inbox, events) = Inbox::channel();
         let (commit, work) = Handle::new(QUEUE, bell);
-        let config = Arc::new(compiled.commit(identity));
-        let clock = Box::new(SystemClock::default());
-        let (committer, started) =
+        let strict = strict && compiled.config.spec.ack != Ack::Written;
+        let open = |disk: RealDisk| {
+            if strict {
+                disk.refuse_tmpfs()?;
+            }
+            let config = Arc::new(compiled.commit(identity));
+            let clock = Box::new(SystemClock::default());
             Committer::open(Arc::new(disk), config, clock, Box::new(inbox.clone()), metrics.commit.clone())
-                .context("the journal cannot be opened")?;
+                .context("the journal cannot be opened")
+        };
+        let Place { disk, mut fell_back, fallback } = place;
+        let mut dir = disk.dir().to_owned();
+        let (committer, started) = match (open(disk), fallback) {
+            (Err(fault), Some(fallback)) => {
+                let place = place::fall_back(&fallback, &fault)?;
+                (dir, fell_back) = (fallback, place.fell_back);
+                open(place.disk)?
+            }
+            (opened, _) => opened?,
+        };
+        let dir = &dir;
         let position = started.positions.get(&sink_id("kafka")).copied().unwrap_or_default();
         let deliveries = Arc::new(Deliveries::new(position));
         let delivery = Arc::new(Status::default());
@@ -134,7 +149,7 @@ impl Service {
             started: now,
         });
         let last = Arc::new(Mutex::new(LastReload { loaded_ms, ..LastReload::default() }));
-        let stats = Arc::new(Stats::new(intake.clone(), last.clone(), started.uuid));
+        let stats = Arc::new(Stats::new(intake.clone(), last.clone(), started.uuid, fell_back));
         Ok(Self {
             intake,
             uuid: started.uuid,
@@ -185,11 +200,6 @@ impl Service {
         self.last.lock().error = Some(fault);
     }
 
-    /// Tells that the journal is not where it should be, and why.
-    pub fn note_fallback(&self, fault: String) {
-        self.stats.note_fallback(fault);
-    }
-
     /// What reloads the configuration.
     pub fn reloader(&self, identity: &Identity, secrets: &Secrets, level_fixed: bool) -> Reloader {
         Reloader {
@@ -226,10 +236,14 @@ impl Service {
         self.forwarder.ask(Control::Stop(drain, reply));
         let waited = tokio::task::spawn_blocking(move || left.recv_timeout(drain + Duration::from_secs(15)));
         let undelivered = waited.await.ok().and_then(Result::ok).unwrap_or(u64::MAX);
-        self.commit.end().await;
         let next_seq = self.intake.shared.synced();
         let undelivered =
             if undelivered == u64::MAX { next_seq.saturating_sub(self.intake.deliveries.position()) } else { undelivered };
+        if undelivered == 0 {
+            // While the directory is still locked: who takes it next holds events from then on.
+            place::note_drained(&self.dir);
+        }
+        self.commit.end().await;
         for thread in self.threads {
             // A thread that panicked told so itself.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;

@@ -1,7 +1,7 @@
 //! `/v1/stats`: how things stand, and what to do about it.
 use std::{
     collections::VecDeque,
-    sync::{Arc, OnceLock, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ pub struct Stats {
     /// Counters of the last minute: when, accepted, failures, used bytes.
     history: Mutex<VecDeque<Sample>>,
     /// Why the journal is not on the volume that it should be on.
-    fell_back: OnceLock<String>,
+    fell_back: Option<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -35,14 +35,9 @@ const MINUTE: Duration = Duration::from_mins(1);
 
 impl Stats {
     /// Stats over what requests share.
-    pub fn new(intake: Arc<Intake>, reload: Arc<Mutex<LastReload>>, uuid: [u8; 16]) -> Self {
+    pub fn new(intake: Arc<Intake>, reload: Arc<Mutex<LastReload>>, uuid: [u8; 16], fell_back: Option<String>) -> Self {
         let uuid = uuid::Uuid::from_bytes(uuid).to_string();
-        Self { intake, reload, uuid, history: Mutex::new(VecDeque::new()), fell_back: OnceLock::new() }
-    }
-
-    /// Tells that the journal is not where it should be, and why.
-    pub fn note_fallback(&self, fault: String) {
-        let _ = self.fell_back.set(fault);
+        Self { intake, reload, uuid, history: Mutex::new(VecDeque::new()), fell_back }
     }
 
     fn now(&self) -> Sample {
@@ -129,7 +124,7 @@ impl Stats {
             recommend("error", format!("The configuration file is invalid: {error}"));
         }
         issues.extend(compiled.missing_secrets.iter().map(|secret| format!("the Secret {secret} is missing")));
-        if let Some(fault) = self.fell_back.get() {
+        if let Some(fault) = &self.fell_back {
             issues.push(format!("the journal is on the pod's own directory and goes with it: {fault}"));
             recommend(
                 "error",
@@ -169,7 +164,7 @@ impl Stats {
                 "nextSeq": intake.shared.synced(),
                 "oldestSeq": intake.shared.oldest(),
                 "usedBytes": used,
-                "fellBack": self.fell_back.get(),
+                "fellBack": self.fell_back,
                 "maxBytes": limit,
                 "dedupeEntries": metrics.commit.dedupe_entries.get(),
                 "chains": metrics.commit.chains.get(),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use steno_app::{
     http::Listener,
     identity::Identity,
-    place::open_one,
+    place::Place,
     policy::Compiled,
     service::{Service, bind_ingest, bind_socket},
 };
@@ -42,7 +42,7 @@ impl Rig {
                 compiled,
                 &identity,
                 &secrets,
-                open_one(&dir.path().join("journal")).unwrap(),
+                Place::only(&dir.path().join("journal")).unwrap(),
                 false,
                 steno_commit::Bell::default(),
             )

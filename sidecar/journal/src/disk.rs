@@ -64,8 +64,12 @@ impl RealDisk {
         let lock_path = dir.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
         let lock = lock.map_err(Error::io("open", lock_path.display().to_string()))?;
-        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| Error::Locked(shown.clone()))?;
+        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Locked(shown)),
+            // Such as a file system that has no locks.
+            Err(error) => return Err(Error::io("lock", &shown)(error.into())),
+            Ok(()) => {}
+        }
         let handle = File::open(dir).map_err(Error::io("open", &shown))?;
         Ok(Self { dir: dir.to_owned(), handle, _lock: lock })
     }

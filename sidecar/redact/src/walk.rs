@@ -199,6 +199,9 @@ impl<'r> Walk<'r> {
             for span in self.spans(text, &next) {
                 if span.action > *action {
                     (*action, *rule) = (span.action, span.rule);
+                } else if span.action == Action::Mask && span.end - span.start < text.len() {
+                    // A mask of the whole shows its last characters, which the mask of a part may hide.
+                    (*action, *rule) = (Action::Replace, span.rule);
                 }
             }
         }
@@ -410,7 +413,12 @@ impl<'r> Walk<'r> {
         for span in spans {
             match merged.last_mut() {
                 Some(last) if span.start < last.end => {
+                    let is_same = (last.start, last.end) == (span.start, span.end);
                     last.end = last.end.max(span.end);
+                    if (last.action, span.action) == (Action::Mask, Action::Mask) && !is_same {
+                        // Each shows its last characters, which the other may hide: together they show none.
+                        last.action = Action::Replace;
+                    }
                     if span.action > last.action {
                         (last.action, last.rule) = (span.action, span.rule);
                     }

@@ -67,3 +67,16 @@ fn the_list_of_redactions_is_folded_before_an_event_is_given_up() {
     let shown = canonical(&Json::Object(draft.members));
     assert!(shown.len() <= 1024 && shown.contains(r#"{"count":60,"rule":"name:secret"}"#), "{shown}");
 }
+
+#[test]
+fn one_mask_never_shows_what_another_hides() {
+    // The platform hides digits; a namespace adds a mask that reaches further, and would show its own last characters.
+    let regex = |regex: &str| RedactionRule { regex: Some(regex.into()), ..rule(Action::Mask) };
+    let path = RedactionRule { path: Some("metadata.note".into()), ..rule(Action::Mask) };
+    for namespace in [regex(".+"), path, regex(r"is \d{2}")] {
+        for rules in [vec![regex(r"\d{4}"), namespace.clone()], vec![namespace.clone(), regex(r"\d{4}")]] {
+            let shown = seen(rules, r#"{"action":"a","metadata":{"note":"my pin is 1234"}}"#);
+            assert!(!shown.contains("1234") && !shown.contains("34\""), "{namespace:?}: {shown}");
+        }
+    }
+}

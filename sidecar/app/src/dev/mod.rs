@@ -72,7 +72,7 @@ async fn serve(args: &DevArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     let ingest = bind_ingest(&args.listen).await?;
     let status = TcpListener::bind(&args.status).await.with_context(|| format!("cannot listen on {}", args.status))?;
     let (listen, status_at) = (ingest.local_addr()?, status.local_addr()?);
-    let mut service = Service::start(compiled, &identity, &secrets, place::open_one(&dir)?, false, bell)?;
+    let mut service = Service::start(compiled, &identity, &secrets, place::Place::only(&dir)?, false, bell)?;
     service.ingest(Listener::Tcp(ingest), true);
     service.status(status);
     let kind = if embedded.is_some() { "embedded Kafka" } else { "Kafka" };
