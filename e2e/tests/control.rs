@@ -161,6 +161,11 @@ fn the_operator_may_change_one_annotation_of_injected_pods_and_nothing_else() {
         let (went_well, printed) = patch(pod, what);
         assert!(!went_well && printed.contains("the operator may"), "{pod} {what}: {printed}");
     }
+    // What sidecars run by nobody else may write, not even an administrator by accident.
+    for patch in [r#"{"data":{"config.yaml":"loose"}}"#, r#"{"metadata":{"labels":{"app.kubernetes.io/managed-by":null}}}"#] {
+        let (went_well, printed) = cluster.try_kubectl(&["patch", "-n", "narrow", "configmap", "steno-audit", "-p", patch]);
+        assert!(!went_well && printed.contains("written by Steno's operator"), "{patch}: {printed}");
+    }
     let secrets = cluster.try_kubectl(&["get", OPERATOR, "-n", "narrow", "secrets"]);
     assert!(!secrets.0 && secrets.1.contains("forbidden"), "{}", secrets.1);
 }
