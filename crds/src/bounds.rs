@@ -105,5 +105,7 @@ table! {
     MAX_CHAINS: Count<u64> = "integrity.maxChains", Some(1024), 1, 16_384;
     DRAIN_TIMEOUT: Time<Span> = "sidecar.drainTimeout", Some(seconds(20)), Span(0), seconds(600);
     REQUEST_TIMEOUT: Time<Span> = "sidecar.requestTimeout", Some(seconds(10)), Span(100), seconds(300);
+    MAX_CPU_MILLIS: Count<u64> = "sidecar.resources.maxCpuMillis", None, 10, 64_000;
+    MAX_MEMORY: Size<ByteSize> = "sidecar.resources.maxMemory", None, mib(32), mib(65_536);
     REQUEST_LOG_RATE: Count<u64> = "sidecar.requestLogRate", Some(10), 0, 1_000_000;
 }

@@ -610,6 +610,24 @@ pub struct Sidecar {
     pub request_log_rate: u64,
     /// Add a tenant label to the intake metrics. Default false: tenants can be many.
     pub tenant_metrics: bool,
+    /// Bounds of what a pod's annotations may ask for the sidecar's container.
+    #[serde(skip_serializing_if = "ResourceBounds::is_unset")]
+    pub resources: ResourceBounds,
+}
+
+/// Bounds of the sidecar's requests and limits. An annotation that asks for more gets the bound, and a warning.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ResourceBounds {
+    /// Most CPU, in thousandths of a core.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_cpu_millis: Option<u64>,
+    /// Most memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_memory: Option<ByteSize>,
+    /// Least grave log lines that `audit.steno.dev/log-level` may ask for. Not set: no bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_log_level: Option<LogLevel>,
 }
 
 /// What a sidecar without a configuration does.
@@ -622,7 +640,7 @@ pub enum Startup {
 }
 
 /// Least grave log lines.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum LogLevel {
@@ -740,6 +758,7 @@ impl Default for Sidecar {
             request_timeout: bounds::REQUEST_TIMEOUT.value(),
             request_log_rate: bounds::REQUEST_LOG_RATE.value(),
             tenant_metrics: false,
+            resources: ResourceBounds::default(),
         }
     }
 }
@@ -749,6 +768,14 @@ impl Default for Sidecar {
 impl Kafka {
     /// Nothing is set.
     pub fn is_unset(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+// === impl ResourceBounds ===
+
+impl ResourceBounds {
+    fn is_unset(&self) -> bool {
         *self == Self::default()
     }
 }

@@ -220,6 +220,8 @@ impl Faults {
         self.within(&bounds::MAX_CHAINS, spec.integrity.max_chains);
         self.within(&bounds::DRAIN_TIMEOUT, spec.sidecar.drain_timeout);
         self.within(&bounds::REQUEST_TIMEOUT, spec.sidecar.request_timeout);
+        self.within(&bounds::MAX_CPU_MILLIS, spec.sidecar.resources.max_cpu_millis);
+        self.within(&bounds::MAX_MEMORY, spec.sidecar.resources.max_memory);
         self.within(&bounds::REQUEST_LOG_RATE, spec.sidecar.request_log_rate);
     }
 

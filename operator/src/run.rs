@@ -48,6 +48,8 @@ async fn start(args: &RunArgs) -> anyhow::Result<()> {
     // A machine that is gone answers nothing, and closes nothing. Watches end by themselves before that.
     (config.connect_timeout, config.read_timeout) = (Some(Duration::from_secs(10)), Some(SILENCE));
     let client = Client::try_from(config)?;
+    // From the beginning: the first process of a container ignores a signal that it does not handle.
+    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let metrics = Metrics::default();
     let beat = Arc::new(Beat::default());
     let (ready, is_ready) = watch::channel(false);
@@ -67,10 +69,17 @@ async fn start(args: &RunArgs) -> anyhow::Result<()> {
     let parts = Parts { args: args.clone(), client, metrics, view, settings, teller };
     let mut reconciles =
         args.roles.contains(&Role::Reconcile).then(|| tokio::spawn(lead(parts.clone(), me, beat, changes, stop.subscribe())));
-    let mut serves = if args.roles.contains(&Role::Webhook) { Some(parts.serve(stop.subscribe()).await?) } else { None };
+    let mut serves = None;
+    if args.roles.contains(&Role::Webhook) {
+        // It may wait for the authority, and for the API server's trust.
+        serves = tokio::select! {
+            serving = parts.serve(stop.subscribe()) => Some(serving?),
+            _ = term.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        };
+    }
     ready.send_replace(true);
     tracing::info!(roles = ?args.roles, health = %args.health, version = env!("CARGO_PKG_VERSION"), "ready");
-    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = term.recv() => {}
         _ = interrupt.recv() => {}

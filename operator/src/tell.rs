@@ -53,7 +53,7 @@ impl Teller {
             reason: reason.into(),
             note: Some(note.clone()),
             // Events that differ in this are not folded into one: what a note begins with is its reason in one word.
-            action: note.split(':').next().filter(|word| word.len() < 64).unwrap_or("Inject").into(),
+            action: note.split(':').next().filter(|word| !word.contains(' ')).unwrap_or("Inject").into(),
             secondary: None,
         };
         if self.send.try_send((event, about)).is_err() {

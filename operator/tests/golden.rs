@@ -23,6 +23,11 @@ fn policies() -> Vec<Policy> {
         policy("web", "{matchLabels: {tier: web}}", plain),
         policy("tls", "{matchLabels: {app: never}}", tls),
         policy(
+            "bounded",
+            "{matchLabels: {app: never}}",
+            &format!("{plain}  sidecar: {{resources: {{maxCpuMillis: 200, maxMemory: 64Mi, maxLogLevel: info}}}}\n"),
+        ),
+        policy(
             "claim",
             "{matchLabels: {app: never}}",
             &format!(

@@ -2,9 +2,9 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use steno_crds::{SecretRef, SidecarConfig, Startup, VolumeType};
+use steno_crds::{LogLevel, SecretRef, SidecarConfig, Startup, VolumeType};
 
-use super::{CONTAINER, Namespace, Policy, Reason, STATUS_PORT, Settings, annotation, list};
+use super::{CONTAINER, Namespace, PREFIX, Policy, Reason, STATUS_PORT, Settings, annotation, list};
 
 /// Names of the volumes.
 pub(super) const VOLUMES: [&str; 4] = ["steno-config", "steno-spool", "steno-volume", "steno-secrets"];
@@ -134,7 +134,38 @@ fn limited(pod: &Value, resource: &str, all: bool) -> bool {
     if all { containers.all(has) } else { containers.any(has) }
 }
 
-fn resources(pod: &Value, config: &SidecarConfig, spool: &Spool, settings: &Settings) -> Result<Value, Reason> {
+/// What is asked, or the policy's bound where that is less.
+fn bounded(
+    pod: &Value,
+    asked: Option<String>,
+    most: Option<(f64, String)>,
+    name: &str,
+    warnings: &mut Vec<String>,
+) -> Option<String> {
+    let asked = asked?;
+    match most {
+        Some((most, shown)) if amount(&asked).is_some_and(|asked| asked > most) => {
+            // Where the setting is the operator's there is nobody to warn.
+            warnings
+                .extend(annotation(pod, name).map(|_| {
+                    format!("{PREFIX}{name} is {asked}, more than the policy's sidecar.resources allow: it is {shown}")
+                }));
+            Some(shown)
+        }
+        _ => Some(asked),
+    }
+}
+
+fn resources(
+    pod: &Value,
+    config: &SidecarConfig,
+    spool: &Spool,
+    settings: &Settings,
+    warnings: &mut Vec<String>,
+) -> Result<Value, Reason> {
+    let bounds = &config.spec.sidecar.resources;
+    let most_cpu = bounds.max_cpu_millis.map(|most| (most as f64 / 1000.0, format!("{most}m")));
+    let most_memory = bounds.max_memory.map(|most| (most.bytes() as f64, most.to_string()));
     let is_on_node = matches!(spool, Spool::EmptyDir);
     let (set, spool) = (&settings.resources, config.spec.spool.max_bytes);
     // Beside a volume the node's disk is only what is fallen back to.
@@ -146,10 +177,13 @@ fn resources(pod: &Value, config: &SidecarConfig, spool: &Spool, settings: &Sett
     }
     // A quota on limits.cpu wants one of every container; where the application has one, there may be such a quota.
     let cpu_limit = if set.cpu_limit.is_empty() && limited(pod, "cpu", true) { "1" } else { &set.cpu_limit };
-    for (member, request, limit) in [("cpu", &*set.cpu_request, cpu_limit), ("memory", &*set.memory_request, &*set.memory_limit)]
+    for (member, request, limit, most) in
+        [("cpu", &*set.cpu_request, cpu_limit, most_cpu), ("memory", &*set.memory_request, &*set.memory_limit, most_memory)]
     {
         let (request_name, limit_name) = (format!("{member}-request"), format!("{member}-limit"));
         let (request, limit) = (quantity(pod, &request_name, request)?, quantity(pod, &limit_name, limit)?);
+        let request = bounded(pod, request, most.clone(), &request_name, warnings);
+        let limit = bounded(pod, limit, most, &limit_name, warnings);
         if let (Some(request), Some(limit)) = (&request, &limit)
             && amount(request) > amount(limit)
         {
@@ -172,7 +206,13 @@ fn resources(pod: &Value, config: &SidecarConfig, spool: &Spool, settings: &Sett
     Ok(json!({"requests": requests, "limits": limits}))
 }
 
-pub(super) fn sidecar(pod: &Value, config: &SidecarConfig, spool: &Spool, settings: &Settings) -> Result<Value, Reason> {
+pub(super) fn sidecar(
+    pod: &Value,
+    config: &SidecarConfig,
+    spool: &Spool,
+    settings: &Settings,
+    warnings: &mut Vec<String>,
+) -> Result<Value, Reason> {
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
     let mut env = vec![
         field("STENO_NAMESPACE", "metadata.namespace"),
@@ -196,7 +236,15 @@ pub(super) fn sidecar(pod: &Value, config: &SidecarConfig, spool: &Spool, settin
     }
     match annotation(pod, "log-level") {
         None => {}
-        Some(level @ ("error" | "warn" | "info" | "debug")) => env.push(json!({"name": "STENO_LOG_LEVEL", "value": level})),
+        Some(word @ ("error" | "warn" | "info" | "debug")) => {
+            let asked: LogLevel = serde_json::from_value(json!(word)).unwrap_or_default();
+            let level = config.spec.sidecar.resources.max_log_level.map_or(asked, |most| most.min(asked));
+            if level != asked {
+                warnings
+                    .push(format!("{PREFIX}log-level is {word}, more than the policy's sidecar.resources.maxLogLevel allows"));
+            }
+            env.push(json!({"name": "STENO_LOG_LEVEL", "value": level}));
+        }
         Some(other) => {
             return Err(Reason::Annotation { name: "log-level".into(), value: other.into(), fix: "error, warn, info or debug" });
         }
@@ -218,7 +266,7 @@ pub(super) fn sidecar(pod: &Value, config: &SidecarConfig, spool: &Spool, settin
         "restartPolicy": "Always",
         "env": env,
         "ports": [{"name": "steno-status", "containerPort": STATUS_PORT, "protocol": "TCP"}],
-        "resources": resources(pod, config, spool, settings)?,
+        "resources": resources(pod, config, spool, settings, warnings)?,
         // Not ready for events before this; and no readinessProbe: a full spool must not take the application out of its Service.
         // By a command, for a mesh that wants its own TLS of everybody would turn the kubelet away.
         "startupProbe": {"exec": {"command": ["steno-sidecar", "health"]}, "periodSeconds": 1, "failureThreshold": 60},

@@ -311,7 +311,8 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
     check(pod)?;
     let mut adds = Adds::default();
     let (spool, told) = container::Spool::of(config, namespace);
-    let sidecar = container::sidecar(pod, config, &spool, settings)?;
+    let mut warnings: Vec<String> = told.into_iter().collect();
+    let sidecar = container::sidecar(pod, config, &spool, settings, &mut warnings)?;
     adds.item(pod, &["spec", "initContainers"], Some(place(pod)), sidecar);
     for volume in container::volumes(policy, config, &spool) {
         adds.item(pod, &["spec", "volumes"], None, volume);
@@ -326,7 +327,6 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
     adds.member(pod, &["metadata", "labels"], &format!("{PREFIX}injected"), json!(policy.name));
     adds.member(pod, &["metadata", "annotations"], &format!("{PREFIX}config-hash"), json!(config.hash));
     adds.member(pod, &["metadata", "annotations"], &format!("{PREFIX}sidecar-version"), json!(settings.version));
-    let mut warnings: Vec<String> = told.into_iter().collect();
     let grace = pod.get("spec").and_then(|spec| spec.get("terminationGracePeriodSeconds")).and_then(Value::as_u64).unwrap_or(30);
     let drain = config.spec.sidecar.drain_timeout.duration().as_secs();
     if grace < drain {
