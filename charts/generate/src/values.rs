@@ -27,7 +27,7 @@ pub struct Values {
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Image {
-    /// Where the images are: `<registry>/<name>`.
+    /// Where the images are: `<registry>/<name>`. Empty: the name alone, which nodes look up where they are set up to.
     pub registry: String,
     /// Name of the operator's.
     pub operator: String,
@@ -223,7 +223,7 @@ fn object(value: Value) -> Map<String, Value> {
 impl Default for Image {
     fn default() -> Self {
         Self {
-            registry: "ghcr.io/steno-dev".into(),
+            registry: String::new(),
             operator: "steno-operator".into(),
             sidecar: "steno-sidecar".into(),
             tag: String::new(),

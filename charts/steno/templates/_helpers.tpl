@@ -13,10 +13,11 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- define "steno.image" -}}
 {{- $image := .root.Values.image }}
 {{- $digest := get $image.digests .name }}
+{{- $name := ternary (printf "%s/%s" $image.registry (get $image .name)) (get $image .name) (ne $image.registry "") }}
 {{- if $digest -}}
-{{ $image.registry }}/{{ get $image .name }}@{{ $digest }}
+{{ $name }}@{{ $digest }}
 {{- else -}}
-{{ $image.registry }}/{{ get $image .name }}:{{ $image.tag | default .root.Chart.AppVersion }}
+{{ $name }}:{{ $image.tag | default .root.Chart.AppVersion }}
 {{- end }}
 {{- end }}
 {{- define "steno.excluded" -}}
