@@ -105,8 +105,8 @@ impl View {
         let label = |key: &str| labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
         Namespace {
             inject_all: label(&format!("{PREFIX}inject")) == Some("true"),
-            // One that is not known yet may be a strict one.
-            may_host_path: labels.is_some() && matches!(label("pod-security.kubernetes.io/enforce"), None | Some("privileged")),
+            // Only where it is said: without a label what the cluster has for a default counts, which cannot be seen.
+            may_host_path: label("pod-security.kubernetes.io/enforce") == Some("privileged"),
         }
     }
 
@@ -187,5 +187,37 @@ impl View {
             .collect();
         policies.sort_by(|a, b| a.name.cmp(&b.name));
         policies
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_of_a_namespace_is_taken_for_the_stricter() {
+        let namespace = |name: &str, labels: Value| serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}}));
+        let enforce = "pod-security.kubernetes.io/enforce";
+        let namespaces = [
+            namespace("privileged", json!({enforce: "privileged", "audit.steno.dev/inject": "true"})),
+            namespace("baseline", json!({enforce: "baseline"})),
+            namespace("silent", json!({})),
+        ];
+        let policy: AuditPolicyObject = serde_json::from_value(json!({
+            "apiVersion": "audit.steno.dev/v1alpha1", "kind": "AuditPolicy", "metadata": {"name": "p", "namespace": "unknown"},
+            "spec": {"kafka": {"brokers": ["k:9092"], "topic": "t"}},
+        }))
+        .unwrap();
+        let view = View::fixed(vec![policy.clone()], namespaces.into_iter().map(Result::unwrap).collect());
+        let may = |name: &str| view.namespace(name).may_host_path;
+        assert!(may("privileged") && !may("baseline"));
+        assert!(
+            !may("silent") && !may("unknown"),
+            "the cluster's default may forbid it, and the pod would be refused because of us"
+        );
+        assert!(view.namespace("privileged").inject_all && !view.namespace("silent").inject_all);
+        // Nobody can tell what covers it, so it is not rendered as if nothing did.
+        assert!(view.covering("unknown").is_none() && view.render(&policy).is_err());
+        assert!(view.policies_in("unknown")[0].config.is_none());
     }
 }
