@@ -17,14 +17,21 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context as _;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::{ByteString, api::core::v1::Secret};
+use k8s_openapi::{
+    ByteString,
+    api::{
+        admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
+        core::v1::Secret,
+    },
+};
 use kube::{
     Api, Client, ResourceExt as _,
-    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    api::{ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams},
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_rustls::rustls::{
     ServerConfig,
     crypto::ring,
@@ -43,8 +50,6 @@ const ROTATE: &str = "audit.steno.dev/rotate";
 pub struct Bundle {
     /// The certificate of the authority that it comes from.
     pub issuer: String,
-    /// All authorities that should be trusted.
-    pub trusted: String,
     /// The leaf's.
     pub cert: String,
     /// The leaf's key.
@@ -200,7 +205,7 @@ impl Keeper {
         Self { secrets: Api::namespaced(client.clone(), namespace), name: name.into(), overlap }
     }
 
-    /// A leaf from the current authority, with all that should be trusted; `None`: there is no authority yet.
+    /// A leaf from the current authority; `None`: there is no authority yet.
     pub async fn leaf(&self, names: &[String]) -> anyhow::Result<Option<Bundle>> {
         let Some(secret) = self.secrets.get_opt(&self.name).await.context("the webhook's Secret cannot be read")? else {
             return Ok(None);
@@ -245,56 +250,50 @@ fn leaf(kept: &Kept, names: &[String]) -> anyhow::Result<Bundle> {
     let not_after = validity(&mut params, LEAF_DAYS)?;
     let key = KeyPair::generate()?;
     let cert = params.signed_by(&key, &issuer)?;
-    let (issuer, trusted) = (kept.current.cert.clone(), kept.trusted());
-    Ok(Bundle { issuer, trusted, cert: cert.pem(), key: key.serialize_pem(), not_after })
+    Ok(Bundle { issuer: kept.current.cert.clone(), cert: cert.pem(), key: key.serialize_pem(), not_after })
 }
 
-/// Whether both webhook configurations trust an authority, in each of their webhooks.
+/// Both webhook configurations of a name: where they are, and the caBundle of each of their webhooks. A fault where one is missing, as before Helm has
+/// made it.
+async fn webhooks(client: &Client, configuration: &str) -> anyhow::Result<[(Api<DynamicObject>, Vec<Option<Vec<u8>>>); 2]> {
+    let read = async |resource: ApiResource| {
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        let found = api.get_opt(configuration).await?;
+        let found = found.with_context(|| format!("the {} {configuration} is not there", resource.kind))?;
+        let hooks = found.data.get("webhooks").and_then(Value::as_array).cloned().unwrap_or_default();
+        let bundle = |hook: &Value| STANDARD.decode(hook.pointer("/clientConfig/caBundle")?.as_str()?).ok();
+        anyhow::Ok((api, hooks.iter().map(bundle).collect()))
+    };
+    Ok([
+        read(ApiResource::erase::<MutatingWebhookConfiguration>(&())).await?,
+        read(ApiResource::erase::<ValidatingWebhookConfiguration>(&())).await?,
+    ])
+}
+
+/// Whether all webhooks trust an authority.
 pub async fn is_trusted(client: &Client, configuration: &str, issuer: &str) -> anyhow::Result<bool> {
-    use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
     let has =
-        |bundle: Option<&ByteString>| bundle.is_some_and(|bundle| String::from_utf8_lossy(&bundle.0).contains(issuer.trim()));
-    let mutating = Api::<MutatingWebhookConfiguration>::all(client.clone()).get_opt(configuration).await?;
-    let mutating = mutating.and_then(|found| found.webhooks).unwrap_or_default();
-    let validating = Api::<ValidatingWebhookConfiguration>::all(client.clone()).get_opt(configuration).await?;
-    let validating = validating.and_then(|found| found.webhooks).unwrap_or_default();
-    // One that is not there (Helm makes them after the Deployments) trusts nobody.
-    Ok(!mutating.is_empty()
-        && !validating.is_empty()
-        && mutating.iter().all(|hook| has(hook.client_config.ca_bundle.as_ref()))
-        && validating.iter().all(|hook| has(hook.client_config.ca_bundle.as_ref())))
+        |bundle: &Option<Vec<u8>>| bundle.as_ref().is_some_and(|bundle| String::from_utf8_lossy(bundle).contains(issuer.trim()));
+    let all = webhooks(client, configuration).await?;
+    // One without webhooks trusts nobody.
+    Ok(all.iter().all(|(_, bundles)| !bundles.is_empty() && bundles.iter().all(has)))
 }
 
-/// Writes what is trusted into both webhook configurations, where it is not there yet. A fault where one is missing.
-pub async fn publish(client: &Client, configuration: &str, ca: &str) -> anyhow::Result<()> {
-    use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
-    let bundle = ByteString(ca.as_bytes().to_vec());
-    let absent = || format!("the webhook configuration {configuration} is not there");
-    let mutating: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
-    let found = mutating.get_opt(configuration).await?.with_context(absent)?;
-    let hooks = found.webhooks.unwrap_or_default();
-    let stale = hooks.iter().enumerate().filter(|(_, hook)| hook.client_config.ca_bundle.as_ref() != Some(&bundle));
-    patch_bundles(&mutating, configuration, stale.map(|(index, _)| index).collect(), &bundle).await?;
-    let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
-    let found = validating.get_opt(configuration).await?.with_context(absent)?;
-    let hooks = found.webhooks.unwrap_or_default();
-    let stale = hooks.iter().enumerate().filter(|(_, hook)| hook.client_config.ca_bundle.as_ref() != Some(&bundle));
-    patch_bundles(&validating, configuration, stale.map(|(index, _)| index).collect(), &bundle).await
-}
-
-async fn patch_bundles<K>(api: &Api<K>, name: &str, stale: Vec<usize>, bundle: &ByteString) -> anyhow::Result<()>
-where
-    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-{
-    if stale.is_empty() {
-        return Ok(());
+/// Writes what is trusted into all webhooks, where it is not there yet.
+pub async fn publish(client: &Client, configuration: &str, trusted: &str) -> anyhow::Result<()> {
+    let encoded = STANDARD.encode(trusted);
+    for (api, bundles) in webhooks(client, configuration).await? {
+        let stale = bundles.iter().enumerate().filter(|(_, bundle)| bundle.as_deref() != Some(trusted.as_bytes()));
+        let operations: Vec<Value> = stale
+            .map(|(index, _)| json!({"op": "add", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": encoded}))
+            .collect();
+        if operations.is_empty() {
+            continue;
+        }
+        let patch: json_patch::Patch = serde_json::from_value(json!(operations))?;
+        let patched = api.patch(configuration, &PatchParams::default(), &Patch::Json::<()>(patch)).await;
+        patched.context("the caBundle cannot be written")?;
     }
-    let operations: Vec<serde_json::Value> = stale
-        .into_iter()
-        .map(|index| json!({"op": "add", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": bundle}))
-        .collect();
-    let patch: json_patch::Patch = serde_json::from_value(json!(operations))?;
-    api.patch(name, &PatchParams::default(), &Patch::Json::<()>(patch)).await.context("the caBundle cannot be written")?;
     Ok(())
 }
 

@@ -30,11 +30,10 @@ use tokio::{sync::watch, time::Interval};
 
 use crate::{
     fleet,
-    inject::{PREFIX, Settings},
+    inject::PREFIX,
     metrics::Metrics,
     pods::{Injected, Pods},
     status::{condition, status},
-    tell::Teller,
     view::View,
     watchdog::Watchdog,
 };
@@ -92,7 +91,7 @@ pub struct Context {
     /// The pods.
     pub pods: Arc<Pods>,
     /// Those that were missed.
-    pub watchdog: Arc<Watchdog>,
+    pub watchdog: Watchdog,
     /// What is counted.
     pub metrics: Metrics,
     /// Whether they come to an end.
@@ -127,17 +126,15 @@ fn api(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
     move |source| Error::Api { what, source: Box::new(source) }
 }
 
-/// Runs until `stop`. `changes` tells of changes that may concern every policy.
-pub async fn run(context: Arc<Context>, changes: watch::Receiver<u64>, mut stop: watch::Receiver<bool>) {
+/// Runs until it is dropped. `changes` tells of changes that may concern every policy.
+pub async fn run(context: Arc<Context>, changes: watch::Receiver<u64>) {
     let policies: Api<AuditPolicyObject> = Api::all(context.client.clone());
     let owned: Api<PartialObjectMeta<ConfigMap>> = Api::all(context.client.clone());
     let ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=steno");
     let all = stream::unfold(changes, |mut changes| async { changes.changed().await.ok().map(|()| ((), changes)) });
-    let stop = async move { drop(stop.wait_for(|stop| *stop).await) };
     Controller::new(policies, watcher::Config::default().page_size(250))
         .owns(owned, ours)
         .reconcile_all_on(all)
-        .graceful_shutdown_on(stop)
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .run(reconcile, again, context)
         .for_each(|result| async move {
@@ -215,10 +212,10 @@ fn rest(context: &Context, uid: &str, at: &str) -> Option<Duration> {
 }
 
 /// What every fifteen seconds is done beside policies: missed pods, the platform's policies, what was kept of policies that are gone.
-pub async fn rounds(context: &Context, settings: &Settings, excluded: &[String], teller: &Teller) {
+pub async fn rounds(context: &Context) {
     loop {
-        let Context { client, view, pods, watchdog, metrics, .. } = context;
-        watchdog.round(client, view, pods, settings, excluded, teller).await;
+        let Context { client, view, watchdog, metrics, .. } = context;
+        watchdog.round().await;
         if let Ok(mut missed) = metrics.missed.lock() {
             *missed = watchdog.counts();
         }

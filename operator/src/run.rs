@@ -22,10 +22,11 @@ use crate::{
     inject::{Resources, Settings},
     lease::Election,
     metrics::Metrics,
-    pods::Injected,
+    pods::{Injected, Pods},
     reconcile::{self, Beat, Context},
     tell::{self, Teller},
     view::View,
+    watchdog::Watchdog,
     webhook::{Health, Webhook, bind, health, serve},
 };
 
@@ -221,7 +222,7 @@ impl Parts {
                 published.as_ref().is_some_and(|(known, since)| known == trusted && since.elapsed() >= self.care())
             };
             let trusted = match &self.args.cert_dir {
-                Some(dir) => from_dir(dir).map(|bundle| self.and_before(&mut seen, bundle.trusted)),
+                Some(dir) => from_dir(dir).map(|bundle| self.and_before(&mut seen, bundle.issuer)),
                 None => self.keeper().tend(settled).await,
             };
             let done = match trusted {
@@ -256,27 +257,35 @@ async fn lead(parts: Parts, me: String, beat: Arc<Beat>, changes: watch::Receive
     let args = &parts.args;
     let lasts = Duration::from_secs(args.lease_seconds);
     let election = Election::new(&parts.client, &args.namespace, &args.lease, me, lasts);
-    let led = election.lead(stop.clone(), || {
-        let (parts, beat, changes, stop) = (parts.clone(), beat.clone(), changes.clone(), stop.clone());
+    let led = election.lead(stop, || {
+        let (parts, beat, changes) = (parts.clone(), beat.clone(), changes.clone());
         async move {
             let _leading = Leading::begin(&parts.metrics);
+            let pods: Arc<Pods> = Arc::default();
+            let args = &parts.args;
+            let watchdog = Watchdog::new(
+                parts.client.clone(),
+                parts.view.clone(),
+                pods.clone(),
+                parts.settings.clone(),
+                args.exclude_namespaces.iter().cloned().chain([args.namespace.clone()]).collect(),
+                parts.teller.clone(),
+            );
             let context = Arc::new(Context {
                 client: parts.client.clone(),
                 view: parts.view.clone(),
-                pods: Arc::default(),
-                watchdog: Arc::default(),
+                pods,
+                watchdog,
                 metrics: parts.metrics.clone(),
                 beat,
                 pace: tokio::sync::Mutex::new(pace(parts.args.nudges)),
                 looked: Mutex::default(),
             });
-            let excluded: Vec<String> =
-                parts.args.exclude_namespaces.iter().cloned().chain([parts.args.namespace.clone()]).collect();
             let ended = |namespace: &str, pod: &Injected| left(&parts, namespace, pod);
             tokio::select! {
-                () = reconcile::run(context.clone(), changes, stop) => {}
+                () = reconcile::run(context.clone(), changes) => {}
                 () = context.pods.follow(&parts.client, ended) => {}
-                () = reconcile::rounds(&context, &parts.settings, &excluded, &parts.teller) => {}
+                () = reconcile::rounds(&context) => {}
                 () = parts.tend() => {}
             }
         }
@@ -338,7 +347,6 @@ fn from_dir(dir: &Path) -> anyhow::Result<Bundle> {
     let read = |name: &str| {
         std::fs::read_to_string(dir.join(name)).with_context(|| format!("{} cannot be read", dir.join(name).display()))
     };
-    let ca = read("ca.crt")?;
     // Who keeps the files renews them in time; when the leaf ends is not read.
-    Ok(Bundle { issuer: ca.clone(), trusted: ca, cert: read("tls.crt")?, key: read("tls.key")?, not_after: i64::MAX })
+    Ok(Bundle { issuer: read("ca.crt")?, cert: read("tls.crt")?, key: read("tls.key")?, not_after: i64::MAX })
 }

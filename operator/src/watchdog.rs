@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 use futures_util::{StreamExt as _, stream};
@@ -44,8 +44,14 @@ pub struct Verdict {
 }
 
 /// The watchdog.
-#[derive(Default)]
 pub struct Watchdog {
+    client: Client,
+    view: Arc<View>,
+    pods: Arc<Pods>,
+    settings: Settings,
+    /// Namespaces that the webhooks do not look at.
+    excluded: Vec<String>,
+    teller: Teller,
     verdicts: Mutex<HashMap<String, Verdict>>,
 }
 
@@ -57,7 +63,8 @@ fn stamp(view: &View, namespace: &str) -> u64 {
     hasher.finish()
 }
 
-fn judge(pod: &Value, namespace: &str, view: &View, settings: &Settings) -> Option<(Option<String>, &'static str, String)> {
+/// What is wrong with a pod: the policy that it should have, one word, and a sentence.
+fn fault(pod: &Value, namespace: &str, view: &View, settings: &Settings) -> Option<(Option<String>, &'static str, String)> {
     let (policies, known) = (view.policies_in(namespace), view.namespace(namespace));
     match plan(pod, &known, &policies, settings) {
         Plan::NotAsked => None,
@@ -76,18 +83,23 @@ fn judge(pod: &Value, namespace: &str, view: &View, settings: &Settings) -> Opti
 }
 
 impl Watchdog {
+    /// Over what is known; `excluded` are the namespaces that the webhooks do not look at.
+    pub fn new(
+        client: Client,
+        view: Arc<View>,
+        pods: Arc<Pods>,
+        settings: Settings,
+        excluded: Vec<String>,
+        teller: Teller,
+    ) -> Self {
+        Self { client, view, pods, settings, excluded, teller, verdicts: Mutex::default() }
+    }
+
     /// Looks at all pods that ask and are not injected; those that are new, or whose policies changed, are judged and told.
-    pub async fn round(
-        &self,
-        client: &Client,
-        view: &View,
-        pods: &Pods,
-        settings: &Settings,
-        excluded: &[String],
-        teller: &Teller,
-    ) {
+    pub async fn round(&self) {
+        let Self { view, excluded, .. } = self;
         let mut whole: HashMap<String, bool> = HashMap::new();
-        let found = pods.asking(|namespace, pod| {
+        let found = self.pods.asking(|namespace, pod| {
             let is_excluded = excluded.iter().any(|name| name == namespace);
             let mut whole = || *whole.entry(namespace.to_owned()).or_insert_with(|| view.namespace(namespace).inject_all);
             !is_excluded && (pod.by_itself || whole())
@@ -107,22 +119,12 @@ impl Watchdog {
         if let Ok(mut verdicts) = self.verdicts.lock() {
             verdicts.retain(|uid, _| there.contains(uid));
         }
-        let judged = due.into_iter().map(|(namespace, pod, from)| self.one(client, view, settings, namespace, pod, from, teller));
+        let judged = due.into_iter().map(|(namespace, pod, from)| self.judge(namespace, pod, from));
         stream::iter(judged).buffer_unordered(AT_A_TIME).collect::<Vec<()>>().await;
     }
 
-    #[allow(clippy::too_many_arguments)]
-    async fn one(
-        &self,
-        client: &Client,
-        view: &View,
-        settings: &Settings,
-        namespace: String,
-        pod: Asking,
-        from: u64,
-        teller: &Teller,
-    ) {
-        let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    async fn judge(&self, namespace: String, pod: Asking, from: u64) {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
         let whole = match pods.get_opt(&pod.name).await {
             Ok(Some(whole)) => serde_json::to_value(whole).unwrap_or_default(),
             Ok(None) => return,
@@ -130,7 +132,7 @@ impl Watchdog {
         };
         let is_over = matches!(whole.pointer("/status/phase").and_then(Value::as_str), Some("Succeeded" | "Failed"));
         // Of a pod that has ended, or asks no more, nothing is to be said: that is remembered, too.
-        let judged = judge(&whole, &namespace, view, settings).filter(|_| !is_over);
+        let judged = fault(&whole, &namespace, &self.view, &self.settings).filter(|_| !is_over);
         let (policy, reason, note) = judged.unwrap_or((None, NOTHING, String::new()));
         let verdict = Verdict { namespace: namespace.clone(), name: pod.name.clone(), policy, reason, note, from };
         let Ok(mut verdicts) = self.verdicts.lock() else { return };
@@ -139,7 +141,7 @@ impl Watchdog {
         if is_new {
             tracing::warn!(namespace, pod = pod.name, reason, note = verdict.note, "a pod that asks has no sidecar");
             let about = tell::pod(&namespace, &pod.name, &pod.uid);
-            teller.tell(about, true, "InjectionSkipped", &format!("{reason}: {}", verdict.note));
+            self.teller.tell(about, true, "InjectionSkipped", &format!("{reason}: {}", verdict.note));
         }
         verdicts.insert(pod.uid, verdict);
     }
