@@ -2,7 +2,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Ack, ByteSize, Fault, Kafka, LabelSelector, Redaction, Scope, VolumeType, validate::validate_cluster};
+use crate::{Ack, ByteSize, Fault, Kafka, LabelSelector, Limits, Rate, Redaction, Scope, VolumeType, validate::validate_cluster};
 
 /// What the platform asks of every AuditPolicy that it covers. A namespace may tighten it and never loosen it; what is not set asks nothing.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -115,6 +115,22 @@ pub struct SpoolCeiling {
     /// Kinds of volumes that a namespace may choose; all where the list is empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub volume_types: Vec<VolumeType>,
+}
+
+// === impl LimitsCeiling ===
+
+/// What a policy's own limits come to: bounds that are all set.
+impl From<&Limits> for LimitsCeiling {
+    fn from(limits: &Limits) -> Self {
+        let Rate { total, per_tenant, burst, critical, .. } = limits.rate;
+        Self {
+            max_event_bytes: Some(limits.max_event_bytes),
+            max_body_bytes: Some(limits.max_body_bytes),
+            max_batch_items: Some(limits.max_batch_items),
+            max_connections: Some(limits.max_connections),
+            rate: RateCeiling { total, per_tenant, burst, critical },
+        }
+    }
 }
 
 // === impl ClusterAuditPolicySpec ===

@@ -2,7 +2,8 @@
 use std::collections::HashSet;
 
 use crate::{
-    AuditPolicySpec, ByteSize, ClusterAuditPolicySpec, Fault, Kafka, MemberPath, Redaction, RedactionRule, SecretRef, Span,
+    AuditPolicySpec, ByteSize, ClusterAuditPolicySpec, Fault, Kafka, LimitsCeiling, MemberPath, Redaction, RedactionRule,
+    SecretRef, Span,
     bounds::{self, Bound},
     settings,
 };
@@ -38,15 +39,7 @@ pub(crate) fn validate_cluster(spec: &ClusterAuditPolicySpec) -> Vec<Fault> {
     faults.kafka(&kafka);
     faults.require(&spec.require);
     faults.redaction(&spec.redaction);
-    let (limits, rate) = (&spec.limits, &spec.limits.rate);
-    faults.within(&bounds::MAX_EVENT_BYTES, limits.max_event_bytes);
-    faults.within(&bounds::MAX_BODY_BYTES, limits.max_body_bytes);
-    faults.within(&bounds::MAX_BATCH_ITEMS, limits.max_batch_items);
-    faults.within(&bounds::MAX_CONNECTIONS, limits.max_connections);
-    faults.within(&bounds::RATE_TOTAL, rate.total);
-    faults.within(&bounds::RATE_TENANT, rate.per_tenant);
-    faults.within(&bounds::RATE_BURST, rate.burst);
-    faults.within(&bounds::RATE_CRITICAL, rate.critical);
+    faults.limits(&spec.limits);
     faults.within(&bounds::SPOOL_BYTES, spec.spool.max_bytes);
     faults.0
 }
@@ -197,8 +190,8 @@ impl Faults {
         }
     }
 
-    fn bounds(&mut self, spec: &AuditPolicySpec) {
-        let (limits, rate) = (&spec.limits, &spec.limits.rate);
+    fn limits(&mut self, limits: &LimitsCeiling) {
+        let rate = &limits.rate;
         self.within(&bounds::MAX_EVENT_BYTES, limits.max_event_bytes);
         self.within(&bounds::MAX_BODY_BYTES, limits.max_body_bytes);
         self.within(&bounds::MAX_BATCH_ITEMS, limits.max_batch_items);
@@ -207,7 +200,11 @@ impl Faults {
         self.within(&bounds::RATE_TENANT, rate.per_tenant);
         self.within(&bounds::RATE_BURST, rate.burst);
         self.within(&bounds::RATE_CRITICAL, rate.critical);
-        self.within(&bounds::RATE_TENANTS, rate.max_tenants);
+    }
+
+    fn bounds(&mut self, spec: &AuditPolicySpec) {
+        self.limits(&LimitsCeiling::from(&spec.limits));
+        self.within(&bounds::RATE_TENANTS, spec.limits.rate.max_tenants);
         self.within(&bounds::DEDUPE_WINDOW, spec.dedupe.window);
         self.within(&bounds::DEDUPE_ENTRIES, spec.dedupe.max_entries);
         self.within(&bounds::CRITICAL_TIMEOUT, spec.critical.timeout);

@@ -138,6 +138,15 @@ impl Cluster {
         });
     }
 
+    /// Waits until a policy is rendered.
+    #[track_caller]
+    pub fn rendered(&self, namespace: &str, policy: &str) {
+        let map = format!("steno-{policy}");
+        wait_for("the policy to be rendered", Duration::from_secs(30), || {
+            self.try_kubectl(&["get", "-n", namespace, "configmap", &map]).0
+        });
+    }
+
     /// Waits until all containers of a pod are ready.
     #[track_caller]
     pub fn ready(&self, namespace: &str, pod: &str) {

@@ -5,7 +5,6 @@ use crate::{
     cluster::{Cluster, NODE},
     consumer::{Record, read_all},
     kafka::Kafka,
-    wait_for,
 };
 
 /// For what comes within seconds.
@@ -68,9 +67,7 @@ pub fn record(kafka: &Kafka, id: &str) -> Option<Record> {
 pub fn served(world: &World, namespace: &str) {
     world.cluster.namespace(namespace);
     world.cluster.apply(&policy("audit", namespace, &world.kafka.for_pods(), ""));
-    wait_for("the policy to be rendered", SOON, || {
-        world.cluster.try_kubectl(&["get", "-n", namespace, "configmap", "steno-audit"]).0
-    });
+    world.cluster.rendered(namespace, "audit");
     world.cluster.apply(&pod("Pod", "shop", namespace, WAITS));
     world.cluster.ready(namespace, "pod/shop");
 }

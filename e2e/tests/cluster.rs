@@ -131,9 +131,7 @@ fn a_job_completes_and_its_last_event_is_delivered() {
     let world = world();
     world.cluster.namespace("jobs");
     world.cluster.apply(&policy("audit", "jobs", &world.kafka.for_pods(), ""));
-    wait_for("the policy to be rendered", SOON, || {
-        world.cluster.try_kubectl(&["get", "-n", "jobs", "configmap", "steno-audit"]).0
-    });
+    world.cluster.rendered("jobs", "audit");
     let post = "[curl, '-sS', '--fail', '-H', 'Content-Type: application/json', '-d', '{\"eventId\":\"job-1\",\"action\":\"import.end\"}', 'http://127.0.0.1:9600/v1/events']";
     world.cluster.apply(&pod("Job", "import", "jobs", post));
     let (went_well, printed) =
@@ -170,9 +168,7 @@ fn a_secret_that_changes_reaches_the_running_sidecar() {
     };
     let hash = "  redaction: {keySecretRef: {name: kafka-user, key: key}, rules: [{path: metadata.plate, action: Hash}]}\n";
     world.cluster.apply(&policy("audit", "secrets", &world.kafka.for_pods(), hash));
-    wait_for("the policy to be rendered", SOON, || {
-        world.cluster.try_kubectl(&["get", "-n", "secrets", "configmap", "steno-audit"]).0
-    });
+    world.cluster.rendered("secrets", "audit");
     // The pod starts although the Secret is not there yet, and the status says which is missing.
     world.cluster.apply(&pod("Pod", "shop", "secrets", WAITS));
     world.cluster.ready("secrets", "pod/shop");

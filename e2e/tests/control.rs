@@ -74,9 +74,7 @@ fn another_replica_leads_when_the_leader_goes_or_dies() {
     cluster.namespace("led");
     let rendered = |name: &str, begun: Instant| {
         cluster.apply(&policy(name, "led", "kafka:9092", ""));
-        wait_for("a leader to render the policy", SOON, || {
-            cluster.try_kubectl(&["get", "-n", "led", "configmap", &format!("steno-{name}")]).0
-        });
+        cluster.rendered("led", name);
         println!("leader {name}: the next policy was rendered after {:?}", begun.elapsed());
         cluster.kubectl(&["rollout", "status", "-n", "steno-system", "deploy/steno-operator", "--timeout=60s"]);
     };

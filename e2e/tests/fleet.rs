@@ -80,7 +80,7 @@ fn memory_is_flat_in_the_number_of_pods_and_a_change_is_told_to_all() {
     let cluster = &world.cluster;
     cluster.kubectl(&["create", "namespace", "fleet"]);
     cluster.apply(&policy("audit", "fleet", &world.kafka.for_pods(), ""));
-    wait_for("the policy to be rendered", SOON, || cluster.try_kubectl(&["get", "-n", "fleet", "configmap", "steno-audit"]).0);
+    cluster.rendered("fleet", "audit");
     wait_for("the default service account", SOON, || cluster.try_kubectl(&["get", "-n", "fleet", "serviceaccount", "default"]).0);
     let leader = cluster.leader();
     let pid = process_of(&leader).expect("the leader's process is on this machine");

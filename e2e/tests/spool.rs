@@ -16,24 +16,20 @@ fn claim(world: &World, namespace: &str, dir: &std::path::Path) {
     ));
 }
 
-fn rendered(world: &World, namespace: &str) {
-    wait_for("the policy to be rendered", SOON, || {
-        world.cluster.try_kubectl(&["get", "-n", namespace, "configmap", "steno-audit"]).0
-    });
+/// A namespace with a policy whose spools are on its claim, over a directory of the node.
+fn on_claim(world: &World, namespace: &str, dir: &std::path::Path) {
+    world.cluster.namespace(namespace);
+    claim(world, namespace, dir);
+    let volume = "spool: {maxBytes: 64Mi, volume: {type: PersistentVolumeClaim, persistentVolumeClaim: {claimName: spool}}}";
+    world.cluster.apply(&policy("audit", namespace, &world.kafka.for_pods(), "").replace("spool: {maxBytes: 64Mi}", volume));
+    world.cluster.rendered(namespace, "audit");
 }
 
 #[test]
 fn a_spool_on_a_claim_is_delivered_by_the_pods_successor() {
     let world = world();
     let dir = tempfile::tempdir().unwrap();
-    world.cluster.namespace("claimed");
-    claim(&world, "claimed", dir.path());
-    let on_claim = policy("audit", "claimed", &world.kafka.for_pods(), "").replace(
-        "spool: {maxBytes: 64Mi}",
-        "spool: {maxBytes: 64Mi, volume: {type: PersistentVolumeClaim, persistentVolumeClaim: {claimName: spool}}}",
-    );
-    world.cluster.apply(&on_claim);
-    rendered(&world, "claimed");
+    on_claim(&world, "claimed", dir.path());
     world.cluster.apply(&pod("Pod", "first", "claimed", WAITS));
     world.cluster.ready("claimed", "pod/first");
     world.kafka.down();
@@ -61,15 +57,8 @@ fn a_spool_on_a_claim_is_delivered_by_the_pods_successor() {
 fn a_volume_that_the_sidecar_cannot_write_to_does_not_hold_the_pod_up_and_is_told() {
     let world = world();
     let dir = tempfile::tempdir().unwrap();
-    world.cluster.namespace("unwritable");
-    claim(&world, "unwritable", dir.path());
+    on_claim(&world, "unwritable", dir.path());
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-    let on_claim = policy("audit", "unwritable", &world.kafka.for_pods(), "").replace(
-        "spool: {maxBytes: 64Mi}",
-        "spool: {maxBytes: 64Mi, volume: {type: PersistentVolumeClaim, persistentVolumeClaim: {claimName: spool}}}",
-    );
-    world.cluster.apply(&on_claim);
-    rendered(&world, "unwritable");
     world.cluster.apply(&pod("Pod", "shop", "unwritable", WAITS));
     world.cluster.ready("unwritable", "pod/shop");
     assert!(world.cluster.post("unwritable", "shop", &event("unwritable-1", "{}")).contains("\"created\""));

@@ -2,6 +2,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use steno_crds::LogLevel;
 
 /// Settings of the chart. Everything about events, redaction and Kafka is in AuditPolicy and ClusterAuditPolicy objects, not here.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
@@ -100,18 +101,6 @@ pub struct Operator {
     pub affinity: Map<String, Value>,
     /// Further environment variables.
     pub env: Vec<Map<String, Value>>,
-}
-
-/// Least grave log lines.
-#[derive(Debug, Clone, Copy, Default, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum LogLevel {
-    Error,
-    Warn,
-    #[default]
-    Info,
-    Debug,
 }
 
 /// The webhooks.

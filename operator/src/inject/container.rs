@@ -117,13 +117,29 @@ fn amount(text: &str) -> Option<f64> {
     (number > 0.0).then_some(number * factor)
 }
 
-/// A quantity from an annotation, or the setting.
-fn quantity(pod: &Value, name: &str, setting: &str) -> Result<Option<String>, Reason> {
-    match annotation(pod, name) {
-        Some(text) if amount(text).is_some() => Ok(Some(text.to_owned())),
-        Some(text) => Err(Reason::Annotation { name: name.into(), value: text.into(), fix: "a quantity such as 50m or 64Mi" }),
-        None => Ok((!setting.is_empty()).then(|| setting.to_owned())),
+/// A quantity from an annotation, or the setting; at most the policy's bound. Where the annotation asks for more there is a warning.
+fn quantity(
+    pod: &Value,
+    name: &str,
+    setting: &str,
+    most: Option<&(f64, String)>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<String>, Reason> {
+    let annotated = annotation(pod, name);
+    if let Some(text) = annotated.filter(|text| amount(text).is_none()) {
+        return Err(Reason::Annotation { name: name.into(), value: text.into(), fix: "a quantity such as 50m or 64Mi" });
     }
+    let asked = annotated.unwrap_or(setting);
+    if let Some((most, shown)) = most
+        && amount(asked).is_some_and(|asked| asked > *most)
+    {
+        warnings.extend(
+            annotated
+                .map(|_| format!("{PREFIX}{name} is {asked}, more than the policy's sidecar.resources allow: it is {shown}")),
+        );
+        return Ok(Some(shown.clone()));
+    }
+    Ok((!asked.is_empty()).then(|| asked.to_owned()))
 }
 
 /// Whether containers of the pod set a limit: all of them, or any.
@@ -132,28 +148,6 @@ fn limited(pod: &Value, resource: &str, all: bool) -> bool {
     let has =
         |container: &Value| container.pointer(&format!("/resources/limits/{resource}")).is_some_and(|limit| !limit.is_null());
     if all { containers.all(has) } else { containers.any(has) }
-}
-
-/// What is asked, or the policy's bound where that is less.
-fn bounded(
-    pod: &Value,
-    asked: Option<String>,
-    most: Option<(f64, String)>,
-    name: &str,
-    warnings: &mut Vec<String>,
-) -> Option<String> {
-    let asked = asked?;
-    match most {
-        Some((most, shown)) if amount(&asked).is_some_and(|asked| asked > most) => {
-            // Where the setting is the operator's there is nobody to warn.
-            warnings
-                .extend(annotation(pod, name).map(|_| {
-                    format!("{PREFIX}{name} is {asked}, more than the policy's sidecar.resources allow: it is {shown}")
-                }));
-            Some(shown)
-        }
-        _ => Some(asked),
-    }
 }
 
 fn resources(
@@ -181,9 +175,8 @@ fn resources(
         [("cpu", &*set.cpu_request, cpu_limit, most_cpu), ("memory", &*set.memory_request, &*set.memory_limit, most_memory)]
     {
         let (request_name, limit_name) = (format!("{member}-request"), format!("{member}-limit"));
-        let (request, limit) = (quantity(pod, &request_name, request)?, quantity(pod, &limit_name, limit)?);
-        let request = bounded(pod, request, most.clone(), &request_name, warnings);
-        let limit = bounded(pod, limit, most, &limit_name, warnings);
+        let request = quantity(pod, &request_name, request, most.as_ref(), warnings)?;
+        let limit = quantity(pod, &limit_name, limit, most.as_ref(), warnings)?;
         if let (Some(request), Some(limit)) = (&request, &limit)
             && amount(request) > amount(limit)
         {
