@@ -196,11 +196,17 @@ impl Cluster {
         self.get("steno-system", "lease/steno-operator")["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// The metrics of the pod that reconciles.
+    /// The metrics of the pod that reconciles. One may lead before its kubelet has told anyone its address; so this asks until it is answered.
     #[track_caller]
     pub fn leader_metrics(&self) -> String {
-        let path = format!("/api/v1/namespaces/steno-system/pods/{}:8081/proxy/metrics", self.leader());
-        self.kubectl(&["get", "--raw", &path])
+        let mut metrics = String::new();
+        wait_for("the leader to give its metrics", Duration::from_secs(30), || {
+            let path = format!("/api/v1/namespaces/steno-system/pods/{}:8081/proxy/metrics", self.leader());
+            let answered;
+            (answered, metrics) = self.try_kubectl(&["get", "--raw", &path]);
+            answered
+        });
+        metrics
     }
 }
 
