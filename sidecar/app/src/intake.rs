@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use steno_commit::{Answer, Failure, Handle, Item};
 use steno_crds::{Rate, WhenFull, WhenOpen};
 use steno_deliver::{Deliveries, Status};
-use steno_event::{Draft, IdKey, Supplied, encode, fingerprint, identity, json};
+use steno_event::{Draft, IdKey, Supplied, encode, fingerprint, formats::cloudevents, identity, json};
 use steno_journal::Shared;
 use steno_limit::{Bucket, Limited, Quota, Tenants};
 use steno_redact::Fit;
@@ -74,6 +74,24 @@ pub struct Taken {
     pub delivery: Option<&'static str>,
     /// `Some(false)`: the payloads could not be compared.
     pub compared: Option<bool>,
+}
+
+/// An event as it came.
+#[derive(Debug)]
+pub enum Sent<'a> {
+    /// The event's JSON.
+    Event(&'a str),
+    /// A CloudEvent in structured mode.
+    CloudEvent(&'a str),
+    /// An event that was read from another format already.
+    Made {
+        /// The event's tree.
+        tree: json::Json<'a>,
+        /// Bytes that it came as.
+        bytes: usize,
+        /// Its sender cannot be told: no rate bounds it, and its id may stand for another payload, too.
+        deaf: bool,
+    },
 }
 
 /// An event that is ready for the loop.
@@ -142,20 +160,20 @@ impl Intake {
     pub async fn take(
         &self,
         compiled: &Compiled,
-        texts: Vec<Result<&str, Problem>>,
+        sent: Vec<Result<Sent<'_>, Problem>>,
         fallback_id: Option<&str>,
         single: bool,
     ) -> Vec<Result<Taken, Problem>> {
-        if texts.len() > 1 {
+        if sent.len() > 1 {
             // A batch takes this thread a while; who submitted before it does not wait for that.
             self.commit.nudge();
         }
         let arrival = Arrival::now();
-        let mut results: Vec<Result<Taken, Problem>> = Vec::with_capacity(texts.len());
-        let mut ready: Vec<(usize, Ready)> = Vec::with_capacity(texts.len());
-        for (index, text) in texts.into_iter().enumerate() {
+        let mut results: Vec<Result<Taken, Problem>> = Vec::with_capacity(sent.len());
+        let mut ready: Vec<(usize, Ready)> = Vec::with_capacity(sent.len());
+        for (index, sent) in sent.into_iter().enumerate() {
             let supplied = fallback_id.map(|id| if single { id.to_owned() } else { format!("{id}/{index}") });
-            let made = text.and_then(|text| self.admit(compiled, text, supplied, &arrival));
+            let made = sent.and_then(|sent| self.admit(compiled, sent, supplied, &arrival));
             let placeholder = Problem::new(Reason::Dependency, "");
             match made {
                 Ok(made) => {
@@ -175,19 +193,21 @@ impl Intake {
     }
 
     /// Rate limits around the preparation of an event.
-    fn admit(&self, compiled: &Compiled, text: &str, supplied: Option<String>, arrival: &Arrival) -> Result<Ready, Problem> {
+    fn admit(&self, compiled: &Compiled, sent: Sent<'_>, supplied: Option<String>, arrival: &Arrival) -> Result<Ready, Problem> {
+        if matches!(sent, Sent::Made { deaf: true, .. }) {
+            return self.prepare(compiled, sent, supplied, arrival);
+        }
         let now = self.now();
         let mut rates = self.rates.lock();
         let within_total = rates.total.as_mut().map_or(Ok(()), |bucket| bucket.take(now));
         drop(rates);
         // A critical event has a bucket of its own; only what may be one is looked at when the common bucket is empty.
         if let Err(limited) = within_total
-            && memchr::memmem::find(text.as_bytes(), b"ritical").is_none()
-            && !text.contains("RITICAL")
+            && !sent.may_be_critical()
         {
             return Err(self::limited("all events together", limited));
         }
-        let ready = self.prepare(compiled, text, supplied, arrival);
+        let ready = self.prepare(compiled, sent, supplied, arrival);
         let mut rates = self.rates.lock();
         let ready = ready?;
         if ready.item.critical {
@@ -227,12 +247,25 @@ impl Intake {
     }
 
     /// All stateless work on an event.
-    fn prepare(&self, compiled: &Compiled, text: &str, supplied: Option<String>, arrival: &Arrival) -> Result<Ready, Problem> {
-        let tree = json::parse(text).map_err(|fault| {
-            let reason = if matches!(fault.kind, json::FaultKind::Syntax(_)) { Reason::NotJson } else { Reason::NotEvent };
-            Problem::new(reason, format!("{fault}."))
-        })?;
+    fn prepare(
+        &self,
+        compiled: &Compiled,
+        sent: Sent<'_>,
+        supplied: Option<String>,
+        arrival: &Arrival,
+    ) -> Result<Ready, Problem> {
+        let parse = |text| {
+            json::parse(text).map_err(|fault| {
+                let reason = if matches!(fault.kind, json::FaultKind::Syntax(_)) { Reason::NotJson } else { Reason::NotEvent };
+                Problem::new(reason, format!("{fault}."))
+            })
+        };
         let invalid = |invalid: steno_event::Invalid| Problem::new(Reason::NotEvent, format!("{invalid}."));
+        let (tree, bytes, may_reuse) = match sent {
+            Sent::Event(text) => (parse(text)?, text.len(), false),
+            Sent::CloudEvent(text) => (cloudevents::structured(parse(text)?).map_err(invalid)?, text.len(), false),
+            Sent::Made { tree, bytes, deaf } => (tree, bytes, deaf),
+        };
         let mut draft = Draft::from_json(tree).map_err(invalid)?;
         let tenant = draft.tenant(&compiled.fill).map_err(invalid)?.to_owned();
         draft.check_required(&compiled.fill).map_err(invalid)?;
@@ -250,14 +283,14 @@ impl Intake {
         let filled = draft.complete(&compiled.fill, Supplied { event_id: &event_id, received_at: &arrival.text });
         let reserve = INTEGRITY + if compiled.by_tenant { tenant.len() * 2 } else { 0 };
         // Most events are far from the bound: their text is no longer than twice what the record may be.
-        if text.len() * 2 + 2048 > compiled.max_event {
+        if bytes * 2 + 2048 > compiled.max_event {
             self.bound(compiled, &mut draft, reserve)?;
         }
         let halves = encode(&draft.members);
         let chain = if compiled.by_tenant { draft.text("tenantId").map(Into::into) } else { None };
         let shown_id = draft.text("eventId").unwrap_or(&event_id).to_owned();
-        let item =
-            Item { identity, print, rules: compiled.rules, filled, halves, tenant: chain, critical, received_ms: arrival.ms };
+        let (rules, received_ms) = (compiled.rules, arrival.ms);
+        let item = Item { identity, print, rules, filled, halves, tenant: chain, critical, may_reuse, received_ms };
         if compiled.config.spec.sidecar.tenant_metrics {
             self.count_tenant(&tenant);
         }
@@ -392,6 +425,21 @@ impl Intake {
                 "The sidecar stops; send again, to its successor.",
                 Duration::from_secs(1),
             )),
+        }
+    }
+}
+
+// === impl Sent ===
+
+impl Sent<'_> {
+    /// Whether it is worth a look although the common bucket is empty.
+    fn may_be_critical(&self) -> bool {
+        match self {
+            Self::Event(text) | Self::CloudEvent(text) => {
+                memchr::memmem::find(text.as_bytes(), b"ritical").is_some() || text.contains("RITICAL")
+            }
+            // Reading it was the work.
+            Self::Made { .. } => true,
         }
     }
 }

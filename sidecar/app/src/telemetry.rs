@@ -40,6 +40,8 @@ pub struct Metrics {
     pub redaction_failures: Counter,
     /// Events that were cut.
     pub truncated: Counter,
+    /// Items that could not be read, of sources that cannot be told.
+    pub quarantined: Counter,
     /// Time from request to answer.
     pub ack: Histogram,
     /// Requests by status class.
@@ -90,6 +92,7 @@ impl Default for Metrics {
             redactions: Family::default(),
             redaction_failures: Counter::default(),
             truncated: Counter::default(),
+            quarantined: Counter::default(),
             ack: Histogram::new((0..17).map(|step| 50e-6 * f64::from(1 << step))),
             requests: Family::default(),
             connections: Gauge::default(),
@@ -117,6 +120,11 @@ impl Metrics {
             self.redaction_failures.clone(),
         );
         registry.register("events_truncated", "Events whose largest values were cut", self.truncated.clone());
+        registry.register(
+            "items_rejected",
+            "Items of the Kubernetes audit webhook that could not be read; each left a Rejected record",
+            self.quarantined.clone(),
+        );
         registry.register_with_unit("ack", "Time from a request's head to its answer", Unit::Seconds, self.ack.clone());
         registry.register("http_requests", "Requests of the ingest listener, by status", self.requests.clone());
         registry.register("connections", "Open connections of the ingest listener", self.connections.clone());

@@ -463,6 +463,9 @@ impl Committer {
     }
 
     fn record_conflict(&mut self, item: &Item, stored: &[u8; 16], comparable: bool) {
+        if item.may_reuse {
+            return;
+        }
         if comparable {
             self.metrics.conflicts.inc();
         }
@@ -593,8 +596,9 @@ impl Committer {
         });
         let seq = self.journal.next_seq() + u64::from(self.block.count);
         self.block.count += 1;
-        // Genesis and Conflict come with events, and must not open the headroom to them.
-        let class = if matches!(note.kind, Kind::Genesis | Kind::Conflict) { Class::Normal } else { Class::Control };
+        // These come with events, and must not open the headroom to them.
+        let class =
+            if matches!(note.kind, Kind::Genesis | Kind::Conflict | Kind::Rejected) { Class::Normal } else { Class::Control };
         self.block.class = Some(self.block.class.map_or(class, |known| known.max(class)));
         if let Some(reply) = reply {
             self.block.notes.push((reply, seq));

@@ -94,7 +94,17 @@ impl Rig {
         draft.members.insert("kind", json::Json::text("Event"));
         let identity = identity(&self.key, tenant, id);
         let halves = encode(&draft.members);
-        Item { identity, print, rules, filled: Filled(0), halves, tenant: Some(tenant.into()), critical, received_ms: 0 }
+        Item {
+            identity,
+            print,
+            rules,
+            filled: Filled(0),
+            halves,
+            tenant: Some(tenant.into()),
+            critical,
+            may_reuse: false,
+            received_ms: 0,
+        }
     }
 
     fn turn(&mut self, batches: Vec<Vec<Item>>) -> Vec<Vec<Answer>> {

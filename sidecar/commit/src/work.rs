@@ -27,6 +27,8 @@ pub struct Item {
     pub tenant: Option<Box<str>>,
     /// Whether it is delivered ahead of others.
     pub critical: bool,
+    /// Whether its id may stand for another payload, too: then no `Conflict` is recorded, and who asked sends it again under another id.
+    pub may_reuse: bool,
     /// When it was received, milliseconds since 1970.
     pub received_ms: u64,
 }
@@ -173,6 +175,13 @@ impl Handle {
         queue.blocking_send(Work::Note { note, reply: Some(reply) }).map_err(|_| Failure::Stopping)?;
         bell.0.ring();
         answer.blocking_recv().unwrap_or(Err(Failure::Stopping))
+    }
+
+    /// Has a record written; waits until it is on disk.
+    pub async fn tell(&self, note: Note) -> Result<u64, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Work::Note { note, reply: Some(reply) }).await?;
+        answer.await.unwrap_or(Err(Failure::Stopping))
     }
 
     /// Tells how far sinks have delivered. Dropped where the queue is full: the next one will tell more.

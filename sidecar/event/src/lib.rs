@@ -5,6 +5,7 @@
 //! # From bytes to a record
 //! 1. [`json::parse`] reads UTF-8 text into a tree whose object members are sorted in the order of RFC 8785. It refuses what
 //!    would not survive: duplicate names, numbers that IEEE double cannot hold, nesting deeper than [`json::MAX_DEPTH`].
+//!    Other formats are mapped to such a tree by [`formats`], one file each.
 //! 2. [`Draft::from_json`] maps the spellings that audit libraries use ([`names::ALIASES`], the one table) to the model, checks
 //!    types, and moves unknown members to `metadata`. Members that only the sidecar fills in are refused.
 //! 3. The redaction room changes the tree in place: a redacted node remembers what is shown and what is fingerprinted.
@@ -25,6 +26,7 @@ pub mod compare;
 mod draft;
 mod encode;
 mod fingerprint;
+pub mod formats;
 pub mod json;
 pub mod names;
 mod split;

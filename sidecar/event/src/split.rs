@@ -1,7 +1,7 @@
 //! A batch's body as items, each with the text it stands in.
-use jiter::{Jiter, JiterError};
+use jiter::Jiter;
 
-use crate::json::{Fault, FaultKind};
+use crate::json::{Fault, fault, rest_of_list};
 
 /// The items of an NDJSON body: one a line, empty lines passed over.
 pub fn ndjson(body: &str) -> Items<'_> {
@@ -34,26 +34,12 @@ impl<'a> Iterator for Items<'a> {
 /// duplicate names, must not take the others with it.
 pub fn array_items(body: &str) -> Result<Vec<&str>, Fault> {
     let mut jiter = Jiter::new(body.as_bytes());
-    let mut items = Vec::new();
     let result = (|| {
-        let mut peek = jiter.next_array()?;
-        while let Some(current) = peek {
-            let start = jiter.current_index();
-            jiter.known_skip(current)?;
-            items.push(body.get(start..jiter.current_index()).unwrap_or_default());
-            peek = jiter.array_step()?;
-        }
-        jiter.finish()
+        let peek = jiter.next_array()?;
+        let items = rest_of_list(body, &mut jiter, peek)?;
+        jiter.finish().map(|()| items)
     })();
-    match result {
-        Ok(()) => Ok(items),
-        Err(error) => {
-            let error: JiterError = error;
-            let place = jiter.error_position(error.index);
-            let kind = FaultKind::Syntax(error.error_type.to_string());
-            Err(Fault { kind, line: place.line, column: place.column, path: String::new() })
-        }
-    }
+    result.map_err(|error| fault(&jiter, &error))
 }
 
 #[cfg(test)]

@@ -7,10 +7,40 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Request, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use steno_event::formats::{kubernetes, otlp};
 use tokio::net::TcpStream;
 
 /// Ids of events that were acked as created.
 pub(super) type Acked = Vec<String>;
+
+/// How a sample file is sent.
+struct Way {
+    /// The end of the file's name.
+    suffix: &'static str,
+    path: &'static str,
+    media: &'static str,
+    /// Ids of its events, for an answer that names none.
+    ids: fn(&str) -> Vec<String>,
+}
+
+const WAYS: &[Way] = &[
+    Way { suffix: ".cloudevent.json", path: "/v1/events", media: "application/cloudevents+json", ids: |_| Vec::new() },
+    Way { suffix: ".otlp.json", path: "/v1/logs", media: "application/json", ids: ids_of_logs },
+    Way { suffix: ".k8s-audit.json", path: "/k8s/audit", media: "application/json", ids: ids_of_audit },
+    Way { suffix: ".ndjson", path: "/v1/events/batch", media: "application/x-ndjson", ids: |_| Vec::new() },
+    Way { suffix: ".json", path: "/v1/events", media: "application/json", ids: |_| Vec::new() },
+];
+
+fn ids_of_logs(text: &str) -> Vec<String> {
+    let logs = otlp::json_request(text).unwrap_or_default();
+    let id = |log: otlp::Log<'_>| Some(log.event.as_object()?.get("eventId")?.as_str()?.to_owned());
+    logs.into_iter().filter_map(id).collect()
+}
+
+fn ids_of_audit(text: &str) -> Vec<String> {
+    let items = kubernetes::items(text).unwrap_or_default();
+    items.into_iter().filter_map(|item| Some(kubernetes::audit(item).ok()?.key)).collect()
+}
 
 /// Posts every `.json` and `.ndjson` file of a folder, in order of names.
 pub(super) async fn post(address: &str, folder: &Path) -> anyhow::Result<Acked> {
@@ -22,12 +52,16 @@ pub(super) async fn post(address: &str, folder: &Path) -> anyhow::Result<Acked> 
     let mut acked = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
-        let batch = file.extension().is_some_and(|extension| extension == "ndjson");
-        let (path, media) = if batch { ("/v1/events/batch", "application/x-ndjson") } else { ("/v1/events", "application/json") };
-        let (status, body) = send(address, path, media, text).await?;
-        let name = file.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let Some(way) = WAYS.iter().find(|way| name.ends_with(way.suffix)) else { continue };
+        let ids = (way.ids)(&text);
+        let (status, body) = send(address, way.path, way.media, text).await?;
+        let name = name.split('.').next().unwrap_or_default();
         println!("{name:<26} {status}  {}", summary(&body));
         note_acked(&body, &mut acked);
+        if status == 200 {
+            acked.extend(ids);
+        }
     }
     Ok(acked)
 }
@@ -58,8 +92,9 @@ fn summary(body: &Value) -> String {
         return counts.iter().map(|(what, count)| format!("{count} × {what}")).collect::<Vec<_>>().join(", ");
     }
     match (body["status"].as_str(), body["detail"].as_str()) {
+        (Some("accepted"), _) => format!("accepted {}, rejected {}", body["taken"], body["rejected"]),
         (Some(status), _) => format!("{status} {}", body["eventId"].as_str().unwrap_or_default()),
         (None, Some(detail)) => format!("{}: {detail}", body["reason"].as_str().unwrap_or_default()),
-        _ => String::new(),
+        (None, None) => body["message"].as_str().unwrap_or("accepted").to_owned(),
     }
 }

@@ -12,6 +12,14 @@ use crate::problem::{Problem, Reason};
 
 /// Reads a body as text of at most `most` bytes after decompression.
 pub(crate) async fn read(request: Request<Incoming>, most: usize, within: Duration) -> Result<String, Problem> {
+    String::from_utf8(read_bytes(request, most, within).await?).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Problem::new(Reason::NotJson, format!("The body is not UTF-8 at byte {at}; JSON is."))
+    })
+}
+
+/// Reads a body of at most `most` bytes after decompression.
+pub(crate) async fn read_bytes(request: Request<Incoming>, most: usize, within: Duration) -> Result<Vec<u8>, Problem> {
     let too_large = || {
         Problem::new(
             Reason::BodyTooLarge,
@@ -33,25 +41,21 @@ pub(crate) async fn read(request: Request<Incoming>, most: usize, within: Durati
         Ok(Ok(None)) => return Err(too_large()),
         Ok(Ok(Some(raw))) => raw,
     };
-    let plain = match encoding.as_deref() {
-        None | Some("identity" | "") => raw,
-        Some("gzip") => inflate(flate2::read::MultiGzDecoder::new(&raw[..]), most)?.ok_or_else(too_large)?,
+    match encoding.as_deref() {
+        None | Some("identity" | "") => Ok(raw),
+        Some("gzip") => inflate(flate2::read::MultiGzDecoder::new(&raw[..]), most)?.ok_or_else(too_large),
         Some("zstd") => {
             let decoder = zstd::stream::read::Decoder::with_buffer(&raw[..]).map_err(|_| broken())?;
             // A window of 8 MiB is what zstd's own tools take by default; more is an attack on memory.
             let mut decoder = decoder;
             decoder.window_log_max(23).map_err(|_| broken())?;
-            inflate(decoder, most)?.ok_or_else(too_large)?
+            inflate(decoder, most)?.ok_or_else(too_large)
         }
         Some(other) => {
             let detail = format!("Content-Encoding {other:?} is not supported; send gzip, zstd or none.");
-            return Err(Problem::new(Reason::MediaType, detail));
+            Err(Problem::new(Reason::MediaType, detail))
         }
-    };
-    String::from_utf8(plain).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        Problem::new(Reason::NotJson, format!("The body is not UTF-8 at byte {at}; JSON is."))
-    })
+    }
 }
 
 /// How much of a body that is refused is still read, so that the client gets to see the answer: a connection that is closed with bytes

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use steno_event::{escape_into, ndjson};
 use steno_limit::{Bucket, Quota};
 
-use super::{Answer, body, guard, json as json_answer, problem as problem_answer};
+use super::{Answer, body, cloud, guard, json as json_answer, problem as problem_answer};
 use crate::{
-    intake::{Intake, Taken},
+    intake::{Intake, Sent, Taken},
     policy::Compiled,
     problem::{Problem, Reason},
     telemetry::StatusLabel,
@@ -25,23 +25,25 @@ use crate::{
 /// Handles requests of the ingest listener.
 #[derive(Clone)]
 pub struct Ingest {
-    intake: Arc<Intake>,
+    pub(super) intake: Arc<Intake>,
     /// Whether Host and Origin are checked: on TCP, not on the Unix socket.
     loopback: bool,
     logged: Arc<Mutex<(u64, Bucket)>>,
 }
 
 /// What a request came to, for its log line.
-struct Done {
-    answer: Answer,
-    tenant: Option<String>,
-    event_id: Option<String>,
-    reason: Option<&'static str>,
+pub(super) struct Done {
+    pub(super) answer: Answer,
+    pub(super) tenant: Option<String>,
+    pub(super) event_id: Option<String>,
+    pub(super) reason: Option<&'static str>,
 }
 
 const SINGLE: &str = "/v1/events";
 const BATCH: &str = "/v1/events/batch";
 const FLUSH: &str = "/v1/flush";
+const LOGS: &str = "/v1/logs";
+const AUDIT: &str = "/k8s/audit";
 
 impl From<Answer> for Done {
     fn from(answer: Answer) -> Self {
@@ -110,29 +112,50 @@ impl Ingest {
         guard::check(&request, self.loopback)?;
         let path = request.uri().path();
         match path {
-            SINGLE | BATCH | FLUSH if request.method() != Method::POST => {
+            SINGLE | BATCH | FLUSH | LOGS | AUDIT if request.method() != Method::POST => {
                 let detail = format!("{path} takes POST.");
                 Err(Problem { allow: Some("POST"), ..Problem::new(Reason::Method, detail) })
             }
             SINGLE => self.single(compiled, request, request_id).await,
             BATCH => self.batch(compiled, request, request_id).await,
             FLUSH => self.flush(&request).await,
+            LOGS => Ok(self.logs(compiled, request).await),
+            AUDIT => self.kubernetes_audit(compiled, request).await,
             _ => Err(Problem::new(
                 Reason::NotFound,
-                "Events go to POST /v1/events or /v1/events/batch; health and stats are on the status port.",
+                "Events go to POST /v1/events or /v1/events/batch, OTLP to /v1/logs, Kubernetes audit to /k8s/audit; health and stats are on the status port.",
             )),
         }
     }
 
     async fn single(&self, compiled: &Compiled, request: Request<Incoming>, request_id: &str) -> Result<Done, Problem> {
         self.intake.check_open(compiled)?;
-        check_media(request.headers(), &["application/json"])?;
+        if let Some(mode) = cloud::mode(request.headers()) {
+            return match mode {
+                cloud::Mode::Batch => self.batch(compiled, request, request_id).await,
+                cloud::Mode::Structured => {
+                    let text = body::read(request, compiled.max_body, compiled.request_timeout).await?;
+                    Ok(self.one(compiled, Sent::CloudEvent(&text), None, request_id).await)
+                }
+                cloud::Mode::Binary => {
+                    let (head, body) = request.into_parts();
+                    let request = Request::from_parts(head.clone(), body);
+                    let body = body::read_bytes(request, compiled.max_body, compiled.request_timeout).await?;
+                    Ok(self.one(compiled, cloud::binary(&head.headers, &body)?, None, request_id).await)
+                }
+            };
+        }
+        check_media(request.headers(), &["application/json", cloud::STRUCTURED])?;
         let key = idempotency_key(request.headers())?;
         let text = body::read(request, compiled.max_body, compiled.request_timeout).await?;
-        let mut results = self.intake.take(compiled, vec![Ok(&text)], key.as_deref(), true).await;
+        Ok(self.one(compiled, Sent::Event(&text), key.as_deref(), request_id).await)
+    }
+
+    async fn one(&self, compiled: &Compiled, sent: Sent<'_>, key: Option<&str>, request_id: &str) -> Done {
+        let mut results = self.intake.take(compiled, vec![Ok(sent)], key, true).await;
         let taken = results.pop().unwrap_or_else(|| Err(Problem::new(Reason::BadRequest, "The body is empty.")));
         // A refusal was counted by its reason already; it is answered here, not counted again.
-        Ok(match taken {
+        match taken {
             Ok(taken) => {
                 let mut out = Vec::with_capacity(96);
                 write_taken(&mut out, &taken);
@@ -142,25 +165,28 @@ impl Ingest {
                 let answer = problem_answer(&problem, request_id, None);
                 Done { reason: Some(problem.reason.word()), ..answer.into() }
             }
-        })
+        }
     }
 
     async fn batch(&self, compiled: &Compiled, request: Request<Incoming>, request_id: &str) -> Result<Done, Problem> {
         self.intake.check_open(compiled)?;
         let media = check_media(
             request.headers(),
-            &["application/json", "application/x-ndjson", "application/ndjson", "application/jsonl"],
+            &["application/json", "application/x-ndjson", "application/ndjson", "application/jsonl", cloud::BATCH],
         )?;
         let key = idempotency_key(request.headers())?;
         let text = body::read(request, compiled.max_body, compiled.request_timeout).await?;
         let most = compiled.config.spec.limits.max_batch_items as usize;
-        let texts: Vec<Result<&str, Problem>> =
-            if media == "application/json" { array_items(&text)? } else { ndjson(&text).map(Ok).collect() };
-        if texts.len() > most {
-            let detail = format!("The batch has {} events; at most {most} (limits.maxBatchItems).", texts.len());
+        let sent: Vec<Result<Sent<'_>, Problem>> = match media.as_str() {
+            "application/json" => array_items(&text)?.into_iter().map(Sent::Event).map(Ok).collect(),
+            cloud::BATCH => array_items(&text)?.into_iter().map(Sent::CloudEvent).map(Ok).collect(),
+            _ => ndjson(&text).map(Sent::Event).map(Ok).collect(),
+        };
+        if sent.len() > most {
+            let detail = format!("The batch has {} events; at most {most} (limits.maxBatchItems).", sent.len());
             return Err(Problem::new(Reason::TooManyItems, detail));
         }
-        let results = self.intake.take(compiled, texts, key.as_deref(), false).await;
+        let results = self.intake.take(compiled, sent, key.as_deref(), false).await;
         Ok(answer_batch(&results, request_id))
     }
 
@@ -246,8 +272,8 @@ fn write_taken(out: &mut Vec<u8>, taken: &Taken) {
 }
 
 /// The items of a JSON array, as the texts they stand in.
-fn array_items(text: &str) -> Result<Vec<Result<&str, Problem>>, Problem> {
-    steno_event::array_items(text).map(|items| items.into_iter().map(Ok).collect()).map_err(|fault| {
+fn array_items(text: &str) -> Result<Vec<&str>, Problem> {
+    steno_event::array_items(text).map_err(|fault| {
         Problem::new(
             Reason::NotJson,
             format!("{fault}. Send a JSON array of events, or one event a line as application/x-ndjson."),

@@ -2,10 +2,13 @@
 //!
 //! No connection is ever without a deadline: the first bytes, the head, the body and idling between requests each have one.
 
+mod audit;
 mod body;
+mod cloud;
 mod guard;
 mod ingest;
 mod listen;
+mod logs;
 mod sniff;
 mod status;
 

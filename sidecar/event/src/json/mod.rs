@@ -6,12 +6,15 @@ use std::{borrow::Cow, cmp::Ordering, sync::Arc};
 
 mod number;
 mod parse;
+mod pick;
 mod write;
 
-pub use parse::{Fault, FaultKind, MAX_DEPTH, parse};
+pub use parse::{Fault, FaultKind, MAX_DEPTH, parse, parse_kept};
+pub use pick::{member_items, member_text};
 pub use write::{Form, canonical, write_json, write_string};
 
 pub(crate) use number::survives;
+pub(crate) use pick::{fault, rest_of_list};
 
 /// A JSON value.
 #[derive(Debug, Clone, PartialEq)]

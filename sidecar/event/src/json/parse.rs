@@ -54,18 +54,27 @@ impl std::error::Error for Fault {}
 
 /// Reads one JSON text.
 pub fn parse(text: &str) -> Result<Json<'_>, Fault> {
-    let mut reader = Reader { text, jiter: Jiter::new(text.as_bytes()), path: Vec::new() };
-    reader.root().map_err(|(kind, at)| {
-        let LinePosition { line, column } = reader.jiter.error_position(at);
-        Fault { kind, line, column, path: reader.shown_path() }
-    })
+    Reader::new(text).read()
 }
+
+/// Reads one JSON text of a source that cannot be told to send another: a number that would not survive becomes its text, and so does what is
+/// nested too deep. Says where that was done.
+pub fn parse_kept(text: &str) -> Result<(Json<'_>, Vec<String>), Fault> {
+    let mut reader = Reader { kept: Some(Vec::new()), ..Reader::new(text) };
+    let tree = reader.read()?;
+    Ok((tree, reader.kept.unwrap_or_default()))
+}
+
+/// Levels that [`parse_kept`] leaves for what is put around its tree.
+const SPARE: usize = 4;
 
 struct Reader<'a> {
     text: &'a str,
     jiter: Jiter<'a>,
     /// The way to the value being read; kept on failure so that the fault can name it.
     path: Vec<Step<'a>>,
+    /// Where a value was kept as text; `None`: such a value is refused.
+    kept: Option<Vec<String>>,
 }
 
 enum Step<'a> {
@@ -91,6 +100,17 @@ fn borrow<'a>(text: &'a str, piece: &str) -> Cow<'a, str> {
 // === impl Reader ===
 
 impl<'a> Reader<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { text, jiter: Jiter::new(text.as_bytes()), path: Vec::new(), kept: None }
+    }
+
+    fn read(&mut self) -> Result<Json<'a>, Fault> {
+        self.root().map_err(|(kind, at)| {
+            let LinePosition { line, column } = self.jiter.error_position(at);
+            Fault { kind, line, column, path: self.shown_path() }
+        })
+    }
+
     fn root(&mut self) -> Result<Json<'a>, Failed> {
         let peek = self.jiter.peek().map_err(syntax)?;
         let value = self.value(peek, 0)?;
@@ -104,6 +124,11 @@ impl<'a> Reader<'a> {
                 let piece = self.jiter.known_str().map_err(syntax)?;
                 Ok(Json::String(borrow(self.text, piece)))
             }
+            Peek::Object | Peek::Array if self.kept.is_some() && depth + SPARE >= MAX_DEPTH => {
+                let start = self.jiter.current_index();
+                self.jiter.known_skip(peek).map_err(syntax)?;
+                Ok(self.keep(start))
+            }
             Peek::Object => self.object(depth + 1),
             Peek::Array => self.array(depth + 1),
             Peek::Null => self.jiter.known_null().map_err(syntax).map(|()| Json::Null),
@@ -115,8 +140,21 @@ impl<'a> Reader<'a> {
     fn number(&mut self, peek: Peek) -> Result<Json<'a>, Failed> {
         let at = self.jiter.current_index();
         let bytes = self.jiter.known_number_bytes(peek).map_err(syntax)?;
-        let number = std::str::from_utf8(bytes).ok().and_then(survives);
-        number.map(Json::Number).ok_or((FaultKind::Number, at))
+        let text = std::str::from_utf8(bytes).unwrap_or_default();
+        match survives(text) {
+            Some(number) => Ok(Json::Number(number)),
+            None if self.kept.is_some() => Ok(self.keep(at)),
+            None => Err((FaultKind::Number, at)),
+        }
+    }
+
+    /// What was read since `start`, as text.
+    fn keep(&mut self, start: usize) -> Json<'a> {
+        let path = self.shown_path();
+        if let Some(kept) = &mut self.kept {
+            kept.push(path);
+        }
+        Json::String(Cow::Borrowed(self.text.get(start..self.jiter.current_index()).unwrap_or_default()))
     }
 
     fn check_depth(&self, depth: usize) -> Result<(), Failed> {

@@ -1,0 +1,197 @@
+//! CloudEvents 1.0: structured and binary mode of the HTTP protocol binding
+//! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md>).
+use std::borrow::Cow;
+
+use super::Sheet;
+use crate::{
+    Invalid,
+    json::{self, Json, Object},
+    names::Place,
+};
+
+/// The `dataschema` under which `data` is an event of Steno's own model, not a payload.
+pub const EVENT_SCHEMA: &str = "urn:steno:event";
+
+/// Extension attributes that say what the model has a member for. Their names are lower case by the specification.
+const EXTENSIONS: &[(&str, Place)] = &[
+    ("actorid", Place::In("actor", "id")),
+    ("actortype", Place::In("actor", "type")),
+    ("sessionid", Place::In("actor", "sessionId")),
+    ("category", Place::Top("category")),
+    ("message", Place::Top("message")),
+    ("operation", Place::Top("operation")),
+    ("outcome", Place::Top("outcome")),
+    ("reason", Place::Top("reason")),
+    ("requestid", Place::Top("requestId")),
+    ("resourcetype", Place::In("resource", "type")),
+    ("resourceid", Place::In("resource", "id")),
+    ("service", Place::Top("service")),
+    ("severity", Place::Top("severity")),
+    ("sourceip", Place::In("source", "ip")),
+    ("tenantid", Place::Top("tenantId")),
+    ("useragent", Place::In("source", "userAgent")),
+];
+
+/// What a CloudEvent carries.
+#[derive(Debug)]
+pub enum Data<'a> {
+    /// Nothing.
+    None,
+    /// JSON.
+    Json(Json<'a>),
+    /// Bytes, as base64 says them.
+    Base64(Cow<'a, str>),
+}
+
+fn invalid(field: &str, problem: &str) -> Invalid {
+    Invalid { field: field.into(), problem: problem.into() }
+}
+
+/// A CloudEvent in structured mode.
+pub fn structured(tree: Json<'_>) -> Result<Json<'_>, Invalid> {
+    let Json::Object(mut attributes) = tree else {
+        return Err(Invalid { field: "(body)".into(), problem: format!("is {}; send a CloudEvent", tree.kind()) });
+    };
+    let data = match (attributes.remove("data"), attributes.remove("data_base64")) {
+        (Some(_), Some(_)) => return Err(invalid("data_base64", "stands beside data; send one of them")),
+        (Some(data), None) => Data::Json(data),
+        (None, Some(Json::String(text))) => Data::Base64(text),
+        (None, Some(_)) => return Err(invalid("data_base64", "is not a string")),
+        (None, None) => Data::None,
+    };
+    event(attributes, data)
+}
+
+/// A CloudEvent in binary mode: its attributes from headers without `ce-`, as sent, and its data.
+pub fn binary<'a>(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>, data: Data<'a>) -> Result<Json<'a>, Invalid> {
+    let mut members = Vec::new();
+    for (name, value) in headers {
+        let text = header_text(value).ok_or_else(|| invalid(name, "is not UTF-8 after percent-decoding"))?;
+        members.push((Cow::Borrowed(name), Json::String(Cow::Owned(text))));
+    }
+    let attributes = Object::from_members(members).map_err(|name| invalid(&name, "stands twice"))?;
+    event(attributes, data)
+}
+
+/// An attribute's value in a header: percent-encoded, maybe in double quotes (HTTP protocol binding, 3.1.3.2).
+fn header_text(value: &[u8]) -> Option<String> {
+    let value = value.trim_ascii();
+    let unquoted: Vec<u8> = match value {
+        [b'"', inner @ .., b'"'] => {
+            let mut out = Vec::with_capacity(inner.len());
+            let mut bytes = inner.iter();
+            while let Some(byte) = bytes.next() {
+                out.push(if *byte == b'\\' { *bytes.next()? } else { *byte });
+            }
+            out
+        }
+        _ => value.to_vec(),
+    };
+    let decoded = percent_encoding::percent_decode(&unquoted).collect::<Vec<u8>>();
+    String::from_utf8(decoded).ok()
+}
+
+fn event<'a>(mut attributes: Object<'a>, data: Data<'a>) -> Result<Json<'a>, Invalid> {
+    let mut take = |name: &str| match attributes.remove(name) {
+        Some(Json::String(text)) if !text.is_empty() => Ok(Some(text)),
+        None | Some(Json::Null) => Ok(None),
+        Some(_) => Err(invalid(name, "is not a string that says something")),
+    };
+    let missing = |name: &'static str| move || invalid(name, "is missing; CloudEvents 1.0 requires it");
+    let version = take("specversion")?.ok_or_else(missing("specversion"))?;
+    if version != "1.0" {
+        return Err(invalid("specversion", "is not 1.0, the version that is understood here"));
+    }
+    let id = take("id")?.ok_or_else(missing("id"))?;
+    let source = take("source")?.ok_or_else(missing("source"))?;
+    let kind = take("type")?.ok_or_else(missing("type"))?;
+    let (subject, time) = (take("subject")?, take("time")?);
+    let (schema, trace) = (take("dataschema")?, take("traceparent")?);
+    let mut rest: Vec<(Cow<'a, str>, Json<'a>)> = Vec::new();
+    let mut keep = |name: &'static str, value: Option<Json<'a>>| rest.extend(value.map(|value| (Cow::Borrowed(name), value)));
+
+    let is_event = schema.as_deref() == Some(EVENT_SCHEMA);
+    let mut sheet = match data {
+        Data::Json(Json::Object(mut members)) if is_event => {
+            // The envelope says who the event is.
+            keep("dataEventId", members.remove("eventId"));
+            Sheet::of(members)
+        }
+        _ if is_event => return Err(invalid("data", "is not an object, though dataschema says that it is an event")),
+        Data::None => Sheet::default(),
+        Data::Json(value) => {
+            let mut sheet = Sheet::default();
+            sheet.meta("data", value);
+            sheet
+        }
+        Data::Base64(text) => {
+            let mut sheet = Sheet::default();
+            sheet.meta("dataBase64", Json::String(text));
+            sheet
+        }
+    };
+    // A URI has no "|", so source and id stay apart (the specification asks for both to tell events apart).
+    let event_id = format!("{}|{id}", source.replace('|', "%7C"));
+    sheet.put(Place::Top("eventId"), Json::String(event_id.into()));
+    keep("source", Some(Json::String(source)));
+    keep("dataschema", schema.map(Json::String));
+    keep("type", sheet.put(Place::Top("action"), Json::String(kind)));
+    if let Some(subject) = subject {
+        keep("subject", sheet.put(Place::In("resource", "id"), Json::String(subject)));
+    }
+    if let Some(time) = time {
+        keep("time", sheet.put(Place::Top("occurredAt"), Json::String(time)));
+    }
+    if let Some(trace) = trace {
+        match trace_parent(&trace) {
+            Some((trace_id, span_id)) => {
+                sheet.put(Place::Top("traceId"), Json::String(trace_id.to_owned().into()));
+                sheet.put(Place::Top("spanId"), Json::String(span_id.to_owned().into()));
+            }
+            None => keep("traceparent", Some(Json::String(trace))),
+        }
+    }
+    for (name, value) in attributes.into_members() {
+        let place = EXTENSIONS.iter().find(|(known, _)| *known == name).map(|(_, place)| *place);
+        let left = match place {
+            Some(place) => sheet.put(place, value),
+            None => Some(value),
+        };
+        rest.extend(left.map(|value| (name, value)));
+    }
+    let rest = Object::from_members(rest).map_err(|name| invalid(&name, "stands twice"))?;
+    sheet.meta("cloudevent", Json::Object(rest));
+    Ok(sheet.finish(Vec::new()))
+}
+
+/// Trace and span of a W3C `traceparent`: `00-<32 hex>-<16 hex>-<2 hex>`.
+fn trace_parent(text: &str) -> Option<(&str, &str)> {
+    let mut parts = text.split('-');
+    let (_, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
+    let hex = |text: &str, length| text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (hex(trace, 32) && hex(span, 16)).then_some((trace, span))
+}
+
+/// Data of a body in binary mode, by its media type.
+pub fn body_data<'a>(media: &str, body: &'a [u8]) -> Result<Data<'a>, Invalid> {
+    use base64::Engine as _;
+    if body.is_empty() {
+        return Ok(Data::None);
+    }
+    let text = std::str::from_utf8(body).ok();
+    let is_json = media == "application/json" || media == "text/json" || media.ends_with("+json");
+    match text {
+        Some(text) if is_json => match json::parse(text) {
+            Ok(tree) => Ok(Data::Json(tree)),
+            Err(fault) => Err(Invalid { field: "(body)".into(), problem: fault.to_string() }),
+        },
+        None if is_json => Err(invalid("(body)", "is not UTF-8; JSON is")),
+        Some(text) if media.starts_with("text/") || media == "application/xml" || media.ends_with("+xml") => {
+            Ok(Data::Json(Json::String(text.into())))
+        }
+        _ => Ok(Data::Base64(base64::engine::general_purpose::STANDARD.encode(body).into())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,411 @@
+//! OpenTelemetry logs (OTLP 1.x, <https://opentelemetry.io/docs/specs/otlp/>), protobuf and JSON, and the answers of that protocol.
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use prost::Message as _;
+
+use super::Sheet;
+use crate::{
+    json::{self, Json, Object},
+    names::{self, Place},
+};
+
+mod proto;
+
+/// Where attributes of OpenTelemetry's semantic conventions belong. Members of the model (`outcome`, `actor.id`) are taken by their own names.
+const ATTRIBUTES: &[(&str, Place)] = &[
+    ("event.name", Place::Top("action")),
+    ("event.id", Place::Top("eventId")),
+    ("log.record.uid", Place::Top("eventId")),
+    ("tenant.id", Place::Top("tenantId")),
+    ("user.id", Place::In("actor", "id")),
+    ("enduser.id", Place::In("actor", "id")),
+    ("session.id", Place::In("actor", "sessionId")),
+    ("client.address", Place::In("source", "ip")),
+    ("user_agent.original", Place::In("source", "userAgent")),
+    ("exception.type", Place::In("error", "code")),
+    ("exception.message", Place::In("error", "message")),
+    ("exception.stacktrace", Place::In("error", "stack")),
+];
+
+/// A log record, mapped.
+#[derive(Debug)]
+pub struct Log<'a> {
+    /// The event; without `eventId` where the record has none.
+    pub event: Json<'a>,
+    /// The canonical form of all that the record is: to make an id of, for one that has none.
+    pub content: String,
+}
+
+/// Attributes, a body and the rest: what both encodings come to.
+struct Raw<'a> {
+    /// Nanoseconds since 1970; 0: not known.
+    time: u64,
+    observed: u64,
+    severity_number: i64,
+    severity_text: Cow<'a, str>,
+    body: Json<'a>,
+    attributes: Vec<(Cow<'a, str>, Json<'a>)>,
+    trace_id: Cow<'a, str>,
+    span_id: Cow<'a, str>,
+    event_name: Cow<'a, str>,
+    converted: Vec<String>,
+}
+
+/// What records of one resource and scope share.
+#[derive(Default)]
+struct Common<'a> {
+    resource: Vec<(Cow<'a, str>, Json<'a>)>,
+    scope: Vec<(Cow<'a, str>, Json<'a>)>,
+}
+
+/// The records of a protobuf request.
+pub fn protobuf(body: &[u8]) -> Result<Vec<Log<'static>>, String> {
+    let request = proto::ExportLogsServiceRequest::decode(body).map_err(|fault| format!("the body is no protobuf: {fault}"))?;
+    let mut logs = Vec::new();
+    for resource in request.resource_logs {
+        let attributes = resource.resource.map(|resource| resource.attributes).unwrap_or_default();
+        for scope in resource.scope_logs {
+            let mut common = Common { resource: pairs(attributes.clone(), &mut Vec::new(), ""), scope: Vec::new() };
+            if let Some(known) = scope.scope {
+                let texts = [("name", known.name), ("version", known.version)].into_iter().filter(|(_, text)| !text.is_empty());
+                common.scope.extend(texts.map(|(name, text)| (Cow::Borrowed(name), Json::String(text.into()))));
+                common.scope.extend(pairs(known.attributes, &mut Vec::new(), ""));
+            }
+            for record in scope.log_records {
+                let mut converted = Vec::new();
+                let raw = Raw {
+                    time: record.time_unix_nano,
+                    observed: record.observed_time_unix_nano,
+                    severity_number: record.severity_number.into(),
+                    severity_text: record.severity_text.into(),
+                    body: record.body.map_or(Json::Null, |body| value(body, &mut converted, "body")),
+                    attributes: pairs(record.attributes, &mut converted, ""),
+                    trace_id: hex(&record.trace_id).into(),
+                    span_id: hex(&record.span_id).into(),
+                    event_name: record.event_name.into(),
+                    converted,
+                };
+                logs.push(raw.map(&common));
+            }
+        }
+    }
+    Ok(logs)
+}
+
+/// The records of a JSON request. Its names are lowerCamelCase; unknown ones are passed over, as the protocol asks.
+pub fn json_request(body: &str) -> Result<Vec<Log<'_>>, String> {
+    let (tree, _) = json::parse_kept(body).map_err(|fault| fault.to_string())?;
+    let Json::Object(mut request) = tree else { return Err("the body is no object".into()) };
+    let mut logs = Vec::new();
+    for resource in list(request.remove("resourceLogs"))? {
+        let mut resource = object(resource)?;
+        let attributes = match resource.remove("resource") {
+            Some(known) => list(object(known)?.remove("attributes"))?,
+            None => Vec::new(),
+        };
+        for scope in list(resource.remove("scopeLogs"))? {
+            let mut scope = object(scope)?;
+            let mut common = Common { resource: json_pairs(attributes.clone(), &mut Vec::new(), "")?, scope: Vec::new() };
+            if let Some(known) = scope.remove("scope") {
+                let mut known = object(known)?;
+                for name in ["name", "version"] {
+                    common.scope.extend(known.remove(name).map(|text| (Cow::Borrowed(name), text)));
+                }
+                common.scope.extend(json_pairs(list(known.remove("attributes"))?, &mut Vec::new(), "")?);
+            }
+            for record in list(scope.remove("logRecords"))? {
+                logs.push(json_record(object(record)?)?.map(&common));
+            }
+        }
+    }
+    Ok(logs)
+}
+
+fn json_record(mut record: Object<'_>) -> Result<Raw<'_>, String> {
+    let mut converted = Vec::new();
+    let mut text = |name: &str| match record.remove(name) {
+        None | Some(Json::Null) => Ok(Cow::Borrowed("")),
+        Some(Json::String(text)) => Ok(text),
+        Some(other) => Err(format!("{name} is {}, not a string", other.kind())),
+    };
+    let (severity_text, event_name) = (text("severityText")?, text("eventName")?);
+    let (trace_id, span_id) = (text("traceId")?, text("spanId")?);
+    Ok(Raw {
+        time: number(record.remove("timeUnixNano"), "timeUnixNano")?,
+        observed: number(record.remove("observedTimeUnixNano"), "observedTimeUnixNano")?,
+        severity_number: number(record.remove("severityNumber"), "severityNumber")?,
+        severity_text,
+        body: match record.remove("body") {
+            Some(body) => json_value(body, &mut converted, "body")?,
+            None => Json::Null,
+        },
+        attributes: json_pairs(list(record.remove("attributes"))?, &mut converted, "")?,
+        trace_id,
+        span_id,
+        event_name,
+        converted,
+    })
+}
+
+/// A 64-bit integer of protobuf's JSON: a number, or text.
+fn number<N: std::str::FromStr + Default>(value: Option<Json<'_>>, name: &str) -> Result<N, String> {
+    let fault = || format!("{name} is not a whole number");
+    match value {
+        None | Some(Json::Null) => Ok(N::default()),
+        Some(Json::String(text)) => text.parse().map_err(|_| fault()),
+        Some(value @ Json::Number(_)) => json::canonical(&value).parse().map_err(|_| fault()),
+        Some(_) => Err(fault()),
+    }
+}
+
+fn object(value: Json<'_>) -> Result<Object<'_>, String> {
+    match value {
+        Json::Object(object) => Ok(object),
+        other => Err(format!("an object is wanted where {} stands", other.kind())),
+    }
+}
+
+fn list(value: Option<Json<'_>>) -> Result<Vec<Json<'_>>, String> {
+    match value {
+        None | Some(Json::Null) => Ok(Vec::new()),
+        Some(Json::Array(items)) => Ok(items),
+        Some(other) => Err(format!("a list is wanted where {} stands", other.kind())),
+    }
+}
+
+/// A name of a list and, where there is one, its parent's.
+fn within(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+fn json_pairs<'a>(
+    items: Vec<Json<'a>>,
+    converted: &mut Vec<String>,
+    path: &str,
+) -> Result<Vec<(Cow<'a, str>, Json<'a>)>, String> {
+    let mut pairs = Vec::with_capacity(items.len());
+    for item in items {
+        let mut item = object(item)?;
+        let Some(Json::String(key)) = item.remove("key") else { return Err("an attribute has no key".into()) };
+        let value = match item.remove("value") {
+            Some(value) => json_value(value, converted, &within(path, &key))?,
+            None => Json::Null,
+        };
+        pairs.push((key, value));
+    }
+    Ok(pairs)
+}
+
+/// An `AnyValue` in protobuf's JSON.
+fn json_value<'a>(value: Json<'a>, converted: &mut Vec<String>, path: &str) -> Result<Json<'a>, String> {
+    if value == Json::Null {
+        return Ok(Json::Null);
+    }
+    let members = object(value)?.into_members();
+    let Some((name, value)) = members.into_iter().find(|(name, _)| name.ends_with("Value")) else { return Ok(Json::Null) };
+    match (&*name, value) {
+        ("stringValue" | "bytesValue", value @ Json::String(_)) | ("boolValue", value @ Json::Bool(_)) => Ok(value),
+        ("intValue", value) => Ok(integer(number(Some(value), path)?, converted, path)),
+        ("doubleValue", value @ Json::Number(_)) => Ok(value),
+        // "NaN", "Infinity"; and a number that was kept as text.
+        ("doubleValue", value @ Json::String(_)) => {
+            converted.push(path.to_owned());
+            Ok(value)
+        }
+        ("arrayValue", value) => {
+            let items = list(object(value)?.remove("values"))?.into_iter().enumerate();
+            let items = items.map(|(index, item)| json_value(item, converted, &format!("{path}[{index}]")));
+            items.collect::<Result<Vec<_>, _>>().map(Json::Array)
+        }
+        ("kvlistValue", value) => Ok(from_pairs(json_pairs(list(object(value)?.remove("values"))?, converted, path)?)),
+        (name, value) => Err(format!("{name} is {}", value.kind())),
+    }
+}
+
+fn pairs(items: Vec<proto::KeyValue>, converted: &mut Vec<String>, path: &str) -> Vec<(Cow<'static, str>, Json<'static>)> {
+    let mut pairs = Vec::with_capacity(items.len());
+    for item in items {
+        let made = item.value.map_or(Json::Null, |found| value(found, converted, &within(path, &item.key)));
+        pairs.push((Cow::Owned(item.key), made));
+    }
+    pairs
+}
+
+fn value(value: proto::AnyValue, converted: &mut Vec<String>, path: &str) -> Json<'static> {
+    use proto::any_value::Value;
+    match value.value {
+        None => Json::Null,
+        Some(Value::StringValue(text)) => Json::String(text.into()),
+        Some(Value::BoolValue(flag)) => Json::Bool(flag),
+        Some(Value::IntValue(number)) => integer(number, converted, path),
+        Some(Value::DoubleValue(number)) if number.is_finite() && number.abs() <= 9_007_199_254_740_992.0 => Json::Number(number),
+        Some(Value::DoubleValue(number)) => {
+            converted.push(path.to_owned());
+            Json::String(number.to_string().into())
+        }
+        Some(Value::BytesValue(bytes)) => Json::String(base64::engine::general_purpose::STANDARD.encode(bytes).into()),
+        Some(Value::ArrayValue(list)) => {
+            let items = list.values.into_iter().enumerate();
+            Json::Array(items.map(|(index, item)| self::value(item, converted, &format!("{path}[{index}]"))).collect())
+        }
+        Some(Value::KvlistValue(list)) => from_pairs(pairs(list.values, converted, path)),
+    }
+}
+
+fn integer(number: i64, converted: &mut Vec<String>, path: &str) -> Json<'static> {
+    if number.unsigned_abs() <= 1 << 53 {
+        return Json::Number(number as f64);
+    }
+    converted.push(path.to_owned());
+    Json::String(number.to_string().into())
+}
+
+/// An object of pairs; a name that stands twice gets `~2`.
+fn from_pairs<'a>(pairs: Vec<(Cow<'a, str>, Json<'a>)>) -> Json<'a> {
+    let mut object = Object::default();
+    for (name, value) in pairs {
+        let mut free = name.clone();
+        let mut count = 1;
+        while object.contains(&free) {
+            count += 1;
+            free = Cow::Owned(format!("{name}~{count}"));
+        }
+        object.insert(free, value);
+    }
+    Json::Object(object)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+// === impl Raw ===
+
+impl<'a> Raw<'a> {
+    fn map(self, common: &Common<'a>) -> Log<'a> {
+        let content = self.content(common);
+        let mut sheet = Sheet::default();
+        let put = |sheet: &mut Sheet<'a>, place: Place, text: Cow<'a, str>| {
+            if !text.is_empty() {
+                sheet.put(place, Json::String(text));
+            }
+        };
+        put(&mut sheet, Place::Top("action"), self.event_name);
+        put(&mut sheet, Place::Top("traceId"), self.trace_id);
+        put(&mut sheet, Place::Top("spanId"), self.span_id);
+        if let Some(time) = [self.time, self.observed].into_iter().find(|time| *time > 0)
+            && let Ok(time) = jiff::Timestamp::from_nanosecond(time.into())
+        {
+            put(&mut sheet, Place::Top("occurredAt"), time.to_string().into());
+        }
+        let severity = severity(self.severity_number).or_else(|| names::severity(&self.severity_text));
+        let mut rest = Vec::new();
+        for (name, value) in self.attributes {
+            match ATTRIBUTES.iter().find(|(known, _)| *known == name) {
+                Some((_, place)) => {
+                    if let Some(left) = sheet.put(*place, value) {
+                        sheet.meta(name, left);
+                    }
+                }
+                None => rest.push((name, value)),
+            }
+        }
+        for (name, value) in rest {
+            sheet.attribute(name, value);
+        }
+        if let Some(severity) = severity {
+            // Said by an attribute, it is meant; this is only how the library logged it.
+            sheet.put(Place::Top("severity"), Json::text(severity));
+        } else if !self.severity_text.is_empty() {
+            sheet.meta("severityText", Json::String(self.severity_text));
+        }
+        match self.body {
+            // A structured body says the event's members.
+            Json::Object(members) => members.into_members().into_iter().for_each(|(name, value)| sheet.attribute(name, value)),
+            text @ Json::String(_) => {
+                if let Some(left) = sheet.put(Place::Top("message"), text) {
+                    sheet.meta("body", left);
+                }
+            }
+            Json::Null => {}
+            other => sheet.meta("body", other),
+        }
+        let mut resource = Vec::new();
+        for (name, value) in common.resource.iter().cloned() {
+            let left = if name == "service.name" { sheet.put(Place::Top("service"), value) } else { Some(value) };
+            resource.extend(left.map(|value| (name, value)));
+        }
+        for (name, pairs) in [("resource", resource), ("scope", common.scope.clone())] {
+            if !pairs.is_empty() {
+                sheet.meta(name, from_pairs(pairs));
+            }
+        }
+        Log { event: sheet.finish(self.converted), content }
+    }
+
+    fn content(&self, common: &Common<'_>) -> String {
+        let text = |text: &str| Json::String(Cow::Owned(text.to_owned()));
+        let parts = vec![
+            from_pairs(common.resource.clone()),
+            from_pairs(common.scope.clone()),
+            text(&self.time.to_string()),
+            text(&self.observed.to_string()),
+            Json::Number(self.severity_number as f64),
+            text(&self.severity_text),
+            self.body.clone(),
+            from_pairs(self.attributes.clone()),
+            text(&self.trace_id),
+            text(&self.span_id),
+            text(&self.event_name),
+        ];
+        json::canonical(&Json::Array(parts))
+    }
+}
+
+/// The severity that a number of OpenTelemetry means; `None`: it says nothing.
+fn severity(number: i64) -> Option<&'static str> {
+    match number {
+        1..=8 => Some("debug"),
+        9..=12 => Some("info"),
+        13..=16 => Some("warning"),
+        17..=20 => Some("error"),
+        21..=24 => Some("critical"),
+        _ => None,
+    }
+}
+
+/// The answer to a request of which `rejected` records were not taken, and will not be; protobuf.
+pub fn answer_protobuf(rejected: u64, message: &str) -> Vec<u8> {
+    let partial = (rejected > 0)
+        .then(|| proto::ExportLogsPartialSuccess { rejected_log_records: rejected as i64, error_message: message.into() });
+    proto::ExportLogsServiceResponse { partial_success: partial }.encode_to_vec()
+}
+
+/// The same in JSON.
+pub fn answer_json(rejected: u64, message: &str) -> Vec<u8> {
+    let mut out = b"{".to_vec();
+    if rejected > 0 {
+        out.extend_from_slice(format!("\"partialSuccess\":{{\"rejectedLogRecords\":\"{rejected}\",\"errorMessage\":").as_bytes());
+        crate::escape_into(&mut out, message);
+        out.push(b'}');
+    }
+    out.push(b'}');
+    out
+}
+
+/// A `google.rpc.Status`; protobuf.
+pub fn status_protobuf(code: i32, message: &str) -> Vec<u8> {
+    proto::Status { code, message: message.into() }.encode_to_vec()
+}
+
+/// The same in JSON.
+pub fn status_json(code: i32, message: &str) -> Vec<u8> {
+    let mut out = format!("{{\"code\":{code},\"message\":").into_bytes();
+    crate::escape_into(&mut out, message);
+    out.push(b'}');
+    out
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+use super::*;
+use crate::{Draft, json::canonical};
+
+const REQUEST: &str = r#"{"resourceLogs":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"shop"}},{"key":"host.name","value":{"stringValue":"h"}}]},
+  "scopeLogs":[{"scope":{"name":"audit","version":"1"},"logRecords":[{"timeUnixNano":"1772359200123456789","observedTimeUnixNano":"1772359200200000000","severityNumber":13,"severityText":"WARN",
+  "eventName":"order.deleted","traceId":"0af7651916cd43dd8448eb211c80319c","spanId":"b7ad6b7169203331","body":{"stringValue":"gone"},"unknownField":7,
+  "attributes":[{"key":"user.id","value":{"stringValue":"u1"}},{"key":"resource.id","value":{"intValue":"42"}},{"key":"outcome","value":{"stringValue":"success"}},
+  {"key":"big","value":{"intValue":"9007199254740993"}},{"key":"tags","value":{"arrayValue":{"values":[{"boolValue":true},{"doubleValue":0.5},{}]}}},
+  {"key":"more","value":{"kvlistValue":{"values":[{"key":"k","value":{"bytesValue":"AQ=="}}]}}}]}]}]}]}"#;
+
+const EXPECTED: &str = r#"{"action":"order.deleted","actor":{"id":"u1"},"message":"gone","metadata":{"big":"9007199254740993","convertedToText":["big"],"more":{"k":"AQ=="},"resource":{"host.name":"h"},"scope":{"name":"audit","version":"1"},"tags":[true,0.5,null]},"occurredAt":"2026-03-01T10:00:00.123456789Z","outcome":"success","resource":{"id":"42"},"service":"shop","severity":"warning","spanId":"b7ad6b7169203331","traceId":"0af7651916cd43dd8448eb211c80319c"}"#;
+
+fn event(log: Log<'_>) -> String {
+    canonical(&Json::Object(Draft::from_json(log.event).unwrap().members))
+}
+
+fn key_value(key: &str, value: proto::any_value::Value) -> proto::KeyValue {
+    proto::KeyValue { key: key.into(), value: Some(proto::AnyValue { value: Some(value) }) }
+}
+
+/// The same request as [`REQUEST`], in protobuf.
+fn request() -> proto::ExportLogsServiceRequest {
+    use proto::any_value::Value::*;
+    let any = |value| proto::AnyValue { value: Some(value) };
+    let record = proto::LogRecord {
+        time_unix_nano: 1_772_359_200_123_456_789,
+        observed_time_unix_nano: 1_772_359_200_200_000_000,
+        severity_number: 13,
+        severity_text: "WARN".into(),
+        body: Some(any(StringValue("gone".into()))),
+        attributes: vec![
+            key_value("user.id", StringValue("u1".into())),
+            key_value("resource.id", IntValue(42)),
+            key_value("outcome", StringValue("success".into())),
+            key_value("big", IntValue(9_007_199_254_740_993)),
+            key_value(
+                "tags",
+                ArrayValue(proto::ArrayValue {
+                    values: vec![any(BoolValue(true)), any(DoubleValue(0.5)), proto::AnyValue { value: None }],
+                }),
+            ),
+            key_value("more", KvlistValue(proto::KeyValueList { values: vec![key_value("k", BytesValue(vec![1]))] })),
+        ],
+        trace_id: (0..16)
+            .map(|at| u8::from_str_radix(&"0af7651916cd43dd8448eb211c80319c"[at * 2..at * 2 + 2], 16).unwrap())
+            .collect(),
+        span_id: vec![0xb7, 0xad, 0x6b, 0x71, 0x69, 0x20, 0x33, 0x31],
+        event_name: "order.deleted".into(),
+    };
+    let scope = proto::Scope { name: "audit".into(), version: "1".into(), attributes: Vec::new() };
+    let resource = proto::Resource {
+        attributes: vec![key_value("service.name", StringValue("shop".into())), key_value("host.name", StringValue("h".into()))],
+    };
+    proto::ExportLogsServiceRequest {
+        resource_logs: vec![proto::ResourceLogs {
+            resource: Some(resource),
+            scope_logs: vec![proto::ScopeLogs { scope: Some(scope), log_records: vec![record] }],
+        }],
+    }
+}
+
+#[test]
+fn both_encodings_of_a_record_come_to_the_same_event_and_the_same_content() {
+    let from_json = json_request(REQUEST).unwrap().remove(0);
+    let from_protobuf = protobuf(&request().encode_to_vec()).unwrap().remove(0);
+    assert_eq!(from_json.content, from_protobuf.content);
+    assert_eq!(event(from_json), EXPECTED);
+    assert_eq!(event(from_protobuf), EXPECTED);
+}
+
+#[test]
+fn records_that_differ_in_anything_differ_in_content() {
+    let of = |text: &str| json_request(text).unwrap().remove(0).content;
+    for (from, to) in
+        [("h\"}", "i\"}"), ("\"audit\"", "\"aud\""), ("456789\"", "456788\""), ("gone", "gon"), ("u1", "u2"), ("3331", "3332")]
+    {
+        assert_ne!(of(REQUEST), of(&REQUEST.replace(from, to)), "{from}");
+    }
+}
+
+#[test]
+fn a_structured_body_says_the_events_members() {
+    let body = r#"{"kvlistValue":{"values":[{"key":"action","value":{"stringValue":"a.b"}},{"key":"actor","value":{"kvlistValue":{"values":[{"key":"id","value":{"stringValue":"u"}}]}}},{"key":"colour","value":{"stringValue":"red"}}]}}"#;
+    let text = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{body}}}]}}]}}]}}"#);
+    assert_eq!(
+        event(json_request(&text).unwrap().remove(0)),
+        r#"{"action":"a.b","actor":{"id":"u"},"metadata":{"colour":"red"}}"#
+    );
+}
+
+#[test]
+fn what_is_no_request_is_told_why() {
+    assert!(protobuf(b"\xff\xff").is_err());
+    for text in [
+        "[]",
+        "{",
+        r#"{"resourceLogs":7}"#,
+        r#"{"resourceLogs":[7]}"#,
+        r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"x"}]}]}]}"#,
+    ] {
+        assert!(json_request(text).is_err(), "{text}");
+    }
+    assert!(protobuf(b"").unwrap().is_empty() && json_request("{}").unwrap().is_empty());
+}
+
+#[test]
+fn answers_are_what_the_protocol_says() {
+    assert_eq!(answer_json(0, ""), b"{}");
+    assert_eq!(
+        answer_json(2, "no \"action\""),
+        br#"{"partialSuccess":{"rejectedLogRecords":"2","errorMessage":"no \"action\""}}"#
+    );
+    assert_eq!(answer_protobuf(0, ""), b"");
+    // partial_success (1): rejected_log_records (1) = 2, error_message (2) = "no".
+    assert_eq!(answer_protobuf(2, "no"), [0x0a, 6, 0x08, 2, 0x12, 2, b'n', b'o']);
+    assert_eq!(status_json(8, "later"), br#"{"code":8,"message":"later"}"#);
+    assert_eq!(status_protobuf(8, "later"), [0x08, 8, 0x12, 5, b'l', b'a', b't', b'e', b'r']);
+}
