@@ -4,7 +4,7 @@ ARGS ?=
 # Tests and the quick start share one profile, so that OpenSSL and librdkafka are built once.
 BIN = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: run test e2e e2e-cluster bench lint fmt rules generate deny nightly help
+.PHONY: run test e2e e2e-formats e2e-cluster bench lint fmt rules generate deny nightly help
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -21,6 +21,12 @@ e2e: ## against a real Apache Kafka (Java 17, Maven), smoke-sized
 	$(CARGO) build -p steno-app
 	e2e/kafka/fetch
 	STENO_E2E_SCALE=$(or $(STENO_E2E_SCALE),smoke) $(CARGO) test -p steno-e2e -- --test-threads=1
+
+e2e-formats: ## events by SDKs of others into the sidecar and a real Kafka (Python, Node.js)
+	$(CARGO) build -p steno-app
+	e2e/kafka/fetch
+	e2e/formats/fetch
+	$(CARGO) test -p steno-e2e --features formats --test formats -- --test-threads=1
 
 e2e-cluster: ## against a real Kubernetes cluster and Kafka (root, Go, containerd, buildah; see e2e/cluster/README.md)
 	$(CARGO) build -p steno-app -p steno-operator

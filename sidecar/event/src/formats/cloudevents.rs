@@ -73,9 +73,13 @@ pub fn binary<'a>(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>, data: 
     event(attributes, data)
 }
 
-/// An attribute's value in a header: percent-encoded, maybe in double quotes (HTTP protocol binding, 3.1.3.2).
+/// An attribute's value in a header: percent-encoded, maybe in double quotes (HTTP protocol binding, 3.1.3.2). Clients that do not encode
+/// (such as the SDK for Python) send UTF-8 or, as HTTP once said, ISO 8859-1.
 fn header_text(value: &[u8]) -> Option<String> {
     let value = value.trim_ascii();
+    if std::str::from_utf8(value).is_err() {
+        return Some(value.iter().map(|byte| char::from(*byte)).collect());
+    }
     let unquoted: Vec<u8> = match value {
         [b'"', inner @ .., b'"'] => {
             let mut out = Vec::with_capacity(inner.len());
@@ -181,6 +185,13 @@ pub fn body_data<'a>(media: &str, body: &'a [u8]) -> Result<Data<'a>, Invalid> {
     let text = std::str::from_utf8(body).ok();
     let is_json = media == "application/json" || media == "text/json" || media.ends_with("+json");
     match text {
+        // No type was said; what is JSON is meant as JSON.
+        Some(text)
+            if media.is_empty()
+                && let Ok(tree) = json::parse(text) =>
+        {
+            Ok(Data::Json(tree))
+        }
         Some(text) if is_json => match json::parse(text) {
             Ok(tree) => Ok(Data::Json(tree)),
             Err(fault) => Err(Invalid { field: "(body)".into(), problem: fault.to_string() }),
