@@ -52,6 +52,16 @@ fn main() -> anyhow::Result<()> {
         );
         return Ok(());
     }
+    if let (Some("replay"), Some(binary)) = (std::env::args().nth(1).as_deref(), std::env::args().nth(2)) {
+        let replay = replay::run(std::path::Path::new(&binary), 1024)?;
+        println!("replay {:.0}/s of raw {:.0}/s", replay.rate, replay.raw);
+        println!("{} records indexed in {:?}", replay.queries.records, replay.queries.indexed_in);
+        for (what, median, slowest) in &replay.queries.answers {
+            println!("{what:<32} {median:?} {slowest:?}");
+        }
+        println!("resident {} MiB", replay.queries.resident >> 20);
+        return Ok(());
+    }
     let args = Args::parse();
     let time = Duration::from_secs(args.seconds);
     let mut page = String::from(
@@ -147,6 +157,22 @@ fn main() -> anyhow::Result<()> {
         of(replay.rate, replay.raw),
     );
     row("resident, after the replay", format!("{:.1} MiB", replay.resident_after as f64 / 1048576.0), "-".into(), "-".into());
+    let queries = &replay.queries;
+    row(
+        "index of queries made, from nothing",
+        format!("{:.1} s for {} records", queries.indexed_in.as_secs_f64(), queries.records),
+        "-".into(),
+        "-".into(),
+    );
+    for (what, median, slowest) in &queries.answers {
+        row(
+            &format!("query p50 / slowest: {what}"),
+            format!("{} / {}", us(*median), us(*slowest)),
+            "target 100 ms".into(),
+            of(median.as_secs_f64(), 0.1),
+        );
+    }
+    row("resident, after these queries", format!("{:.1} MiB", queries.resident as f64 / 1048576.0), "-".into(), "-".into());
     let (webhook, bare) = admission::run(200, time)?;
     row(
         "admission p50 at 200/s, over TLS, against bare hyper",

@@ -20,8 +20,48 @@ pub struct Replay {
     pub ready_in: Duration,
     pub resident: u64,
     pub resident_after: u64,
+    pub queries: Queries,
     pub rate: f64,
     pub raw: f64,
+}
+
+/// Searches of the large spool.
+pub struct Queries {
+    pub records: u64,
+    /// Until all of it was indexed.
+    pub indexed_in: Duration,
+    /// What was asked, and its median and slowest answer.
+    pub answers: Vec<(&'static str, Duration, Duration)>,
+    pub resident: u64,
+}
+
+fn ask(address: &str, path: &str) -> anyhow::Result<Duration> {
+    use std::io::{Read as _, Write as _};
+    let begun = Instant::now();
+    let mut stream = std::net::TcpStream::connect(address)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    anyhow::ensure!(answer.starts_with(b"HTTP/1.1 200"), "{path}: {}", String::from_utf8_lossy(&answer[..answer.len().min(300)]));
+    Ok(begun.elapsed())
+}
+
+fn queries(binary: &Path, dir: &Path, spool: u64) -> anyhow::Result<Queries> {
+    let sidecar = Sidecar::start_with(binary, Some(("127.0.0.1:1", dir, spool)), "  query: {enabled: true}\n")?;
+    let indexed_in = ask(&sidecar.address, "/v1/events?limit=1")?;
+    let mut answers = Vec::new();
+    for (what, path) in [
+        ("one record of all, by kind", "/v1/events?kind=Genesis"),
+        ("newest 100 of an actor", "/v1/events?actor.id=u-18273"),
+        ("oldest 100 of a resource", "/v1/events?resource.id=order-4711&order=oldest"),
+        ("none, by requestId and time", "/v1/events?requestId=none&from=2026-01-01T00:00:00Z"),
+    ] {
+        let mut times = (0..30).map(|_| ask(&sidecar.address, path)).collect::<anyhow::Result<Vec<_>>>()?;
+        times.sort();
+        answers.push((what, times[times.len() / 2], times[times.len() - 1]));
+    }
+    let records = sidecar.stat("/sinks/0/backlog");
+    Ok(Queries { records, indexed_in, answers, resident: sidecar.resident() })
 }
 
 /// Fills a spool with nobody to deliver to, opens it again with a broker, and times the replay.
@@ -36,6 +76,7 @@ pub fn run(binary: &Path, mib: u64) -> anyhow::Result<Replay> {
         println!("  filling the spool: {} MiB", sidecar.stat("/journal/usedBytes") >> 20);
     }
     sidecar.stop();
+    let queries = queries(binary, dir.path(), spool)?;
     let cluster = MockCluster::new(1).map_err(|error| anyhow::anyhow!("{error}"))?;
     cluster.create_topic("bench", 4, 1).map_err(|error| anyhow::anyhow!("{error}"))?;
     let brokers = std::env::var("STENO_BENCH_BROKERS").unwrap_or_else(|_| cluster.bootstrap_servers());
@@ -60,7 +101,7 @@ pub fn run(binary: &Path, mib: u64) -> anyhow::Result<Replay> {
     let rate = (last.1 - count) as f64 / (last.0 - at).as_secs_f64();
     let resident_after = sidecar.resident();
     sidecar.stop();
-    Ok(Replay { spool_mib: mib, ready_in, resident, resident_after, rate, raw })
+    Ok(Replay { spool_mib: mib, ready_in, resident, resident_after, rate, raw, queries })
 }
 
 /// librdkafka by itself, with the sidecar's settings, headers and sizes.

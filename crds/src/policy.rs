@@ -99,9 +99,25 @@ pub struct AuditPolicySpec {
     /// Where records go that Kafka refuses for good.
     #[serde(default)]
     pub dead_letter: DeadLetter,
+    /// Looking back at the records that the sidecar still has.
+    #[serde(default)]
+    pub query: Query,
     /// The sidecar process itself.
     #[serde(default)]
     pub sidecar: Sidecar,
+}
+
+impl AuditPolicySpec {
+    /// Secrets that the connection to Kafka needs.
+    pub fn kafka_secrets(&self) -> impl Iterator<Item = &SecretRef> {
+        let tls = self.kafka.tls.iter().flat_map(|tls| [&tls.ca_secret_ref, &tls.cert_secret_ref, &tls.key_secret_ref]).flatten();
+        tls.chain(self.kafka.sasl.iter().map(|sasl| &sasl.password_secret_ref))
+    }
+
+    /// All Secrets that a sidecar needs.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretRef> {
+        self.kafka_secrets().chain(&self.redaction.key_secret_ref).chain(&self.query.token_secret_ref)
+    }
 }
 
 /// A Kubernetes label selector.
@@ -582,6 +598,17 @@ pub enum Scope {
     #[default]
     Service,
     Tenant,
+}
+
+/// Looking back: `GET /v1/events` and `POST /v1/events/query` of the pod's own sidecar. What is delivered is there for as long as `spool.retain` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Query {
+    /// Whether the pod's containers may ask. An index of 64 bytes a record is kept in the spool then.
+    pub enabled: bool,
+    /// A bearer token that a request must carry; not set: every container of the pod may ask.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_secret_ref: Option<SecretRef>,
 }
 
 /// Where records go that Kafka refuses for good.

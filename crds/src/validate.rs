@@ -232,6 +232,7 @@ impl Faults {
         for (path, message) in spec.spool.volume.faults(spec.spool.max_bytes) {
             self.add(format!("spool.volume.{path}"), message);
         }
+        self.secret("query.tokenSecretRef", spec.query.token_secret_ref.as_ref());
         if let Some(topic) = &spec.dead_letter.topic {
             self.topic("deadLetter.topic", topic);
             if *topic == spec.kafka.topic {

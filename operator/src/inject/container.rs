@@ -66,12 +66,7 @@ impl Spool {
 
 /// Secrets that a configuration refers to.
 fn secrets(config: &SidecarConfig) -> BTreeSet<(&str, &str)> {
-    let spec = &config.spec;
-    let tls = spec.kafka.tls.as_ref();
-    let tls = tls.into_iter().flat_map(|tls| [&tls.ca_secret_ref, &tls.cert_secret_ref, &tls.key_secret_ref]).flatten();
-    let sasl = spec.kafka.sasl.as_ref().map(|sasl| &sasl.password_secret_ref);
-    let all = tls.chain(sasl).chain(spec.redaction.key_secret_ref.as_ref());
-    all.map(|SecretRef { name, key }| (name.as_str(), key.as_str())).collect()
+    config.spec.secrets().map(|SecretRef { name, key }| (name.as_str(), key.as_str())).collect()
 }
 
 pub(super) fn volumes(policy: &Policy, config: &SidecarConfig, spool: &Spool) -> Vec<Value> {

@@ -40,6 +40,8 @@ pub struct Intake {
     pub delivery: Arc<Status>,
     /// The journal, for what is synced.
     pub shared: Arc<Shared>,
+    /// The index of the journal, where the policy lets the pod look back.
+    pub look: crate::look::Look,
     /// The journal's key for ids.
     pub key: IdKey,
     /// What is counted.

@@ -3,7 +3,7 @@ use std::{hash::Hasher, path::Path, sync::Arc, time::Duration};
 
 use steno_chain::NoteContext;
 use steno_commit::{CommitConfig, WhenFull};
-use steno_crds::{Ack, DefaultMode, OnOversize, Scope, SecretRef, Severity, SidecarConfig, WhenFull as WhenFullSpec};
+use steno_crds::{Ack, DefaultMode, OnOversize, Scope, Severity, SidecarConfig, WhenFull as WhenFullSpec};
 use steno_deliver::{
     BreakerConfig, Settings,
     kafka::{Destination, Secrets},
@@ -42,8 +42,21 @@ pub struct Compiled {
     pub by_tenant: bool,
     /// How long a request may take.
     pub request_timeout: Duration,
+    /// Who may look back.
+    pub query: QueryAccess,
     /// Secrets that are missing, by `name/key`.
     pub missing_secrets: Vec<String>,
+}
+
+/// Who may search the local journal.
+#[derive(Clone, PartialEq, Eq)]
+pub enum QueryAccess {
+    /// Nobody: the policy does not say so, or its token is not there.
+    Nobody(&'static str),
+    /// Who carries this token.
+    Bearer(String),
+    /// Every container of the pod.
+    Anyone,
 }
 
 /// Why a configuration cannot be used.
@@ -89,6 +102,14 @@ impl Compiled {
             wait_delivered: spec.ack == Ack::Delivered,
             by_tenant: spec.integrity.scope == Scope::Tenant,
             request_timeout: spec.sidecar.request_timeout.duration(),
+            query: match (spec.query.enabled, &spec.query.token_secret_ref) {
+                (false, _) => QueryAccess::Nobody("query.enabled is false in the policy"),
+                (true, None) => QueryAccess::Anyone,
+                (true, Some(reference)) => match secrets.read(reference) {
+                    Ok(token) if !token.trim().is_empty() => QueryAccess::Bearer(token.trim().to_owned()),
+                    _ => QueryAccess::Nobody("the Secret of query.tokenSecretRef is missing"),
+                },
+            },
             missing_secrets: missing_secrets(&config, secrets),
             unknown,
             config,
@@ -157,23 +178,15 @@ impl Compiled {
     }
 }
 
-/// References of a configuration that delivery or redaction needs.
-fn references(config: &SidecarConfig) -> Vec<&SecretRef> {
-    let kafka = &config.spec.kafka;
-    let tls = kafka.tls.iter().flat_map(|tls| [&tls.ca_secret_ref, &tls.cert_secret_ref, &tls.key_secret_ref]).flatten();
-    let sasl = kafka.sasl.iter().map(|sasl| &sasl.password_secret_ref);
-    tls.chain(sasl).chain(&config.spec.redaction.key_secret_ref).collect()
-}
-
 fn missing_secrets(config: &SidecarConfig, secrets: &Secrets) -> Vec<String> {
-    let missing = references(config).into_iter().filter(|reference| !Path::new(&secrets.path(reference)).is_file());
+    let missing = config.spec.secrets().filter(|reference| !Path::new(&secrets.path(reference)).is_file());
     missing.map(|reference| format!("{}/{}", reference.name, reference.key)).collect()
 }
 
-/// Tells whether a secret changed; not its contents.
+/// Tells whether a secret of the connection changed; not its contents.
 fn secrets_hash(config: &SidecarConfig, secrets: &Secrets) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
-    for reference in references(config) {
+    for reference in config.spec.kafka_secrets() {
         hasher.write(secrets.read(reference).unwrap_or_default().as_bytes());
         hasher.write_u8(0);
     }

@@ -52,6 +52,8 @@ macro_rules! reasons {
 reasons! {
     NotJson 400 "not_json" "The body is not JSON";
     BadRequest 400 "bad_request" "The request is malformed";
+    Unauthorized 401 "unauthorized" "The bearer token is missing or wrong";
+    QueryOff 403 "query_disabled" "Looking back is not allowed here";
     Forbidden 403 "forbidden" "The request does not come from this pod";
     NotFound 404 "not_found" "There is nothing here";
     Method 405 "method_not_allowed" "The method is not allowed here";

@@ -139,7 +139,7 @@ impl Reloader {
         let moved = destination != self.destination;
         let same = compiled.config.hash == old.config.hash && !moved && compiled.missing_secrets == old.missing_secrets;
         // A rotated redaction key leaves no trace in the hash; compiling anew is cheap, so it always takes effect.
-        if same && compiled.config.spec.redaction.key_secret_ref.is_none() {
+        if same && compiled.config.spec.redaction.key_secret_ref.is_none() && compiled.query == old.query {
             return self.count("unchanged");
         }
         let (from, to) = (old.config.hash.clone(), compiled.config.hash.clone());
@@ -153,6 +153,7 @@ impl Reloader {
         let commit = Arc::new(compiled.commit(&self.identity));
         let settings = compiled.delivery();
         keep(&self.keep, &compiled);
+        self.intake.look.follow(&compiled.query);
         self.intake.compiled.store(Arc::new(compiled));
         if from != to {
             let note = Note::new(Kind::Config, "Another configuration counts from here on.")

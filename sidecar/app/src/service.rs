@@ -27,6 +27,7 @@ use crate::{
     http::{Ingest, Listener, StatusPort, serve},
     identity::Identity,
     intake::{Arrival, Intake, Rates},
+    look::Look,
     place::{self, Place},
     policy::Compiled,
     reload::{LastReload, Reloader, keep, sink_factory},
@@ -140,6 +141,7 @@ impl Service {
             commit: commit.clone(),
             deliveries,
             delivery,
+            look: Look::new(started.shared.clone(), IdKey(started.id_key), started.uuid, dir),
             shared: started.shared,
             key: IdKey(started.id_key),
             metrics,
@@ -148,6 +150,7 @@ impl Service {
             let_in: AtomicBool::new(false),
             started: now,
         });
+        intake.look.follow(&intake.compiled.load().query);
         let last = Arc::new(Mutex::new(LastReload { loaded_ms, ..LastReload::default() }));
         let stats = Arc::new(Stats::new(intake.clone(), last.clone(), started.uuid, fell_back));
         Ok(Self {

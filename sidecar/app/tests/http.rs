@@ -54,7 +54,7 @@ fn whatever_a_client_sends_gets_its_documented_status_and_problem() {
         ("a page in a browser", rig.post("/v1/events", &format!("{JSON}Origin: https://evil.example\r\n"), good), 403, "forbidden"),
         ("an empty idempotency key", rig.post("/v1/events", &format!("{JSON}Idempotency-Key: \r\n"), good), 400, "bad_request"),
         ("another path", rig.post("/v2/events", JSON, good), 404, "not_found"),
-        ("another method", rig.raw(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"), 405, "method_not_allowed"),
+        ("another method", rig.raw(b"PUT /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n"), 405, "method_not_allowed"),
         ("another host", rig.raw(b"POST /v1/events HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n"), 403, "forbidden"),
         ("a long path", rig.post(&format!("/v1/events?{}", "x".repeat(4000)), JSON, good), 414, "uri_too_long"),
         ("a body of 100 MB by its head alone", rig.raw(b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100000000\r\n\r\n"), 413, "body_too_large"),

@@ -326,7 +326,7 @@ impl Committer {
     }
 
     /// One turn over what was taken. Gives back whom to tell at the end.
-    pub(crate) fn turn(&mut self, taken: &mut Vec<Work>) -> Option<oneshot::Sender<()>> {
+    pub fn turn(&mut self, taken: &mut Vec<Work>) -> Option<oneshot::Sender<()>> {
         let mut open: Vec<Option<Open>> = Vec::with_capacity(taken.len());
         let mut ending = None;
         for work in taken.drain(..) {

@@ -23,7 +23,7 @@ pub trait Disk: Send + Sync + 'static {
     fn sync_dir(&self) -> io::Result<()>;
     /// Puts a damaged block aside, as far as possible.
     fn quarantine(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
-    /// Bytes in folders beside the segments: dead letters and the quarantine.
+    /// Bytes in folders beside the segments: dead letters, the quarantine and the indexes of queries.
     fn aside(&self) -> u64 {
         0
     }
@@ -130,7 +130,7 @@ impl Disk for RealDisk {
     }
 
     fn aside(&self) -> u64 {
-        let folders = ["dead", "quarantine"].iter().filter_map(|name| fs::read_dir(self.dir.join(name)).ok());
+        let folders = ["dead", "quarantine", "query"].iter().filter_map(|name| fs::read_dir(self.dir.join(name)).ok());
         folders.flatten().filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
     }
 }

@@ -17,7 +17,7 @@
 //! | `seg-<generation, 16 hex>.log` | a segment in use |
 //! | `spare-<n>.log` | a segment file waiting to be used again |
 //! | `quarantine/<generation>-<offset>.blk` | a damaged block, as it was found |
-//! | `idx-*`, `dead/`, `config.last` | belong to other rooms; they count towards the bound |
+//! | `idx-*`, `dead/`, `query/`, `config.last` | belong to other rooms; they count towards the bound |
 //!
 //! # Segment (all integers little-endian)
 //! A run of blocks after a header of 4096 bytes, of which the first 512 are used:
@@ -86,7 +86,7 @@ pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::{Error, Result};
 pub use format::{Block, BlockHeader, ChainRange, FLAG_SNAPSHOT};
 pub use journal::{Class, Journal, NewBlock, Options, Shared, Usage};
-pub use reader::{Next, Reader};
+pub use reader::{Next, Reader, Spot};
 pub use recover::{Damage, Opened};
 pub use state::sink_id;
 

@@ -25,6 +25,18 @@ pub struct Reader {
     place: Option<Place>,
     window: Window,
     heads: BTreeMap<String, (u64, u64)>,
+    last: Option<Spot>,
+}
+
+/// Where a block lies, so that it is found again without reading what is before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spot {
+    /// Generation of its segment.
+    pub generation: u64,
+    /// Where it begins in the segment, in bytes.
+    pub offset: u64,
+    /// Its first sequence number.
+    pub first_seq: u64,
 }
 
 struct Place {
@@ -141,7 +153,25 @@ impl Reader {
     /// A reader whose first block holds `seq`, or comes first behind it.
     pub fn new(shared: Arc<Shared>, seq: u64) -> Self {
         let next_seq = seq.max(shared.oldest());
-        Self { shared, next_seq, place: None, window: Window::default(), heads: BTreeMap::new() }
+        Self { shared, next_seq, place: None, window: Window::default(), heads: BTreeMap::new(), last: None }
+    }
+
+    /// A reader whose first block is the one at a spot, where it is still there; else as [`Self::new`].
+    pub fn at(shared: Arc<Shared>, spot: Spot) -> Self {
+        let mut reader = Self::new(shared, spot.first_seq);
+        if reader.next_seq == spot.first_seq
+            && reader.find_place()
+            && let Some(place) = &mut reader.place
+            && place.segment.generation == spot.generation
+        {
+            place.offset = spot.offset;
+        }
+        reader
+    }
+
+    /// Where the block lies that came last.
+    pub fn spot(&self) -> Option<Spot> {
+        self.last
     }
 
     /// Sequence number that is read next.
@@ -185,6 +215,7 @@ impl Reader {
                 return self.damaged(Some(&header));
             };
             place.offset += header.stored_len();
+            self.last = Some(Spot { generation: header.generation, offset: at, first_seq: header.first_seq });
             self.next_seq = header.next_seq();
             self.note(&header.ranges);
             return Ok(Next::Block(Block { header, payload }));

@@ -57,6 +57,7 @@ async fn serve(args: &DevArgs, bell: Bell) -> anyhow::Result<ExitCode> {
         (kafka.tls, kafka.sasl, kafka.create) = (None, None, None);
         Some(cluster)
     };
+    (config.spec.query.enabled, config.spec.query.token_secret_ref) = (true, None);
     let identity = Identity::from_env(&config.policy.namespace);
     let brokers = config.spec.kafka.brokers.join(",");
     let compiled = Compiled::new(config, unknown, &identity, &secrets)?;

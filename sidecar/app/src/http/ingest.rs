@@ -41,6 +41,7 @@ pub(super) struct Done {
 
 const SINGLE: &str = "/v1/events";
 const BATCH: &str = "/v1/events/batch";
+const QUERY: &str = "/v1/events/query";
 const FLUSH: &str = "/v1/flush";
 const LOGS: &str = "/v1/logs";
 const AUDIT: &str = "/k8s/audit";
@@ -112,15 +113,27 @@ impl Ingest {
         guard::check(&request, self.loopback)?;
         let path = request.uri().path();
         match path {
+            SINGLE if matches!(*request.method(), Method::GET | Method::HEAD) => self.list(compiled, &request).await,
+            QUERY if request.method() == Method::POST => self.query(compiled, request).await,
+            QUERY => Err(Problem { allow: Some("POST"), ..Problem::new(Reason::Method, format!("{path} takes POST.")) }),
             SINGLE | BATCH | FLUSH | LOGS | AUDIT if request.method() != Method::POST => {
-                let detail = format!("{path} takes POST.");
-                Err(Problem { allow: Some("POST"), ..Problem::new(Reason::Method, detail) })
+                let allow = if path == SINGLE { "POST, GET" } else { "POST" };
+                Err(Problem { allow: Some(allow), ..Problem::new(Reason::Method, format!("{path} takes {allow}.")) })
             }
             SINGLE => self.single(compiled, request, request_id).await,
             BATCH => self.batch(compiled, request, request_id).await,
             FLUSH => self.flush(&request).await,
             LOGS => Ok(self.logs(compiled, request).await),
             AUDIT => self.kubernetes_audit(compiled, request).await,
+            _ if let Some(id) = path.strip_prefix("/v1/events/").filter(|id| !id.is_empty()) => {
+                if !matches!(*request.method(), Method::GET | Method::HEAD) {
+                    return Err(Problem {
+                        allow: Some("GET"),
+                        ..Problem::new(Reason::Method, "An event is asked for with GET.")
+                    });
+                }
+                self.event(compiled, &request, id).await
+            }
             _ => Err(Problem::new(
                 Reason::NotFound,
                 "Events go to POST /v1/events or /v1/events/batch, OTLP to /v1/logs, Kubernetes audit to /k8s/audit; health and stats are on the status port.",

@@ -9,6 +9,7 @@ mod guard;
 mod ingest;
 mod listen;
 mod logs;
+mod query;
 mod sniff;
 mod status;
 
@@ -55,6 +56,9 @@ pub(crate) fn problem(problem: &Problem, request_id: &str, more: Option<Value>) 
             set("ratelimit", format!("\"events\";r=0;t={}", seconds.max(1)));
             set("ratelimit-policy", format!("\"events\";q={};w=1;burst={}", quota.rate, quota.burst));
         }
+    }
+    if problem.reason == Reason::Unauthorized {
+        set("www-authenticate", "Bearer".into());
     }
     if let Some(allow) = problem.allow {
         set("allow", allow.to_owned());

@@ -33,6 +33,8 @@ impl Rig {
         let parsed = parse(&text).unwrap_or_else(|faults| panic!("{faults:?}"));
         let dir = tempfile::tempdir().unwrap();
         let (identity, secrets) = (Identity::from_env("prod"), Secrets(dir.path().join("secrets")));
+        std::fs::create_dir_all(dir.path().join("secrets/query")).unwrap();
+        std::fs::write(dir.path().join("secrets/query/token"), "s3cret-token\n").unwrap();
         let compiled = Compiled::new(parsed.config, parsed.unknown, &identity, &secrets).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let socket = dir.path().join("s.sock");
@@ -65,6 +67,10 @@ impl Rig {
     pub(crate) fn post(&self, path: &str, headers: &str, body: &[u8]) -> Answered {
         let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
         self.raw(&[head.as_bytes(), body].concat())
+    }
+
+    pub(crate) fn ask(&self, path: &str, headers: &str) -> Answered {
+        self.raw(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").as_bytes())
     }
 
     pub(crate) fn event(&self, body: &str) -> Answered {

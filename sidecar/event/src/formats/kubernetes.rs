@@ -117,18 +117,7 @@ pub fn audit(text: &str) -> Result<Audit<'_>, Unreadable> {
         sheet.put(Place::Top("durationMs"), Json::Number(millis));
     }
 
-    let status = item.get("responseStatus").and_then(Json::as_object);
-    let code = match status.and_then(|status| status.get("code")) {
-        Some(Json::Number(code)) => Some(*code as u16),
-        _ => None,
-    };
-    let (outcome, severity) = match (&*stage, code) {
-        ("Panic", _) | (_, Some(500..)) => ("failure", "error"),
-        (_, Some(401 | 403)) => ("denied", "warning"),
-        (_, Some(400..)) => ("failure", "info"),
-        (_, Some(1..400)) => ("success", "info"),
-        _ => ("unknown", "info"),
-    };
+    let (outcome, severity) = outcome(&item, &stage);
     sheet.put(Place::Top("outcome"), Json::text(outcome));
     sheet.put(Place::Top("severity"), Json::text(severity));
     if !shortened.is_empty() {
@@ -155,6 +144,22 @@ pub fn audit(text: &str) -> Result<Audit<'_>, Unreadable> {
     }
     sheet.meta("kubernetes", Json::Object(item));
     Ok(Audit { event: sheet.finish(converted), key })
+}
+
+/// How the request went, and how grave that is.
+fn outcome(item: &Object<'_>, stage: &str) -> (&'static str, &'static str) {
+    let status = item.get("responseStatus").and_then(Json::as_object);
+    let code = match status.and_then(|status| status.get("code")) {
+        Some(Json::Number(code)) => Some(*code as u16),
+        _ => None,
+    };
+    match (stage, code) {
+        ("Panic", _) | (_, Some(500..)) => ("failure", "error"),
+        (_, Some(401 | 403)) => ("denied", "warning"),
+        (_, Some(400..)) => ("failure", "info"),
+        (_, Some(1..400)) => ("success", "info"),
+        _ => ("unknown", "info"),
+    }
 }
 
 fn actor_type(name: &str) -> &'static str {

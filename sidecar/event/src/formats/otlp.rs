@@ -236,20 +236,20 @@ fn value(value: proto::AnyValue, converted: &mut Vec<String>, path: &str) -> Jso
     use proto::any_value::Value;
     match value.value {
         None => Json::Null,
-        Some(Value::StringValue(text)) => Json::String(text.into()),
-        Some(Value::BoolValue(flag)) => Json::Bool(flag),
-        Some(Value::IntValue(number)) => integer(number, converted, path),
-        Some(Value::DoubleValue(number)) if number.is_finite() && number.abs() <= 9_007_199_254_740_992.0 => Json::Number(number),
-        Some(Value::DoubleValue(number)) => {
+        Some(Value::Text(text)) => Json::String(text.into()),
+        Some(Value::Bool(flag)) => Json::Bool(flag),
+        Some(Value::Int(number)) => integer(number, converted, path),
+        Some(Value::Double(number)) if number.is_finite() && number.abs() <= 9_007_199_254_740_992.0 => Json::Number(number),
+        Some(Value::Double(number)) => {
             converted.push(path.to_owned());
             Json::String(number.to_string().into())
         }
-        Some(Value::BytesValue(bytes)) => Json::String(base64::engine::general_purpose::STANDARD.encode(bytes).into()),
-        Some(Value::ArrayValue(list)) => {
+        Some(Value::Bytes(bytes)) => Json::String(base64::engine::general_purpose::STANDARD.encode(bytes).into()),
+        Some(Value::Array(list)) => {
             let items = list.values.into_iter().enumerate();
             Json::Array(items.map(|(index, item)| self::value(item, converted, &format!("{path}[{index}]"))).collect())
         }
-        Some(Value::KvlistValue(list)) => from_pairs(pairs(list.values, converted, path)),
+        Some(Value::Kvlist(list)) => from_pairs(pairs(list.values, converted, path)),
     }
 }
 

@@ -93,19 +93,19 @@ pub(super) mod any_value {
     #[derive(Clone, PartialEq, prost::Oneof)]
     pub(in super::super) enum Value {
         #[prost(string, tag = "1")]
-        StringValue(String),
+        Text(String),
         #[prost(bool, tag = "2")]
-        BoolValue(bool),
+        Bool(bool),
         #[prost(int64, tag = "3")]
-        IntValue(i64),
+        Int(i64),
         #[prost(double, tag = "4")]
-        DoubleValue(f64),
+        Double(f64),
         #[prost(message, tag = "5")]
-        ArrayValue(super::ArrayValue),
+        Array(super::ArrayValue),
         #[prost(message, tag = "6")]
-        KvlistValue(super::KeyValueList),
+        Kvlist(super::KeyValueList),
         #[prost(bytes, tag = "7")]
-        BytesValue(Vec<u8>),
+        Bytes(Vec<u8>),
     }
 }
 

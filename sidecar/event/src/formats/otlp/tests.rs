@@ -20,26 +20,24 @@ fn key_value(key: &str, value: proto::any_value::Value) -> proto::KeyValue {
 
 /// The same request as [`REQUEST`], in protobuf.
 fn request() -> proto::ExportLogsServiceRequest {
-    use proto::any_value::Value::*;
+    use proto::any_value::Value::{Array, Bool, Bytes, Double, Int, Kvlist, Text};
     let any = |value| proto::AnyValue { value: Some(value) };
     let record = proto::LogRecord {
         time_unix_nano: 1_772_359_200_123_456_789,
         observed_time_unix_nano: 1_772_359_200_200_000_000,
         severity_number: 13,
         severity_text: "WARN".into(),
-        body: Some(any(StringValue("gone".into()))),
+        body: Some(any(Text("gone".into()))),
         attributes: vec![
-            key_value("user.id", StringValue("u1".into())),
-            key_value("resource.id", IntValue(42)),
-            key_value("outcome", StringValue("success".into())),
-            key_value("big", IntValue(9_007_199_254_740_993)),
+            key_value("user.id", Text("u1".into())),
+            key_value("resource.id", Int(42)),
+            key_value("outcome", Text("success".into())),
+            key_value("big", Int(9_007_199_254_740_993)),
             key_value(
                 "tags",
-                ArrayValue(proto::ArrayValue {
-                    values: vec![any(BoolValue(true)), any(DoubleValue(0.5)), proto::AnyValue { value: None }],
-                }),
+                Array(proto::ArrayValue { values: vec![any(Bool(true)), any(Double(0.5)), proto::AnyValue { value: None }] }),
             ),
-            key_value("more", KvlistValue(proto::KeyValueList { values: vec![key_value("k", BytesValue(vec![1]))] })),
+            key_value("more", Kvlist(proto::KeyValueList { values: vec![key_value("k", Bytes(vec![1]))] })),
         ],
         trace_id: (0..16)
             .map(|at| u8::from_str_radix(&"0af7651916cd43dd8448eb211c80319c"[at * 2..at * 2 + 2], 16).unwrap())
@@ -49,7 +47,7 @@ fn request() -> proto::ExportLogsServiceRequest {
     };
     let scope = proto::Scope { name: "audit".into(), version: "1".into(), attributes: Vec::new() };
     let resource = proto::Resource {
-        attributes: vec![key_value("service.name", StringValue("shop".into())), key_value("host.name", StringValue("h".into()))],
+        attributes: vec![key_value("service.name", Text("shop".into())), key_value("host.name", Text("h".into()))],
     };
     proto::ExportLogsServiceRequest {
         resource_logs: vec![proto::ResourceLogs {
