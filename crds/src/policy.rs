@@ -100,11 +100,18 @@ pub struct AuditPolicySpec {
     #[serde(default)]
     pub dead_letter: DeadLetter,
     /// Looking back at the records that the sidecar still has.
-    #[serde(default)]
+    // Not rendered where it says nothing: a sidecar of the version before would report it as a field that it does not know.
+    #[serde(default, skip_serializing_if = "Query::is_unset")]
     pub query: Query,
     /// The sidecar process itself.
     #[serde(default)]
     pub sidecar: Sidecar,
+}
+
+impl Query {
+    fn is_unset(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl AuditPolicySpec {
