@@ -11,7 +11,7 @@ use steno_event::{
     format_millis,
     json::{Json, parse},
 };
-use steno_journal::{ChainRange, Class, Damage, Disk, Journal, NewBlock, Next, Options, Reader, Shared, sink_id};
+use steno_journal::{ChainRange, Class, Damage, Disk, Envelope, Journal, NewBlock, Next, Options, Reader, Shared, sink_id};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -56,6 +56,8 @@ pub struct CommitConfig {
     pub answer_written: bool,
     /// Bounds of the journal.
     pub journal: Options,
+    /// Compression and encryption of the journal.
+    pub envelope: Envelope,
     /// Names of the sinks whose positions hold the journal.
     pub sinks: Vec<String>,
 }
@@ -160,7 +162,7 @@ impl Committer {
         observer: Box<dyn Observer>,
         metrics: Metrics,
     ) -> Result<(Self, Started), steno_journal::Error> {
-        let opened = Journal::open(disk.clone(), config.journal)?;
+        let opened = Journal::open(disk.clone(), config.journal, config.envelope.clone())?;
         let mut journal = opened.journal;
         let uuid = journal.uuid();
         let sealed = index::load(&*disk, uuid)?;
@@ -838,6 +840,7 @@ impl Committer {
 
     fn reload(&mut self, config: Arc<CommitConfig>) {
         self.journal.set_options(config.journal);
+        self.journal.set_envelope(config.envelope.clone());
         self.chains.scope = scope(&config);
         self.chains.most = config.max_chains;
         self.config = config;

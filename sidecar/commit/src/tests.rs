@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use steno_chain::Verifier;
 use steno_event::{Draft, Filled, IdKey, encode, fingerprint, identity, json};
 use steno_journal::{
-    Next, Options, Reader,
+    Envelope, Next, Options, Reader,
     sim::{Effect, Fault, SimDisk},
     sink_id,
 };
@@ -51,6 +51,7 @@ fn config() -> CommitConfig {
         when_full: WhenFull::Reject,
         answer_written: false,
         journal: Options { max_bytes: 32 * SEGMENT, segment_bytes: SEGMENT, retain_ms: 0, retain_bytes: 0 },
+        envelope: Envelope::default(),
         sinks: vec!["kafka".into()],
     }
 }

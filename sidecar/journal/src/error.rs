@@ -46,6 +46,16 @@ pub enum Error {
         /// The newest version known here.
         known: u16,
     },
+    /// A file was encrypted with a key that is not there.
+    #[error(
+        "{file} was encrypted with the key {id}, which is not among those of spool.encryption; nothing was touched: give that key, too"
+    )]
+    NoKey {
+        /// The file.
+        file: String,
+        /// The key's id, shortened.
+        id: String,
+    },
     /// The directory keeps nothing over a restart.
     #[error("{0} is a tmpfs, which loses everything with the node's power; use a disk, or `ack: Written`")]
     Tmpfs(String),

@@ -10,6 +10,12 @@ pub(crate) const BLOCK_MAGIC: &[u8; 4] = b"SBLK";
 pub(crate) const BLOCK_FIXED: usize = 68;
 /// Flag of a block that carries chain heads and no records.
 pub const FLAG_SNAPSHOT: u16 = 1;
+/// Flag of a block whose payload is compressed.
+pub(crate) const FLAG_ZSTD: u16 = 2;
+/// Flag of a block whose payload is encrypted.
+pub(crate) const FLAG_AES: u16 = 4;
+/// Where the second copy of a segment's header stands: an encrypted segment cannot be read without its salt.
+pub(crate) const SECOND_HEADER: usize = 2048;
 
 /// What a segment's header says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +25,7 @@ pub(crate) struct SegmentHeader {
     pub(crate) first_seq: u64,
     pub(crate) id_key: [u8; 32],
     pub(crate) salt: [u8; 16],
+    pub(crate) key_id: [u8; 16],
     pub(crate) created: u64,
     pub(crate) bytes: u64,
     pub(crate) oldest: u64,
@@ -56,6 +63,8 @@ pub struct BlockHeader {
     pub header_len: u32,
     /// Length of the payload as stored.
     pub payload_len: u32,
+    /// Length of the payload before compression.
+    pub plain_len: u32,
     /// Checksum of the payload.
     pub payload_crc: u32,
     /// Wall clock, milliseconds since 1970.
@@ -115,6 +124,7 @@ impl SegmentHeader {
         out[40..48].copy_from_slice(&self.first_seq.to_le_bytes());
         out[64..96].copy_from_slice(&self.id_key);
         out[96..112].copy_from_slice(&self.salt);
+        out[112..128].copy_from_slice(&self.key_id);
         out[128..136].copy_from_slice(&self.created.to_le_bytes());
         out[136..144].copy_from_slice(&self.bytes.to_le_bytes());
         out[144..152].copy_from_slice(&self.oldest.to_le_bytes());
@@ -135,14 +145,14 @@ impl SegmentHeader {
             cursor.take(6)?;
             let (uuid, generation, first_seq) = (cursor.array()?, cursor.u64()?, cursor.u64()?);
             cursor.take(16)?;
-            let (id_key, salt) = (cursor.array()?, cursor.array()?);
-            cursor.take(16)?;
+            let (id_key, salt, key_id) = (cursor.array()?, cursor.array()?, cursor.array()?);
             Some(Self {
                 uuid,
                 generation,
                 first_seq,
                 id_key,
                 salt,
+                key_id,
                 created: cursor.u64()?,
                 bytes: cursor.u64()?,
                 oldest: cursor.u64()?,
@@ -181,15 +191,33 @@ impl BlockHeader {
         BLOCK_FIXED + ranges.iter().map(|range| 2 + range.id.len() + 56).sum::<usize>() + 4
     }
 
+    /// The header as it is authenticated with an encrypted payload: without its checksums, which are of what comes out.
+    pub(crate) fn authenticated(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.header_len as usize);
+        Self { payload_crc: 0, ..self.clone() }.encode_head(&mut out);
+        out
+    }
+
     /// Writes header, payload and padding.
     pub(crate) fn encode_block(&self, seed: u32, payload: &[&[u8]], out: &mut Vec<u8>) {
         let start = out.len();
+        self.encode_head(out);
+        let crc = crc32c::crc32c_append(seed, &out[start..]);
+        out.extend_from_slice(&crc.to_le_bytes());
+        for piece in payload {
+            out.extend_from_slice(piece);
+        }
+        out.resize(start + (out.len() - start).next_multiple_of(8), 0);
+    }
+
+    /// Writes the header up to its checksum.
+    fn encode_head(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(BLOCK_MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&self.flags.to_le_bytes());
         out.extend_from_slice(&self.generation.to_le_bytes());
         out.extend_from_slice(&self.first_seq.to_le_bytes());
-        for number in [self.count, self.ordinal, self.header_len, self.payload_len, self.payload_len, self.payload_crc] {
+        for number in [self.count, self.ordinal, self.header_len, self.payload_len, self.plain_len, self.payload_crc] {
             out.extend_from_slice(&number.to_le_bytes());
         }
         out.extend_from_slice(&self.wall_ms.to_le_bytes());
@@ -204,12 +232,6 @@ impl BlockHeader {
             }
             out.extend_from_slice(&range.hash);
         }
-        let crc = crc32c::crc32c_append(seed, &out[start..]);
-        out.extend_from_slice(&crc.to_le_bytes());
-        for piece in payload {
-            out.extend_from_slice(piece);
-        }
-        out.resize(start + (out.len() - start).next_multiple_of(8), 0);
     }
 
     /// The header at the start of `bytes`, if it validates.
@@ -228,7 +250,7 @@ impl BlockHeader {
         }
         let (flags, generation, first_seq) = (cursor.u16()?, cursor.u64()?, cursor.u64()?);
         let (count, ordinal, header_len, payload_len) = (cursor.u32()?, cursor.u32()?, cursor.u32()?, cursor.u32()?);
-        let (_, payload_crc, wall_ms, journal_ms) = (cursor.u32()?, cursor.u32()?, cursor.u64()?, cursor.u64()?);
+        let (plain_len, payload_crc, wall_ms, journal_ms) = (cursor.u32()?, cursor.u32()?, cursor.u64()?, cursor.u64()?);
         let chains = cursor.u16()?;
         cursor.take(2)?;
         let mut ranges = Vec::new();
@@ -251,6 +273,7 @@ impl BlockHeader {
             ordinal,
             header_len,
             payload_len,
+            plain_len,
             payload_crc,
             wall_ms,
             journal_ms,

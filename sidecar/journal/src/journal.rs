@@ -7,8 +7,9 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    Disk, DiskFile, Error, Result,
-    format::{BlockHeader, ChainRange, FLAG_SNAPSHOT, SEGMENT_HEADER, SegmentHeader, seed},
+    Disk, DiskFile, Envelope, Error, Result,
+    envelope::{Cipher, OVERHEAD, decompressed},
+    format::{BlockHeader, ChainRange, FLAG_AES, FLAG_SNAPSHOT, FLAG_ZSTD, SECOND_HEADER, SEGMENT_HEADER, SegmentHeader, seed},
     state::StateFile,
 };
 
@@ -94,6 +95,8 @@ pub(crate) struct Segment {
     pub(crate) generation: u64,
     pub(crate) first_seq: u64,
     pub(crate) file: Arc<dyn DiskFile>,
+    /// What its blocks are encrypted with; `None`: they are not.
+    pub(crate) cipher: Option<Cipher>,
     /// Where its good blocks end, once that is known.
     pub(crate) end: OnceLock<u64>,
     /// Wall clock of its last block, once it is sealed by this process.
@@ -114,6 +117,13 @@ pub(crate) struct Active {
 /// this way there is one for many blocks.
 const AHEAD: u64 = 256 << 10;
 
+/// A block's payload on its way to the disk.
+struct Stored<'a> {
+    flags: u16,
+    plain_len: usize,
+    payload: &'a [&'a [u8]],
+}
+
 struct Pending {
     end: u64,
     next_seq: u64,
@@ -125,6 +135,7 @@ struct Pending {
 pub struct Journal {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) options: Options,
+    pub(crate) envelope: Envelope,
     pub(crate) id_key: [u8; 32],
     pub(crate) shared: Arc<Shared>,
     pub(crate) active: Option<Active>,
@@ -144,6 +155,20 @@ pub(crate) fn segment_name(generation: u64) -> String {
     format!("seg-{generation:016x}.log")
 }
 
+// === impl Segment ===
+
+impl Segment {
+    /// A block's payload from what is stored; `None`: it was changed, or cannot be what its header says.
+    pub(crate) fn payload(&self, header: &BlockHeader, stored: Vec<u8>) -> Option<Vec<u8>> {
+        let plain = match (header.flags & FLAG_AES != 0, &self.cipher) {
+            (false, _) => stored,
+            (true, Some(cipher)) => cipher.open(header.ordinal, &header.authenticated(), &stored)?,
+            (true, None) => return None,
+        };
+        if header.flags & FLAG_ZSTD == 0 { Some(plain) } else { decompressed(&plain, header.plain_len as usize) }
+    }
+}
+
 // === impl Journal ===
 
 impl Journal {
@@ -151,6 +176,7 @@ impl Journal {
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         options: Options,
+        envelope: Envelope,
         id_key: [u8; 32],
         shared: Arc<Shared>,
         active: Option<Active>,
@@ -160,7 +186,21 @@ impl Journal {
         spares: Vec<String>,
     ) -> Self {
         let buffer = Vec::new();
-        Self { disk, options, id_key, shared, active, next_seq, next_generation, state, spares, extra: 0, pending: None, buffer }
+        Self {
+            disk,
+            options,
+            envelope,
+            id_key,
+            shared,
+            active,
+            next_seq,
+            next_generation,
+            state,
+            spares,
+            extra: 0,
+            pending: None,
+            buffer,
+        }
     }
 
     /// The journal's UUID.
@@ -193,6 +233,15 @@ impl Journal {
         self.options = Options { segment_bytes: self.options.segment_bytes, ..options };
     }
 
+    /// Changes how new blocks are kept. Another key begins with a segment of its own.
+    pub fn set_envelope(&mut self, envelope: Envelope) {
+        let same = self.envelope.keys.current_id() == envelope.keys.current_id();
+        self.envelope = envelope;
+        if !same {
+            self.abandon();
+        }
+    }
+
     /// Tells how many bytes other rooms use in the directory.
     pub fn set_extra(&mut self, bytes: u64) {
         self.extra = bytes;
@@ -201,7 +250,11 @@ impl Journal {
     /// Appends a block: written, not yet synced. At most one block may wait for [`Self::sync`].
     /// A failure leaves the journal as it was before the call, in a state to take further blocks.
     pub fn append(&mut self, block: &NewBlock<'_>) -> Result<()> {
-        let payload_len: usize = block.payload.iter().map(|piece| piece.len()).sum();
+        let plain_len: usize = block.payload.iter().map(|piece| piece.len()).sum();
+        let smaller = self.envelope.compressed(block.payload, plain_len);
+        let pieces: &[&[u8]] = &[smaller.as_deref().unwrap_or_default()];
+        let (payload, flags) = if smaller.is_some() { (pieces, FLAG_ZSTD) } else { (block.payload, 0) };
+        let payload_len = payload.iter().map(|piece| piece.len()).sum::<usize>() + OVERHEAD;
         let needed = (BlockHeader::len_with(&block.ranges) + payload_len).next_multiple_of(8);
         let snapshot = self.snapshot_len(&block.ranges);
         if needed as u64 + snapshot + SEGMENT_HEADER > self.options.segment_bytes {
@@ -210,7 +263,8 @@ impl Journal {
         self.make_room(needed as u64, block.class, block.wall_ms)?;
         let Some(active) = &self.active else { return Err(self.full()) };
         let (segment, offset, ordinal) = (active.segment.clone(), active.offset, active.ordinal);
-        self.encode(&segment, ordinal, 0, block, payload_len);
+        let stored = Stored { flags, plain_len, payload };
+        self.encode(&segment, ordinal, block, &stored)?;
         if let Err(source) = segment.file.write_at(&self.buffer, offset) {
             self.abandon();
             return Err(Error::io("write", &segment.name)(source));
@@ -262,26 +316,41 @@ impl Journal {
         Ok(())
     }
 
-    fn encode(&mut self, segment: &Segment, ordinal: u32, flags: u16, block: &NewBlock<'_>, payload_len: usize) {
+    fn encode(&mut self, segment: &Segment, ordinal: u32, block: &NewBlock<'_>, stored: &Stored<'_>) -> Result<()> {
         let seed = seed(&self.shared.uuid, segment.generation);
-        let header = BlockHeader {
-            flags,
+        let mut header = BlockHeader {
+            flags: stored.flags,
             generation: segment.generation,
             first_seq: self.next_seq,
             count: block.count,
             ordinal,
             header_len: BlockHeader::len_with(&block.ranges) as u32,
-            payload_len: payload_len as u32,
-            payload_crc: block.payload.iter().fold(seed, |crc, piece| crc32c::crc32c_append(crc, piece)),
+            payload_len: stored.payload.iter().map(|piece| piece.len()).sum::<usize>() as u32,
+            plain_len: stored.plain_len as u32,
+            payload_crc: 0,
             wall_ms: block.wall_ms,
             journal_ms: block.journal_ms,
             ranges: block.ranges.clone(),
         };
+        let sealed;
+        let piece;
+        let mut payload = stored.payload;
+        if let Some(cipher) = &segment.cipher
+            && !header.is_snapshot()
+        {
+            header.flags |= FLAG_AES;
+            header.payload_len += OVERHEAD as u32;
+            sealed = cipher.seal(ordinal, &header.authenticated(), payload)?;
+            piece = [sealed.as_slice()];
+            payload = &piece;
+        }
+        header.payload_crc = payload.iter().fold(seed, |crc, piece| crc32c::crc32c_append(crc, piece));
         self.buffer.clear();
-        header.encode_block(seed, block.payload, &mut self.buffer);
+        header.encode_block(seed, payload, &mut self.buffer);
         if self.buffer.capacity() > 4 << 20 {
             self.buffer.shrink_to(self.buffer.len());
         }
+        Ok(())
     }
 
     fn snapshot_len(&self, more: &[ChainRange]) -> u64 {
@@ -371,12 +440,15 @@ impl Journal {
         let file = self.disk.open(spare, true).map_err(Error::io("open", spare))?;
         let mut salt = [0; 16];
         getrandom::fill(&mut salt).map_err(|error| Error::io("read", "the random source")(error.into()))?;
+        let (uuid, keys) = (self.shared.uuid, &self.envelope.keys);
+        let key_id = keys.current_id();
         let header = SegmentHeader {
-            uuid: self.shared.uuid,
+            uuid,
             generation,
             first_seq: self.next_seq,
-            id_key: self.id_key,
+            id_key: keys.mask(&key_id, &uuid, &self.id_key, name)?,
             salt,
+            key_id,
             created: wall_ms,
             bytes: self.options.segment_bytes,
             oldest: self.state.current.oldest,
@@ -386,13 +458,15 @@ impl Journal {
             generation,
             first_seq: self.next_seq,
             file: file.clone(),
+            cipher: keys.current().map(|key| key.cipher(&salt, &uuid, generation)).transpose()?,
             end: OnceLock::new(),
             sealed_ms: OnceLock::new(),
         });
         let heads: Vec<ChainRange> = self.shared.inner.lock().heads.values().cloned().map(as_snapshot).collect();
         let snapshot = NewBlock { class: Class::Control, count: 0, ranges: heads, wall_ms, journal_ms: 0, payload: &[] };
-        self.encode(&segment, 0, FLAG_SNAPSHOT, &snapshot, 0);
+        self.encode(&segment, 0, &snapshot, &Stored { flags: FLAG_SNAPSHOT, plain_len: 0, payload: &[] })?;
         file.write_at(&header.encode(), 0).map_err(Error::io("write", spare))?;
+        file.write_at(&header.encode(), SECOND_HEADER as u64).map_err(Error::io("write", spare))?;
         file.write_at(&self.buffer, SEGMENT_HEADER).map_err(Error::io("write", spare))?;
         file.sync().map_err(Error::io("sync", spare))?;
         self.disk.rename(spare, name).map_err(Error::io("rename", spare))?;

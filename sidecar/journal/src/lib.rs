@@ -24,14 +24,14 @@
 //! ```text
 //!   0  8  magic "STENOSEG"            64 32  key for ids and fingerprints
 //!   8  2  version (1)                 96 16  salt (for encryption; random for each use of the file)
-//!  10  2  flags (0)                  112 16  key id (zero: not encrypted)
+//!  10  2  flags (0)                  112 16  key id (zero: not encrypted; else the key at 64 is masked)
 //!  12  4  header length (4096)       128  8  created, milliseconds since 1970
 //!  16 16  journal UUID               136  8  segment size in bytes
 //!  32  8  generation                 144  8  oldest generation in use at creation
 //!  40  8  first sequence number      508  4  CRC32C of bytes 0..508
 //!  48 16  reserved
 //! ```
-//! The first block of a segment is a snapshot: no records, all chain heads. A file is used again with the next generation; blocks of
+//! The header stands a second time at 2048. The first block of a segment is a snapshot: no records, all chain heads. A file is used again with the next generation; blocks of
 //! an earlier use never validate, because checksums are seeded with the journal's UUID and the generation.
 //!
 //! # Block (one commit), aligned to 8 bytes
@@ -47,14 +47,15 @@
 //!  32  4  header length                …  …  payload, then zeros up to a multiple of 8
 //!  36  4  payload length as stored
 //! ```
-//! Both checksums are CRC32C (Castagnoli), continued from `crc32c(uuid ‖ generation)`.
+//! Encryption and compression: [`envelope`]. Both checksums are CRC32C (Castagnoli), that of the payload over what is stored, continued from `crc32c(uuid ‖ generation)`.
 //!
 //! # State slot
 //! ```text
 //!   0  8  magic "STENOSTA"            40  8  oldest generation in use
 //!   8  2  version (1)                 48  2  number of positions
 //!  16  8  slot generation             56  …  positions: u64 hash of the sink's name, u64 next sequence number to deliver
-//!  24 16  journal UUID               472 32  key for ids and fingerprints
+//!  24 16  journal UUID               456 16  key id (zero: not encrypted)
+//!                                    472 32  key for ids and fingerprints, masked where there is a key id
 //!                                    508  4  CRC32C of bytes 0..508
 //! ```
 //!
@@ -70,6 +71,7 @@
 //! 5. New sequence numbers start above the tail, above every claimed range and above every position in the state.
 
 mod disk;
+pub mod envelope;
 mod error;
 mod format;
 mod journal;
@@ -83,6 +85,7 @@ pub mod sim;
 mod tests;
 
 pub use disk::{Disk, DiskFile, RealDisk};
+pub use envelope::{Envelope, Key, Keys};
 pub use error::{Error, Result};
 pub use format::{Block, BlockHeader, ChainRange, FLAG_SNAPSHOT};
 pub use journal::{Class, Journal, NewBlock, Options, Shared, Usage};

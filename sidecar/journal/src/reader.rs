@@ -97,8 +97,8 @@ impl Window {
             .filter(|header| offset.checked_add(header.stored_len()).is_some_and(|end| end <= limit)))
     }
 
-    /// The payload behind a header, if its checksum is right.
-    pub(crate) fn payload(
+    /// The payload behind a header as it is stored, if its checksum is right.
+    pub(crate) fn stored(
         &mut self,
         segment: &Segment,
         seed: u32,
@@ -137,7 +137,7 @@ impl Window {
             if let Some(header) = self.header(segment, seed, at, limit)?
                 && header.generation == segment.generation
                 && header.first_seq >= least
-                && self.payload(segment, seed, at, &header, limit)?.is_some()
+                && self.stored(segment, seed, at, &header, limit)?.is_some()
             {
                 return Ok(Some((at, header)));
             }
@@ -211,7 +211,8 @@ impl Reader {
                 self.note(&header.ranges);
                 continue;
             }
-            let Some(payload) = self.window.payload(&place.segment, place.seed, at, &header, place.limit)? else {
+            let stored = self.window.stored(&place.segment, place.seed, at, &header, place.limit)?;
+            let Some(payload) = stored.and_then(|stored| place.segment.payload(&header, stored)) else {
                 return self.damaged(Some(&header));
             };
             place.offset += header.stored_len();

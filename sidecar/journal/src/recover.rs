@@ -7,8 +7,8 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    BlockHeader, ChainRange, Disk, DiskFile, Error, Journal, Options, Result,
-    format::{BLOCK_FIXED, BLOCK_MAGIC, SECTOR, SEGMENT_HEADER, SegmentHeader, seed},
+    BlockHeader, ChainRange, Disk, DiskFile, Envelope, Error, Journal, Keys, Options, Result,
+    format::{BLOCK_FIXED, BLOCK_MAGIC, SECOND_HEADER, SECTOR, SEGMENT_HEADER, SegmentHeader, seed},
     journal::{Active, Segment, Shared, SharedInner, Tail, segment_name},
     reader::Window,
     state::{State, StateFile},
@@ -68,17 +68,17 @@ struct Scan {
 
 impl Journal {
     /// Opens the journal of a directory, or makes one.
-    pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<Opened> {
+    pub fn open(disk: Arc<dyn Disk>, options: Options, envelope: Envelope) -> Result<Opened> {
         let state = StateFile::read(&*disk)?;
-        let found = find(&*disk, state.as_ref())?;
+        let found = find(&*disk, state.as_ref(), &envelope.keys)?;
         match found.segments.last().cloned() {
-            Some((header, _)) => resume(disk, options, state.unwrap_or_default(), found, &header),
-            None => create(disk, options, state, found),
+            Some((header, _)) => resume(disk, options, envelope, state.unwrap_or_default(), found, &header),
+            None => create(disk, options, envelope, state, found),
         }
     }
 }
 
-fn find(disk: &dyn Disk, state: Option<&State>) -> Result<Found> {
+fn find(disk: &dyn Disk, state: Option<&State>, keys: &Keys) -> Result<Found> {
     let oldest = state.map_or(0, |state| state.oldest);
     let mut found = Found { segments: Vec::new(), spares: Vec::new(), next_generation: oldest };
     let mut headless = Vec::new();
@@ -88,19 +88,27 @@ fn find(disk: &dyn Disk, state: Option<&State>) -> Result<Found> {
             continue;
         }
         let file = disk.open(&name, false).map_err(Error::io("open", &name))?;
-        let mut bytes = [0; SECTOR];
+        let mut bytes = [0; SEGMENT_HEADER as usize];
         file.read_at(&mut bytes, 0).map_err(Error::io("read", &name))?;
-        let header = SegmentHeader::decode(&name, &bytes)?;
+        let header = match SegmentHeader::decode(&name, &bytes[..SECTOR])? {
+            None if !is_spare => SegmentHeader::decode(&name, &bytes[SECOND_HEADER..SECOND_HEADER + SECTOR])?
+                .filter(|header| name == segment_name(header.generation)),
+            header => header,
+        };
         // A spare may carry a generation that was prepared and never named: never use that again.
         let generation = header.as_ref().map_or(0, |header| header.generation);
         found.next_generation = found.next_generation.max(generation + 1);
         match header {
             Some(header) if !is_spare && header.generation >= oldest && name == segment_name(header.generation) => {
+                // Without its key nothing is done to this directory at all.
+                let key = keys.find(&header.key_id, &name)?;
+                let cipher = key.map(|key| key.cipher(&header.salt, &header.uuid, header.generation)).transpose()?;
                 let segment = Segment {
                     name,
                     generation: header.generation,
                     first_seq: header.first_seq,
                     file,
+                    cipher,
                     end: OnceLock::new(),
                     sealed_ms: OnceLock::new(),
                 };
@@ -133,23 +141,25 @@ fn salvage(disk: &dyn Disk, state: Option<&State>, found: &mut Found, name: Stri
         return Ok(());
     }
     let size = file.size().map_err(Error::io("stat", &name))?;
-    let known = found.segments.last().map(|(header, _)| (header.uuid, header.id_key, header.bytes));
-    let known = known.or_else(|| state.map(|state| (state.uuid, state.id_key, size.max(64 << 10))));
+    let known = found.segments.last().map(|(header, _)| (header.uuid, (header.id_key, header.key_id), header.bytes));
+    let known = known.or_else(|| state.map(|state| (state.uuid, (state.id_key, state.key_id), size.max(64 << 10))));
     let segment = |first_seq| Segment {
         name: name.clone(),
         generation,
         first_seq,
         file: file.clone(),
+        // Its salt is gone with both copies of its header; encrypted blocks of it are lost, and told.
+        cipher: None,
         end: OnceLock::new(),
         sealed_ms: OnceLock::new(),
     };
-    if let Some((uuid, id_key, bytes)) = known {
+    if let Some((uuid, (id_key, key_id), bytes)) = known {
         let probe = segment(0);
         let first = Window::default().resync(&probe, seed(&uuid, generation), SEGMENT_HEADER, size, 0)?;
         if let Some((_, block)) = first {
             let first_seq = block.first_seq;
             let oldest = state.map_or(0, |state| state.oldest);
-            let header = SegmentHeader { uuid, generation, first_seq, id_key, salt: [0; 16], created: 0, bytes, oldest };
+            let header = SegmentHeader { uuid, generation, first_seq, id_key, salt: [0; 16], key_id, created: 0, bytes, oldest };
             found.segments.push((header, Arc::new(segment(first_seq))));
             return Ok(());
         }
@@ -161,7 +171,7 @@ fn salvage(disk: &dyn Disk, state: Option<&State>, found: &mut Found, name: Stri
     Ok(())
 }
 
-fn create(disk: Arc<dyn Disk>, options: Options, state: Option<State>, found: Found) -> Result<Opened> {
+fn create(disk: Arc<dyn Disk>, options: Options, envelope: Envelope, state: Option<State>, found: Found) -> Result<Opened> {
     let mut id_key = [0; 32];
     getrandom::fill(&mut id_key).map_err(|error| Error::io("read", "the random source")(error.into()))?;
     let uuid = *uuid::Uuid::new_v4().as_bytes();
@@ -171,21 +181,31 @@ fn create(disk: Arc<dyn Disk>, options: Options, state: Option<State>, found: Fo
     let damage = lost.map(|next_seq| Damage { first_seq: 0, next_seq, ranges: Vec::new(), at_tail: false });
     let generation = found.next_generation.max(1);
     let slot = state.map_or(0, |state| state.generation);
-    let current = State { generation: slot, uuid, id_key, oldest: generation, positions: BTreeMap::new() };
+    let key_id = envelope.keys.current_id();
+    let masked = envelope.keys.mask(&key_id, &uuid, &id_key, "state")?;
+    let current = State { generation: slot, uuid, id_key: masked, key_id, oldest: generation, positions: BTreeMap::new() };
     let mut state = StateFile::open(&*disk, current.clone())?;
     state.save(current)?;
     disk.sync_dir().map_err(Error::io("sync", "the directory"))?;
     let tail = Tail { generation: 0, offset: 0, seq: next_seq };
     let shared = Shared { uuid, inner: Mutex::new(SharedInner { segments: Vec::new(), tail, heads: BTreeMap::new() }) };
-    let journal = Journal::new(disk, options, id_key, Arc::new(shared), None, next_seq, generation, state, found.spares);
+    let journal =
+        Journal::new(disk, options, envelope, id_key, Arc::new(shared), None, next_seq, generation, state, found.spares);
     Ok(Opened { journal, fresh: true, damage: damage.into_iter().collect(), journal_ms: 0, wall_ms: 0 })
 }
 
-fn resume(disk: Arc<dyn Disk>, options: Options, state: State, found: Found, newest: &SegmentHeader) -> Result<Opened> {
+fn resume(
+    disk: Arc<dyn Disk>,
+    options: Options,
+    envelope: Envelope,
+    state: State,
+    found: Found,
+    newest: &SegmentHeader,
+) -> Result<Opened> {
     let uuid = newest.uuid;
     let Found { segments, spares, next_generation } = found;
     let Some((_, last)) = segments.last().cloned() else {
-        return create(disk, options, Some(state), Found { segments, spares, next_generation });
+        return create(disk, options, envelope, Some(state), Found { segments, spares, next_generation });
     };
     let mut scan = scan(&*disk, &uuid, &last, true)?;
     if !scan.has_snapshot {
@@ -212,7 +232,12 @@ fn resume(disk: Arc<dyn Disk>, options: Options, state: State, found: Found, new
     let tail = Tail { generation: last.generation, offset: scan.end, seq };
     let active = Active { segment: last.clone(), offset: scan.end, ordinal: scan.ordinal, wall_ms: scan.wall_ms, written: 0 };
     // Behind damage a fresh segment is begun, so that nothing of the damaged one is overwritten.
-    let active = if damaged {
+    let keys = &envelope.keys;
+    let id_key = keys.mask(&newest.key_id, &uuid, &newest.id_key, &last.name)?;
+    let key_id = keys.current_id();
+    let masked = keys.mask(&key_id, &uuid, &id_key, "state")?;
+    // Another key begins with a segment of its own, too.
+    let active = if damaged || newest.key_id != key_id {
         let _ = last.end.set(scan.end);
         let _ = last.sealed_ms.set(scan.wall_ms);
         None
@@ -220,12 +245,12 @@ fn resume(disk: Arc<dyn Disk>, options: Options, state: State, found: Found, new
         Some(active)
     };
     let oldest = if same { state.oldest } else { 0 };
-    let state = StateFile::open(&*disk, State { uuid, id_key: newest.id_key, positions, oldest, ..state })?;
+    let state = StateFile::open(&*disk, State { uuid, id_key: masked, key_id, positions, oldest, ..state })?;
     let segments = segments.into_iter().map(|(_, segment)| segment).collect();
     let shared = Shared { uuid, inner: Mutex::new(SharedInner { segments, tail, heads: scan.heads }) };
     // A segment keeps the size it was made with; a changed bound counts from the next journal on.
     let options = Options { segment_bytes: segment_bytes.min(options.max_bytes / 4), ..options };
-    let journal = Journal::new(disk, options, newest.id_key, Arc::new(shared), active, seq, next_generation, state, spares);
+    let journal = Journal::new(disk, options, envelope, id_key, Arc::new(shared), active, seq, next_generation, state, spares);
     Ok(Opened { journal, fresh: false, damage: scan.damage, journal_ms: scan.journal_ms, wall_ms: scan.wall_ms })
 }
 
@@ -266,7 +291,7 @@ fn scan(disk: &dyn Disk, uuid: &[u8; 16], segment: &Segment, keep: bool) -> Resu
         let header = window.header(segment, seed, scan.end, limit)?;
         let header = header.filter(|header| header.generation == segment.generation && header.first_seq == scan.next_seq);
         if let Some(header) = &header
-            && window.payload(segment, seed, scan.end, header, limit)?.is_some()
+            && window.stored(segment, seed, scan.end, header, limit)?.is_some()
         {
             scan.take(header);
             continue;
@@ -324,6 +349,7 @@ fn damaged_header(window: &mut Window, segment: &Segment, scan: &Scan, limit: u6
         ordinal: 0,
         header_len: 0,
         payload_len: 0,
+        plain_len: 0,
         payload_crc: 0,
         wall_ms: 0,
         journal_ms: 0,

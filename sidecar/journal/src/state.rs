@@ -13,6 +13,8 @@ const SLOTS: [u64; 2] = [0, 4096];
 const MAX_POSITIONS: usize = 24;
 /// Where the key for ids stands in a slot.
 const ID_KEY: usize = 472;
+/// Where the id of the key that masks it stands.
+const KEY_ID: usize = 456;
 
 /// The id of a sink in the state: the first eight bytes of the CRC32C of its name, twice with different seeds.
 pub fn sink_id(name: &str) -> u64 {
@@ -26,7 +28,9 @@ pub fn sink_id(name: &str) -> u64 {
 pub(crate) struct State {
     pub(crate) generation: u64,
     pub(crate) uuid: [u8; 16],
+    /// As it is stored: masked with the key of `key_id`.
     pub(crate) id_key: [u8; 32],
+    pub(crate) key_id: [u8; 16],
     pub(crate) oldest: u64,
     pub(crate) positions: BTreeMap<u64, u64>,
 }
@@ -52,6 +56,7 @@ impl State {
             out[at + 8..at + 16].copy_from_slice(&position.to_le_bytes());
         }
         out[ID_KEY..ID_KEY + 32].copy_from_slice(&self.id_key);
+        out[KEY_ID..KEY_ID + 16].copy_from_slice(&self.key_id);
         let crc = crc32c::crc32c(&out[..508]);
         out[508..].copy_from_slice(&crc.to_le_bytes());
         out
@@ -70,7 +75,8 @@ impl State {
             cursor.take(6)?;
             let positions = (0..count).map(|_| Some((cursor.u64()?, cursor.u64()?))).collect::<Option<_>>()?;
             let id_key = sector[ID_KEY..ID_KEY + 32].try_into().ok()?;
-            Some(Self { generation, uuid, id_key, oldest, positions })
+            let key_id = sector[KEY_ID..KEY_ID + 16].try_into().ok()?;
+            Some(Self { generation, uuid, id_key, key_id, oldest, positions })
         };
         Ok(read())
     }

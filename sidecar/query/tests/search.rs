@@ -9,7 +9,7 @@ use std::{
 use proptest::prelude::*;
 use steno_commit::{Answer, CommitConfig, Committer, Critical, Item, Metrics, Observer, Started, SystemClock, WhenFull, Work};
 use steno_event::{Draft, Filled, IdKey, encode, identity, json};
-use steno_journal::{Options, RealDisk, sink_id};
+use steno_journal::{Envelope, Options, RealDisk, sink_id};
 use steno_query::{Catalog, Question};
 
 struct Nobody;
@@ -44,6 +44,7 @@ fn config(retained: u64) -> CommitConfig {
             retain_ms: if retained > 0 { u64::MAX } else { 0 },
             retain_bytes: retained,
         },
+        envelope: Envelope::default(),
         sinks: vec!["kafka".into()],
     }
 }

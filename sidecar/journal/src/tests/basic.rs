@@ -129,7 +129,8 @@ fn a_newer_journal_is_refused_and_left_as_it_is() {
     file.write_at(&sector, 0).unwrap();
     file.sync().unwrap();
     let calls = disk.calls();
-    let refused = Journal::open(Arc::new(disk.clone()), options()).err().expect("a newer journal was opened");
+    let refused =
+        Journal::open(Arc::new(disk.clone()), options(), Envelope::default()).err().expect("a newer journal was opened");
     assert!(matches!(refused, Error::Newer { found: 9, .. }), "{refused}");
     assert_eq!(disk.calls(), calls, "something was written");
 }
@@ -146,7 +147,7 @@ fn two_processes_do_not_share_a_directory() {
 #[test]
 fn a_real_directory_keeps_what_was_synced() {
     let dir = tempfile::tempdir().unwrap();
-    let open = || Journal::open(Arc::new(RealDisk::open(dir.path()).unwrap()), options()).unwrap();
+    let open = || Journal::open(Arc::new(RealDisk::open(dir.path()).unwrap()), options(), Envelope::default()).unwrap();
     let mut journal = open().journal;
     let written: BTreeMap<_, _> =
         (0..50).map(|salt| commit(&mut journal, 1, 3000, salt).unwrap()).map(|(seq, bytes)| (seq, (1, bytes))).collect();

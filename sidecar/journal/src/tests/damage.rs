@@ -5,13 +5,17 @@ use super::*;
 
 /// A journal over several segments, and what was written.
 fn written(disk: &SimDisk) -> BTreeMap<u64, (u32, Vec<u8>)> {
-    let mut journal = open(disk).journal;
+    written_with(disk, false)
+}
+
+fn written_with(disk: &SimDisk, sealed: bool) -> BTreeMap<u64, (u32, Vec<u8>)> {
+    let mut journal = open_with(disk, &envelope(sealed)).journal;
     let blocks = (0..60).map(|index| (index % 4 + 1, commit(&mut journal, index % 4 + 1, 700, index as u8).unwrap()));
     blocks.map(|(count, (first, bytes))| (first, (count, bytes))).collect()
 }
 
-fn check(disk: &SimDisk, written: &BTreeMap<u64, (u32, Vec<u8>)>) {
-    let opened = open(disk);
+fn check(disk: &SimDisk, written: &BTreeMap<u64, (u32, Vec<u8>)>, sealed: bool) {
+    let opened = open_with(disk, &envelope(sealed));
     let (blocks, lost) = read(&opened.journal, 0);
     let named = |seq: u64| {
         let within = |damage: &Damage| (damage.first_seq..damage.next_seq).contains(&seq);
@@ -35,28 +39,28 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn one_flipped_bit_loses_at_most_what_is_named(pick in any::<prop::sample::Index>(), byte in any::<prop::sample::Index>(), bit in 0u8..8) {
+    fn one_flipped_bit_loses_at_most_what_is_named(pick in any::<prop::sample::Index>(), byte in any::<prop::sample::Index>(), bit in 0u8..8, sealed: bool) {
         let disk = SimDisk::new(7);
-        let written = written(&disk);
+        let written = written_with(&disk, sealed);
         let files: Vec<_> = disk.files().into_iter().filter(|(name, size)| *size > 0 && (name.starts_with("seg-") || name == "state")).collect();
         let (name, _) = files[pick.index(files.len())].clone();
         disk.flip(&name, byte.index(disk.end_of(&name)), bit);
-        check(&disk, &written);
+        check(&disk, &written, sealed);
     }
 
     #[test]
-    fn flips_in_segment_headers_and_state_lose_at_most_what_is_named(pick in any::<prop::sample::Index>(), byte in 0usize..520, bit in 0u8..8) {
+    fn flips_in_segment_headers_and_state_lose_at_most_what_is_named(pick in any::<prop::sample::Index>(), byte in 0usize..520, bit in 0u8..8, sealed: bool) {
         let disk = SimDisk::new(7);
-        let written = written(&disk);
+        let written = written_with(&disk, sealed);
         let files: Vec<_> = disk.files().into_iter().filter(|(name, size)| *size > 0 && (name.starts_with("seg-") || name == "state")).collect();
         disk.flip(&files[pick.index(files.len())].0, byte, bit);
-        check(&disk, &written);
+        check(&disk, &written, sealed);
     }
 
     #[test]
-    fn flips_in_headers_lose_at_most_what_is_named(block in any::<prop::sample::Index>(), byte in 0usize..160, bit in 0u8..8) {
+    fn flips_in_headers_lose_at_most_what_is_named(block in any::<prop::sample::Index>(), byte in 0usize..160, bit in 0u8..8, sealed: bool) {
         let disk = SimDisk::new(7);
-        let written = written(&disk);
+        let written = written_with(&disk, sealed);
         // Header of a block in the newest segment, where recovery looks: find it by its magic.
         let (name, size) = disk.files().into_iter().rfind(|(name, _)| name.starts_with("seg-")).unwrap();
         let file = disk.open(&name, false).unwrap();
@@ -64,7 +68,7 @@ proptest! {
         file.read_at(&mut bytes, 0).unwrap();
         let blocks: Vec<usize> = (4096..size).step_by(8).filter(|at| bytes[*at..].starts_with(b"SBLK")).collect();
         disk.flip(&name, blocks[block.index(blocks.len())] + byte, bit);
-        check(&disk, &written);
+        check(&disk, &written, sealed);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Promises of the journal, by theme.
 mod basic;
 mod damage;
+mod envelope;
 mod model;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -14,7 +15,17 @@ pub(crate) fn options() -> Options {
 }
 
 pub(crate) fn open(disk: &SimDisk) -> Opened {
-    Journal::open(Arc::new(disk.clone()), options()).unwrap()
+    open_with(disk, &Envelope::default())
+}
+
+pub(crate) fn open_with(disk: &SimDisk, envelope: &Envelope) -> Opened {
+    Journal::open(Arc::new(disk.clone()), options(), envelope.clone()).unwrap()
+}
+
+/// Everything in clear, or compressed and encrypted.
+pub(crate) fn envelope(sealed: bool) -> Envelope {
+    let key = Key::read(&[7; 32]).unwrap();
+    if sealed { Envelope { keys: Arc::new(Keys::new(Some(key), Vec::new())), compress: true } } else { Envelope::default() }
 }
 
 /// Records of a block: one byte a record is enough to tell them apart with their number.

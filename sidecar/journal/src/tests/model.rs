@@ -56,7 +56,9 @@ impl Model {
     }
 }
 
-fn run(seed: u64, steps: Vec<Step>) {
+fn run(seed: u64, steps: Vec<Step>, sealed: bool) {
+    let envelope = envelope(sealed);
+    let open = |disk: &SimDisk| open_with(disk, &envelope);
     let disk = SimDisk::new(seed);
     let mut model = Model::default();
     let mut opened = open(&disk);
@@ -106,8 +108,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
-    fn what_was_acknowledged_survives_power_cuts_and_failing_calls(seed in any::<u64>(), steps in prop::collection::vec(step(), 1..60)) {
-        run(seed, steps);
+    fn what_was_acknowledged_survives_power_cuts_and_failing_calls(seed in any::<u64>(), steps in prop::collection::vec(step(), 1..60), sealed: bool) {
+        run(seed, steps, sealed);
     }
 }
 
@@ -124,7 +126,7 @@ fn every_single_call_may_be_the_last_one() {
                 .chain(commits(20))
                 .chain([Step::Deliver])
                 .chain(commits(10));
-            run(u64::from(after) + 1, steps.collect());
+            run(u64::from(after) + 1, steps.collect(), after % 2 == 1);
         }
     }
 }
