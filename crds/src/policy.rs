@@ -101,17 +101,11 @@ pub struct AuditPolicySpec {
     pub dead_letter: DeadLetter,
     /// Looking back at the records that the sidecar still has.
     // Not rendered where it says nothing: a sidecar of the version before would report it as a field that it does not know.
-    #[serde(default, skip_serializing_if = "Query::is_unset")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub query: Query,
     /// The sidecar process itself.
     #[serde(default)]
     pub sidecar: Sidecar,
-}
-
-impl Query {
-    fn is_unset(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 impl AuditPolicySpec {
@@ -123,7 +117,8 @@ impl AuditPolicySpec {
 
     /// All Secrets that a sidecar needs.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretRef> {
-        self.kafka_secrets().chain(&self.redaction.key_secret_ref).chain(&self.query.token_secret_ref)
+        let spool = self.spool.encryption.iter().flat_map(|keys| keys.key_secret_ref.iter().chain(&keys.old_key_secret_refs));
+        self.kafka_secrets().chain(&self.redaction.key_secret_ref).chain(&self.query.token_secret_ref).chain(spool)
     }
 }
 
@@ -559,6 +554,37 @@ pub struct Spool {
     /// change counts for pods that are made from then on.
     #[serde(skip_serializing_if = "Volume::is_default")]
     pub volume: Volume,
+    /// Blocks are compressed. It costs CPU on the way of every event, and saves space where a spool must last.
+    #[serde(skip_serializing_if = "is_default")]
+    pub compression: SpoolCompression,
+    /// Blocks are encrypted (AES-256-GCM). Without its key nothing is stored: events get 503.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
+}
+
+/// How the spool's blocks are compressed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum SpoolCompression {
+    #[default]
+    None,
+    Zstd,
+}
+
+/// Keys of the spool. A key is 32 random bytes, as they are, in hexadecimal or in base64 (`openssl rand -base64 32`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Encryption {
+    /// The key that new segments are encrypted with. Not set: new ones are not, and the old keys are for reading.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_secret_ref: Option<SecretRef>,
+    /// Keys that older segments were encrypted with, at most 8. To rotate, put the key in use here and another one above; take it out once no segment needs it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub old_key_secret_refs: Vec<SecretRef>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// New events while the spool is full.
@@ -773,6 +799,8 @@ impl Default for Spool {
             when_full: WhenFull::default(),
             retain: Retain::default(),
             volume: Volume::default(),
+            compression: SpoolCompression::None,
+            encryption: None,
         }
     }
 }

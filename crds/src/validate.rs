@@ -232,6 +232,18 @@ impl Faults {
         for (path, message) in spec.spool.volume.faults(spec.spool.max_bytes) {
             self.add(format!("spool.volume.{path}"), message);
         }
+        if let Some(keys) = &spec.spool.encryption {
+            self.secret("spool.encryption.keySecretRef", keys.key_secret_ref.as_ref());
+            for (index, reference) in keys.old_key_secret_refs.iter().enumerate() {
+                self.secret(&format!("spool.encryption.oldKeySecretRefs[{index}]"), Some(reference));
+            }
+            if keys.old_key_secret_refs.len() > 8 {
+                self.add("spool.encryption.oldKeySecretRefs", "has more than 8 keys; take out those that no segment needs");
+            }
+            if keys.key_secret_ref.is_none() && keys.old_key_secret_refs.is_empty() {
+                self.add("spool.encryption", "names no key; set keySecretRef, or leave encryption out");
+            }
+        }
         self.secret("query.tokenSecretRef", spec.query.token_secret_ref.as_ref());
         if let Some(topic) = &spec.dead_letter.topic {
             self.topic("deadLetter.topic", topic);

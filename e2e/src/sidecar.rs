@@ -176,6 +176,13 @@ impl Sidecar {
         wait_for("the spool to be delivered", most, || self.stats()["sinks"][0]["backlog"] == 0);
     }
 
+    /// Runs the binary as a tool; its exit code and what it said.
+    pub fn tool(&self, arguments: &[&str]) -> (i32, String) {
+        let done = Command::new(&self.binary).args(arguments).output().expect("the tool runs");
+        let said = [done.stdout, done.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        (done.status.code().unwrap_or(-1), said.concat())
+    }
+
     /// The process's id.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)

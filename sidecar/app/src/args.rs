@@ -27,6 +27,8 @@ pub enum Command {
     Roundtrip(RoundtripArgs),
     /// Look at records that Kafka refused for good
     Dead(DeadArgs),
+    /// Look into a journal, export its records, or mend it; of a sidecar that does not run
+    Journal(JournalArgs),
 }
 
 /// Settings of `run`.
@@ -165,6 +167,55 @@ pub struct DeadArgs {
     pub action: DeadAction,
 }
 
+/// Settings of `journal`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct JournalArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: JournalAction,
+}
+
+/// What to do with a journal.
+#[derive(Debug, Clone, Subcommand)]
+pub enum JournalAction {
+    /// Show its segments, positions and damage; changes nothing
+    Inspect {
+        /// The journal's directory
+        dir: PathBuf,
+        /// A file with a key of `spool.encryption`; may stand several times
+        #[arg(short, long)]
+        key: Vec<PathBuf>,
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
+    /// Print its records as JSON Lines, in order; changes nothing. Exit 1 where records are missing, which are told on standard error
+    Export {
+        /// The journal's directory
+        dir: PathBuf,
+        /// A file with a key of `spool.encryption`; may stand several times
+        #[arg(short, long)]
+        key: Vec<PathBuf>,
+        /// First sequence number
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Sequence number to stop before; all where it is not given
+        #[arg(long)]
+        to: Option<u64>,
+    },
+    /// Show what can be mended without losing a record: headers of which one copy is damaged, spare files
+    Repair {
+        /// The journal's directory
+        dir: PathBuf,
+        /// A file with a key of `spool.encryption`; may stand several times
+        #[arg(short, long)]
+        key: Vec<PathBuf>,
+        /// Do it. Without this nothing is changed
+        #[arg(long)]
+        apply: bool,
+    },
+}
+
 /// What to do with dead letters.
 #[derive(Debug, Clone, Subcommand)]
 pub enum DeadAction {
@@ -172,6 +223,9 @@ pub enum DeadAction {
     List {
         /// The journal's directory
         dir: PathBuf,
+        /// A file with a key of `spool.encryption`; may stand several times
+        #[arg(short, long)]
+        key: Vec<PathBuf>,
         /// How to print
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
@@ -180,6 +234,9 @@ pub enum DeadAction {
     Show {
         /// The journal's directory
         dir: PathBuf,
+        /// A file with a key of `spool.encryption`; may stand several times
+        #[arg(short, long)]
+        key: Vec<PathBuf>,
         /// Its sequence number, as `list` shows it
         seq: u64,
     },

@@ -140,6 +140,11 @@ impl Intake {
             let wait = Duration::from_secs(1);
             return Err(Problem::later(Reason::ShuttingDown, "The sidecar stops; send again, to its successor.", wait));
         }
+        if let Some(why) = &compiled.no_key {
+            // Fail closed: nothing is stored in clear that should not be.
+            let detail = format!("{why}; nothing is stored without it. Try again once it is there.");
+            return Err(Problem::later(Reason::Dependency, detail, Duration::from_secs(5)));
+        }
         if compiled.config.spec.breaker.when_open == WhenOpen::Reject {
             let stands = self.delivery.get();
             let may = match stands.breaker {

@@ -16,6 +16,7 @@ pub mod health;
 pub mod http;
 pub mod identity;
 pub mod intake;
+pub mod journal;
 pub mod logs;
 pub mod look;
 pub mod place;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use steno_app::{
     args::{Args, Command},
-    check, dead, dev, health, roundtrip, run,
+    check, dead, dev, health, journal, roundtrip, run,
 };
 
 fn main() -> ExitCode {
@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Health(args) => health::health(&args),
         Command::Roundtrip(args) => roundtrip::roundtrip(&args),
         Command::Dead(args) => dead::dead(&args),
+        Command::Journal(args) => journal::journal(&args),
     };
     match result {
         Ok(code) => code,

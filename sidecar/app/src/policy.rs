@@ -3,13 +3,16 @@ use std::{hash::Hasher, path::Path, sync::Arc, time::Duration};
 
 use steno_chain::NoteContext;
 use steno_commit::{CommitConfig, WhenFull};
-use steno_crds::{Ack, DefaultMode, OnOversize, Scope, Severity, SidecarConfig, WhenFull as WhenFullSpec};
+use steno_crds::{
+    Ack, AuditPolicySpec, DefaultMode, OnOversize, Scope, SecretRef, Severity, SidecarConfig, SpoolCompression,
+    WhenFull as WhenFullSpec,
+};
 use steno_deliver::{
     BreakerConfig, Settings,
     kafka::{Destination, Secrets},
 };
 use steno_event::Fill;
-use steno_journal::Options;
+use steno_journal::{Envelope, Key, Keys, Options};
 use steno_redact::{HashKey, Redactor};
 
 use crate::identity::Identity;
@@ -42,6 +45,10 @@ pub struct Compiled {
     pub by_tenant: bool,
     /// How long a request may take.
     pub request_timeout: Duration,
+    /// How the journal is kept.
+    pub envelope: Envelope,
+    /// Why nothing may be stored: the key is not there, or is none.
+    pub no_key: Option<String>,
     /// Who may look back.
     pub query: QueryAccess,
     /// Secrets that are missing, by `name/key`.
@@ -90,7 +97,10 @@ impl Compiled {
             require: spec.require.iter().map(|path| path.split('.').map(str::to_owned).collect()).collect(),
             writer: identity.writer(&config.hash),
         };
+        let (envelope, no_key) = envelope(spec, secrets);
         Ok(Self {
+            envelope,
+            no_key,
             rules: redactor.generation(),
             redactor,
             fill,
@@ -145,6 +155,7 @@ impl Compiled {
                 retain_ms: spec.spool.retain.age.map_or(0, |age| age.duration().as_millis() as u64),
                 retain_bytes: spec.spool.retain.bytes.map_or(0, steno_crds::ByteSize::bytes),
             },
+            envelope: self.envelope.clone(),
             sinks: vec!["kafka".into()],
         }
     }
@@ -160,6 +171,7 @@ impl Compiled {
             },
             batch: spec.kafka.batch.iter().map(|step| (step.backlog, step.size)).collect(),
             dead_bytes: spec.spool.max_bytes.bytes() / 16,
+            keys: self.envelope.keys.clone(),
         }
     }
 
@@ -176,6 +188,24 @@ impl Compiled {
             max_record: spec.limits.max_event_bytes.bytes(),
         }
     }
+}
+
+/// How the journal is kept, and why nothing may be stored.
+fn envelope(spec: &AuditPolicySpec, secrets: &Secrets) -> (Envelope, Option<String>) {
+    let compress = spec.spool.compression == SpoolCompression::Zstd;
+    let Some(encryption) = &spec.spool.encryption else { return (Envelope { compress, ..Envelope::default() }, None) };
+    let read = |reference: &SecretRef| {
+        let bytes = std::fs::read(secrets.path(reference))
+            .map_err(|_| format!("the Secret {}/{} is missing", reference.name, reference.key))?;
+        Key::read(&bytes).map_err(|bad| format!("the Secret {}/{}: {bad}", reference.name, reference.key))
+    };
+    let (current, no_key) = match encryption.key_secret_ref.as_ref().map(read).transpose() {
+        Ok(current) => (current, None),
+        Err(why) => (None, Some(format!("spool.encryption.keySecretRef: {why}"))),
+    };
+    // An old one that is missing shows where it is needed: the journal names it.
+    let old = encryption.old_key_secret_refs.iter().filter_map(|reference| read(reference).ok()).collect();
+    (Envelope { keys: Arc::new(Keys::new(current, old)), compress }, no_key)
 }
 
 fn missing_secrets(config: &SidecarConfig, secrets: &Secrets) -> Vec<String> {

@@ -133,13 +133,25 @@ impl Reloader {
             Ok(compiled) => compiled,
             Err(error) => return self.refuse(error.to_string()),
         };
+        // A key that was put in another's place would leave segments that nobody can read.
+        if let Some(used) = old.envelope.keys.current()
+            && !compiled.envelope.keys.has(used.id())
+        {
+            let detail = "the key that the spool is encrypted with is no longer among its keys; name it in spool.encryption.oldKeySecretRefs";
+            return self.refuse(detail.to_owned());
+        }
         self.intake.metrics.config_error.set(0);
         self.last.lock().error = None;
         let destination = compiled.destination(&self.identity, &self.secrets);
         let moved = destination != self.destination;
         let same = compiled.config.hash == old.config.hash && !moved && compiled.missing_secrets == old.missing_secrets;
         // A rotated redaction key leaves no trace in the hash; compiling anew is cheap, so it always takes effect.
-        if same && compiled.config.spec.redaction.key_secret_ref.is_none() && compiled.query == old.query {
+        if same
+            && compiled.config.spec.redaction.key_secret_ref.is_none()
+            && compiled.query == old.query
+            && compiled.envelope == old.envelope
+            && compiled.no_key == old.no_key
+        {
             return self.count("unchanged");
         }
         let (from, to) = (old.config.hash.clone(), compiled.config.hash.clone());
@@ -155,7 +167,7 @@ impl Reloader {
         keep(&self.keep, &compiled);
         self.intake.look.follow(&compiled.query);
         self.intake.compiled.store(Arc::new(compiled));
-        if from != to {
+        if from != to || old.envelope != self.intake.compiled.load().envelope {
             let note = Note::new(Kind::Config, "Another configuration counts from here on.")
                 .text("from", &*from)
                 .text("to", &*to)

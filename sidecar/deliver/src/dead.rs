@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use steno_journal::Keys;
 
 /// A dead letter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,18 +36,18 @@ impl DeadFolder {
     }
 
     /// Keeps a letter, durably.
-    pub fn put(&self, letter: &DeadLetter) -> io::Result<()> {
+    pub fn put(&self, letter: &DeadLetter, keys: &Keys) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
         let (name, part) = (self.dir.join(format!("{:020}.json", letter.seq)), self.dir.join(format!("{:020}.part", letter.seq)));
         let mut file = fs::File::create(&part)?;
-        file.write_all(&serde_json::to_vec(letter)?)?;
+        file.write_all(&keys.seal_file(&serde_json::to_vec(letter)?).map_err(io::Error::other)?)?;
         file.sync_all()?;
         fs::rename(part, name)?;
         fs::File::open(&self.dir)?.sync_all()
     }
 
-    /// All letters, oldest first; files that are none are passed over.
-    pub fn list(&self) -> io::Result<Vec<DeadLetter>> {
+    /// All letters, oldest first; files that are none are passed over, one whose key is missing is a fault.
+    pub fn list(&self, keys: &Keys) -> io::Result<Vec<DeadLetter>> {
         let entries = match fs::read_dir(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
@@ -54,7 +55,13 @@ impl DeadFolder {
         let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).collect();
         paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
         paths.sort();
-        Ok(paths.iter().filter_map(|path| serde_json::from_slice(&fs::read(path).ok()?).ok()).collect())
+        let mut letters = Vec::new();
+        for path in paths {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let text = keys.open_file(&name, fs::read(&path)?).map_err(io::Error::other)?;
+            letters.extend(serde_json::from_slice::<DeadLetter>(&text));
+        }
+        Ok(letters)
     }
 
     /// Bytes of all letters.
@@ -72,7 +79,8 @@ mod tests {
     fn letters_are_listed_in_order_and_exactly_as_kept() {
         let dir = tempfile::tempdir().unwrap();
         let folder = DeadFolder::of(dir.path());
-        assert!(folder.list().unwrap().is_empty());
+        let clear = Keys::default();
+        assert!(folder.list(&clear).unwrap().is_empty());
         let letter = |seq| DeadLetter {
             seq,
             reason: "too large".into(),
@@ -81,9 +89,13 @@ mod tests {
             record: "{\"a\":\"ü\\n\"}".into(),
         };
         for seq in [11, 2, 300] {
-            folder.put(&letter(seq)).unwrap();
+            folder.put(&letter(seq), &clear).unwrap();
         }
-        assert_eq!(folder.list().unwrap(), [letter(2), letter(11), letter(300)]);
+        assert_eq!(folder.list(&clear).unwrap(), [letter(2), letter(11), letter(300)]);
+        let sealed = Keys::new(Some(steno_journal::Key::read(&[1; 32]).unwrap()), Vec::new());
+        folder.put(&letter(400), &sealed).unwrap();
+        assert_eq!(folder.list(&sealed).unwrap().last(), Some(&letter(400)));
+        assert!(folder.list(&clear).unwrap_err().to_string().contains("key"), "a letter that cannot be read is told");
         assert!(folder.bytes() > 100);
     }
 }

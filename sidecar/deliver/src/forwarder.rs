@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use steno_chain::{Kind, Lost, Note};
 use steno_commit::{Critical, Frame, Handle, Observer, frames};
 use steno_event::json::{Json, parse};
-use steno_journal::{Block, Damage, Next, Reader, Shared, sink_id};
+use steno_journal::{Block, Damage, Keys, Next, Reader, Shared, sink_id};
 
 use crate::{Breaker, BreakerConfig, DeadFolder, DeadLetter, Deliveries, Metrics, Outcome, Permit, Refusal, Sink, State, Status};
 
@@ -25,6 +25,8 @@ pub struct Settings {
     pub batch: Vec<(u64, u64)>,
     /// Bound of `dead/`, in bytes.
     pub dead_bytes: u64,
+    /// Keys that dead letters in `dead/` are encrypted with.
+    pub keys: Arc<Keys>,
 }
 
 /// Makes a sink that reports to a channel.
@@ -697,7 +699,7 @@ impl Forwarder {
             let destination = self.sink.as_ref().map(|sink| sink.describe()).unwrap_or_default();
             let letter = DeadLetter { seq, reason: reason.into(), at_ms: wall_ms(), destination, record };
             let kept = if self.dead.bytes() < self.settings.dead_bytes {
-                self.dead.put(&letter).map_err(|error| error.to_string())
+                self.dead.put(&letter, &self.settings.keys).map_err(|error| error.to_string())
             } else {
                 Err("dead/ is full; read it with `steno-sidecar dead list`, then remove what is settled".into())
             };

@@ -51,6 +51,12 @@ pub struct RealDisk {
     _lock: File,
 }
 
+/// A directory that is only looked at: nothing is locked, made or changed, whatever is asked. What a running sidecar writes meanwhile may be seen half.
+#[derive(Debug)]
+pub struct ReadOnly {
+    dir: PathBuf,
+}
+
 /// Most damaged blocks that are kept aside.
 const QUARANTINE_FILES: usize = 64;
 
@@ -91,15 +97,7 @@ impl RealDisk {
 
 impl Disk for RealDisk {
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            let found = entry.metadata()?;
-            if found.is_file() {
-                files.push((entry.file_name().to_string_lossy().into_owned(), found.len()));
-            }
-        }
-        Ok(files)
+        files_of(&self.dir)
     }
 
     fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>> {
@@ -133,6 +131,55 @@ impl Disk for RealDisk {
         let folders = ["dead", "quarantine", "query"].iter().filter_map(|name| fs::read_dir(self.dir.join(name)).ok());
         folders.flatten().filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
     }
+}
+
+// === impl ReadOnly ===
+
+impl ReadOnly {
+    /// Looks at a directory.
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+}
+
+impl Disk for ReadOnly {
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        files_of(&self.dir)
+    }
+
+    fn open(&self, name: &str, _: bool) -> io::Result<Arc<dyn DiskFile>> {
+        // Without the right to write: a call that tries fails.
+        Ok(Arc::new(File::open(self.dir.join(name))?))
+    }
+
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn quarantine(&self, _: &str, _: &[u8]) -> io::Result<()> {
+        // What a start would put aside stays where it is.
+        Ok(())
+    }
+}
+
+fn files_of(dir: &Path) -> io::Result<Vec<(String, u64)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let found = entry.metadata()?;
+        if found.is_file() {
+            files.push((entry.file_name().to_string_lossy().into_owned(), found.len()));
+        }
+    }
+    Ok(files)
 }
 
 impl DiskFile for File {

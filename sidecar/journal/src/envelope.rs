@@ -54,15 +54,23 @@ pub struct Key {
     secret: [u8; 32],
 }
 
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+impl Eq for Key {}
+
 /// The keys of a journal.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Keys {
     current: Option<Key>,
     old: Vec<Key>,
 }
 
 /// How new blocks are kept.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Envelope {
     /// Keys; without a current one nothing is encrypted.
     pub keys: Arc<Keys>,
@@ -178,6 +186,11 @@ impl Keys {
     /// The key that new segments use.
     pub const fn current(&self) -> Option<&Key> {
         self.current.as_ref()
+    }
+
+    /// Whether a key is among them.
+    pub fn has(&self, id: &[u8; KEY_ID]) -> bool {
+        self.current.iter().chain(&self.old).any(|key| key.id == *id)
     }
 
     /// The id that new segments carry; zeros: they are not encrypted.

@@ -69,6 +69,21 @@ pub struct Usage {
     pub segments: usize,
 }
 
+/// A segment in use, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// Its file.
+    pub name: String,
+    /// Its generation.
+    pub generation: u64,
+    /// Its first sequence number.
+    pub first_seq: u64,
+    /// Whether its blocks are encrypted.
+    pub encrypted: bool,
+    /// Size of its file.
+    pub bytes: u64,
+}
+
 /// What writer and readers share.
 pub struct Shared {
     pub(crate) uuid: [u8; 16],
@@ -216,6 +231,19 @@ impl Journal {
     /// Sequence number of the next record.
     pub fn next_seq(&self) -> u64 {
         self.next_seq
+    }
+
+    /// The segments in use, oldest first.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let inner = self.shared.inner.lock();
+        let info = |segment: &Arc<Segment>| SegmentInfo {
+            name: segment.name.clone(),
+            generation: segment.generation,
+            first_seq: segment.first_seq,
+            encrypted: segment.cipher.is_some(),
+            bytes: segment.file.size().unwrap_or_default(),
+        };
+        inner.segments.iter().map(info).collect()
     }
 
     /// What readers need.

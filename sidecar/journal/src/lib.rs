@@ -77,6 +77,7 @@ mod format;
 mod journal;
 mod reader;
 mod recover;
+pub mod repair;
 mod state;
 
 #[cfg(any(test, feature = "sim"))]
@@ -84,11 +85,11 @@ pub mod sim;
 #[cfg(test)]
 mod tests;
 
-pub use disk::{Disk, DiskFile, RealDisk};
+pub use disk::{Disk, DiskFile, ReadOnly, RealDisk};
 pub use envelope::{Envelope, Key, Keys};
 pub use error::{Error, Result};
 pub use format::{Block, BlockHeader, ChainRange, FLAG_SNAPSHOT};
-pub use journal::{Class, Journal, NewBlock, Options, Shared, Usage};
+pub use journal::{Class, Journal, NewBlock, Options, SegmentInfo, Shared, Usage};
 pub use reader::{Next, Reader, Spot};
 pub use recover::{Damage, Opened};
 pub use state::sink_id;

@@ -127,3 +127,26 @@ fn compression_makes_what_repeats_smaller_and_leaves_what_does_not_as_it_is() {
     };
     assert!(sizes(true) + 12_000 < sizes(false));
 }
+
+#[test]
+fn a_repair_is_planned_without_touching_anything_and_mends_what_it_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Journal::open(Arc::new(RealDisk::open(dir.path()).unwrap()), options(), keys(1, &[])).unwrap();
+    let mut journal = open().journal;
+    let (first, bytes) = commit(&mut journal, 3, 400, 0x5a).unwrap();
+    let name = journal.segments()[0].name.clone();
+    drop(journal);
+    let path = dir.path().join(&name);
+    let mut contents = std::fs::read(&path).unwrap();
+    contents[100] ^= 1;
+    std::fs::write(&path, &contents).unwrap();
+    let plan = repair::plan(&ReadOnly::new(dir.path())).unwrap();
+    assert_eq!(plan, [repair::Step::FirstHeader(name)]);
+    assert!(plan[0].apply(&ReadOnly::new(dir.path())).is_err(), "who only looks changes nothing");
+    assert_eq!(std::fs::read(&path).unwrap(), contents);
+    plan[0].apply(&RealDisk::open(dir.path()).unwrap()).unwrap();
+    contents[100] ^= 1;
+    assert_eq!(std::fs::read(&path).unwrap(), contents);
+    assert!(repair::plan(&ReadOnly::new(dir.path())).unwrap().is_empty());
+    assert_eq!(read(&open().journal, 0), ([(first, (3, bytes))].into(), Vec::new()));
+}

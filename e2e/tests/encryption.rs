@@ -1,0 +1,117 @@
+//! The spool at rest: nothing in clear on disk, keys that rotate while it runs, and nothing stored without a key.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use steno_e2e::{
+    client::{Client, event},
+    consumer::{check, read_all, verify},
+    kafka::Kafka,
+    sidecar::{Sidecar, policy},
+    wait_for,
+};
+
+const SOON: Duration = Duration::from_secs(30);
+const BRISK: &str = "  breaker: {failureThreshold: 2, cooldown: 1s, noBrokerFor: 1s}\n";
+
+/// Lines of a policy that encrypts with these keys of the Secret `spool`: the first is in use.
+fn keys(names: &[&str]) -> String {
+    let reference = |name: &&str| format!("{{name: spool, key: {name}}}");
+    let (first, old) = names.split_first().unwrap();
+    let old: Vec<String> = old.iter().map(reference).collect();
+    format!(
+        "{BRISK}  query: {{enabled: true}}\n  spool:\n    compression: Zstd\n    encryption: {{keySecretRef: {}, oldKeySecretRefs: [{}]}}\n",
+        reference(first),
+        old.join(", ")
+    )
+}
+
+fn put_key(sidecar: &Sidecar, name: &str, byte: u8) {
+    let dir = sidecar.secrets().join("spool");
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join(name), [byte; 32]).unwrap();
+}
+
+/// Every file below a directory that holds this text.
+fn holding(dir: &Path, text: &str, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            holding(&path, text, found);
+        } else if memchr::memmem::find(&std::fs::read(&path).unwrap_or_default(), text.as_bytes()).is_some() {
+            found.push(path.display().to_string());
+        }
+    }
+}
+
+#[track_caller]
+fn post(sidecar: &Sidecar, name: &str, count: usize, acked: &mut BTreeMap<String, String>) {
+    let client = Client::new(&sidecar.ingest());
+    let batch: Vec<_> = (0..count).map(|index| event(&format!("{name}-{index}"))).collect();
+    let (status, body) = client.batch(&batch).expect("an answer");
+    assert_eq!(status, 200, "{body}");
+    acked.extend((0..count).map(|index| (format!("{name}-{index}"), format!("payload of {name}-{index}"))));
+}
+
+#[test]
+fn the_spool_is_unreadable_without_its_key_keys_rotate_while_it_runs_and_nothing_is_lost() {
+    let kafka = Kafka::start();
+    kafka.topic("audit");
+    kafka.down();
+    let spec = |names: &[&str]| policy(&kafka.plain(), "audit", &keys(names));
+    let mut sidecar = Sidecar::prepare(&spec(&["one"]));
+    put_key(&sidecar, "one", 1);
+    put_key(&sidecar, "two", 2);
+    sidecar.up();
+    let mut acked = BTreeMap::new();
+    post(&sidecar, "first", 300, &mut acked);
+    // Rotation: the policy names another key, and the one that was in use among the old ones.
+    sidecar.write_policy(&spec(&["two", "one"]));
+    wait_for("the other key to be in use", SOON, || sidecar.metric("steno_config_reloads_total{result=\"ok\"}") >= 1.0);
+    post(&sidecar, "second", 300, &mut acked);
+    // A key that is in use and vanishes from the policy: told, and the old configuration stays in force.
+    sidecar.write_policy(&spec(&["one"]));
+    wait_for("the fault to be told", SOON, || {
+        sidecar.stats()["config"]["error"].as_str().is_some_and(|error| error.contains("oldKeySecretRefs"))
+    });
+    post(&sidecar, "third", 10, &mut acked);
+    sidecar.kill();
+    let mut found = Vec::new();
+    holding(sidecar.journal(), "payload of", &mut found);
+    holding(sidecar.journal(), "first-7", &mut found);
+    assert!(found.is_empty(), "in clear: {found:?}");
+    // What is exported with the keys is what was acknowledged; without one of them nothing is.
+    let key = |name: &str| sidecar.secrets().join("spool").join(name).display().to_string();
+    let dir = sidecar.journal().display().to_string();
+    let (code, said) = sidecar.tool(&["journal", "export", &dir, "--key", &key("one"), "--key", &key("two")]);
+    assert_eq!((code, said.matches("\"kind\":\"Event\"").count()), (0, acked.len()), "{said}");
+    let (code, said) = sidecar.tool(&["journal", "inspect", &dir, "--key", &key("two")]);
+    assert!(code == 1 && said.contains("spool.encryption"), "{said}");
+    let (code, said) = sidecar.tool(&["journal", "inspect", &dir, "--key", &key("one"), "--key", &key("two")]);
+    assert!(code == 0 && said.contains("undelivered") && said.contains("yes"), "{said}");
+    // With both keys it goes on where it was.
+    sidecar.write_policy(&spec(&["two", "one"]));
+    sidecar.up();
+    post(&sidecar, "fourth", 10, &mut acked);
+    kafka.up();
+    sidecar.drained(Duration::from_mins(3));
+    let records = read_all(&kafka.plain(), "audit");
+    check(&records, &acked);
+    assert!(verify(&records).is_clean());
+}
+
+#[test]
+fn without_its_key_events_are_refused_not_stored_and_taken_once_it_is_there() {
+    let mut sidecar = Sidecar::prepare(&policy("127.0.0.1:1", "audit", &keys(&["one"])));
+    sidecar.up();
+    let client = Client::new(&sidecar.ingest());
+    let (status, body) = client.event(&event("early")).expect("an answer");
+    assert_eq!((status, body["reason"].as_str()), (503, Some("dependency_failure")), "{body}");
+    assert!(body["detail"].as_str().unwrap().contains("spool.encryption.keySecretRef"), "{body}");
+    assert!(sidecar.stats()["health"]["issues"].to_string().contains("spool.encryption.keySecretRef"));
+    put_key(&sidecar, "one", 1);
+    wait_for("events to be taken", SOON, || client.event(&event("late")).is_some_and(|(status, _)| status < 300));
+    sidecar.kill();
+    let mut found = Vec::new();
+    holding(sidecar.journal(), "payload of", &mut found);
+    assert!(found.is_empty(), "in clear: {found:?}");
+}
