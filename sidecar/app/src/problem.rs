@@ -16,7 +16,7 @@ pub struct Problem {
     /// The quota that ran out.
     pub quota: Option<Quota>,
     /// Methods that are allowed, for 405.
-    pub allow: Option<&'static str>,
+    pub allow: Option<String>,
 }
 
 macro_rules! reasons {

@@ -8,13 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper::{HeaderMap, Method, Request, body::Incoming};
+use hyper::{HeaderMap, Request, body::Incoming};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use steno_event::{escape_into, ndjson};
 use steno_limit::{Bucket, Quota};
 
-use super::{Answer, body, cloud, guard, json as json_answer, problem as problem_answer};
+use super::{
+    Answer, body, cloud, guard, json as json_answer, problem as problem_answer,
+    routes::{self, Call},
+};
 use crate::{
     intake::{Intake, Sent, Taken},
     policy::Compiled,
@@ -38,13 +41,6 @@ pub(super) struct Done {
     pub(super) event_id: Option<String>,
     pub(super) reason: Option<&'static str>,
 }
-
-const SINGLE: &str = "/v1/events";
-const BATCH: &str = "/v1/events/batch";
-const QUERY: &str = "/v1/events/query";
-const FLUSH: &str = "/v1/flush";
-const LOGS: &str = "/v1/logs";
-const AUDIT: &str = "/k8s/audit";
 
 impl From<Answer> for Done {
     fn from(answer: Answer) -> Self {
@@ -111,34 +107,23 @@ impl Ingest {
 
     async fn route(&self, compiled: &Compiled, request: Request<Incoming>, request_id: &str) -> Result<Done, Problem> {
         guard::check(&request, self.loopback)?;
-        let path = request.uri().path();
-        match path {
-            SINGLE if matches!(*request.method(), Method::GET | Method::HEAD) => self.list(compiled, &request).await,
-            QUERY if request.method() == Method::POST => self.query(compiled, request).await,
-            QUERY => Err(Problem { allow: Some("POST"), ..Problem::new(Reason::Method, format!("{path} takes POST.")) }),
-            SINGLE | BATCH | FLUSH | LOGS | AUDIT if request.method() != Method::POST => {
-                let allow = if path == SINGLE { "POST, GET" } else { "POST" };
-                Err(Problem { allow: Some(allow), ..Problem::new(Reason::Method, format!("{path} takes {allow}.")) })
-            }
-            SINGLE => self.single(compiled, request, request_id).await,
-            BATCH => self.batch(compiled, request, request_id).await,
-            FLUSH => self.flush(&request).await,
-            LOGS => Ok(self.logs(compiled, request).await),
-            AUDIT => self.kubernetes_audit(compiled, request).await,
-            _ if let Some(id) = path.strip_prefix("/v1/events/").filter(|id| !id.is_empty()) => {
-                if !matches!(*request.method(), Method::GET | Method::HEAD) {
-                    return Err(Problem {
-                        allow: Some("GET"),
-                        ..Problem::new(Reason::Method, "An event is asked for with GET.")
-                    });
-                }
-                self.event(compiled, &request, id).await
-            }
-            _ => Err(Problem::new(
-                Reason::NotFound,
-                "Events go to POST /v1/events or /v1/events/batch, OTLP to /v1/logs, Kubernetes audit to /k8s/audit; health and stats are on the status port.",
-            )),
-        }
+        let path = request.uri().path().to_owned();
+        let (route, id) = routes::find(request.method(), &path)?;
+        let answered = match route.call {
+            Call::Single => self.single(compiled, request, request_id).await,
+            Call::Batch => self.batch(compiled, request, request_id).await,
+            Call::Logs => Ok(self.logs(compiled, request).await),
+            Call::Audit => self.kubernetes_audit(compiled, request).await,
+            Call::List => self.list(compiled, &request).await,
+            Call::Query => self.query(compiled, request).await,
+            Call::Event => self.event(compiled, &request, id).await,
+            Call::Flush => self.flush(&request).await,
+            Call::Describe => Ok(describe().into()),
+        };
+        let status = answered.as_ref().map_or_else(|problem| problem.reason.status(), |done| done.answer.status().as_u16());
+        // Every test is a test of the description, too.
+        debug_assert!(route.documents(status), "{path} answered {status}, which docs/openapi.yaml does not say");
+        answered
     }
 
     async fn single(&self, compiled: &Compiled, request: Request<Incoming>, request_id: &str) -> Result<Done, Problem> {
@@ -221,6 +206,13 @@ impl Ingest {
         let detail = format!("{left} records are not delivered yet: {}", self.intake.delivery.get().reason);
         Err(Problem::later(Reason::NotDelivered, detail, Duration::from_secs(1)))
     }
+}
+
+/// What can be asked of this listener.
+fn describe() -> Answer {
+    let mut answer = json_answer(200, routes::document().into_bytes());
+    answer.headers_mut().insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/yaml"));
+    answer
 }
 
 fn answer_batch(results: &[Result<Taken, Problem>], request_id: &str) -> Done {

@@ -10,6 +10,7 @@ mod ingest;
 mod listen;
 mod logs;
 mod query;
+mod routes;
 mod sniff;
 mod status;
 
@@ -60,8 +61,8 @@ pub(crate) fn problem(problem: &Problem, request_id: &str, more: Option<Value>) 
     if problem.reason == Reason::Unauthorized {
         set("www-authenticate", "Bearer".into());
     }
-    if let Some(allow) = problem.allow {
-        set("allow", allow.to_owned());
+    if let Some(allow) = &problem.allow {
+        set("allow", allow.clone());
     }
     if matches!(problem.reason, Reason::Timeout | Reason::BodyTooLarge) {
         // The rest of the body will not be read.

@@ -32,7 +32,8 @@ impl StatusPort {
             return problem(&Problem::new(Reason::NotFound, format!("Here are {}.", known.join(", "))), "-", None);
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let refused = Problem { allow: Some("GET, HEAD"), ..Problem::new(Reason::Method, format!("{path} takes GET.")) };
+            let refused =
+                Problem { allow: Some("GET, HEAD".into()), ..Problem::new(Reason::Method, format!("{path} takes GET.")) };
             return problem(&refused, "-", None);
         }
         match path {
