@@ -69,6 +69,12 @@ impl Sidecar {
         self
     }
 
+    /// Takes events on this port.
+    pub fn on_port(mut self, port: u16) -> Self {
+        self.ports.0 = port;
+        self
+    }
+
     /// Puts the journal elsewhere.
     pub fn with_journal(mut self, dir: &Path) -> Self {
         self.journal = dir.to_owned();
