@@ -101,7 +101,8 @@ where
         let event = (self.layer.describe)(&parts);
         let answering = self.inner.call(Request::from_parts(parts, body));
         let layer = self.layer.clone();
-        Box::pin(async move {
+        // On a task of its own: a caller that hangs up does not stop what was begun from being recorded.
+        let recorded = tokio::spawn(async move {
             let begun = Instant::now();
             let answer = answering.await;
             let Some(event) = event else { return answer };
@@ -122,6 +123,14 @@ where
             let mut refused = Response::new(A::default());
             *refused.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             Ok(refused)
+        });
+        Box::pin(async move {
+            match recorded.await {
+                Ok(answer) => answer,
+                Err(stopped) if stopped.is_panic() => std::panic::resume_unwind(stopped.into_panic()),
+                // The runtime ends, and this future with it.
+                Err(_) => std::future::pending().await,
+            }
         })
     }
 }

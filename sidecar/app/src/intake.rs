@@ -89,8 +89,6 @@ pub enum Sent<'a> {
     Made {
         /// The event's tree.
         tree: json::Json<'a>,
-        /// Bytes that it came as.
-        bytes: usize,
         /// Its sender cannot be told: no rate bounds it, and its id may stand for another payload, too.
         deaf: bool,
     },
@@ -268,10 +266,11 @@ impl Intake {
             })
         };
         let invalid = |invalid: steno_event::Invalid| Problem::new(Reason::NotEvent, format!("{invalid}."));
+        // What was mapped from another format may be longer than what came: it is always measured.
         let (tree, bytes, may_reuse) = match sent {
             Sent::Event(text) => (parse(text)?, text.len(), false),
-            Sent::CloudEvent(text) => (cloudevents::structured(parse(text)?).map_err(invalid)?, text.len(), false),
-            Sent::Made { tree, bytes, deaf } => (tree, bytes, deaf),
+            Sent::CloudEvent(text) => (cloudevents::structured(parse(text)?).map_err(invalid)?, compiled.max_event, false),
+            Sent::Made { tree, deaf } => (tree, compiled.max_event, deaf),
         };
         let mut draft = Draft::from_json(tree).map_err(invalid)?;
         let tenant = draft.tenant(&compiled.fill).map_err(invalid)?.to_owned();

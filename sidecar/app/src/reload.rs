@@ -133,6 +133,10 @@ impl Reloader {
             Ok(compiled) => compiled,
             Err(error) => return self.refuse(error.to_string()),
         };
+        // A pod's volumes are those it was made with: a Secret that the policy names later comes with another pod. Meanwhile all goes on as it was.
+        if let Some(why) = compiled.no_key.as_ref().filter(|_| old.no_key.is_none()) {
+            return self.refuse(format!("{why}; pods that are made from now on have it, this one keeps its configuration"));
+        }
         // A key that was put in another's place would leave segments that nobody can read.
         if let Some(used) = old.envelope.keys.current()
             && !compiled.envelope.keys.has(used.id())

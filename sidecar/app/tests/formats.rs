@@ -119,6 +119,53 @@ fn an_audit_id_that_a_client_chose_again_is_an_event_of_its_own_and_no_conflict(
 }
 
 #[test]
+fn bytes_that_a_client_of_the_apiserver_chose_spoil_nothing() {
+    let rig = Rig::new("  query: {enabled: true}\n  capture: {requestBodies: true}\n");
+    let with = |id: &str, body: &str| audit(id, "patch").replace("\"verb\"", &format!("\"requestObject\":{body},\"verb\""));
+    let items = [
+        with("one", r#"{"a":1,"a":2}"#),
+        with("two", r#"{"a":"\ud800"}"#),
+        with("three", &format!("{}1{}", "[".repeat(500), "]".repeat(500))),
+    ];
+    let mut body = list(&items).into_bytes();
+    let text = list(&[with("four", r#"{"a":"?"}"#)]);
+    let place = text.find('?').unwrap();
+    let (status, _, answer) = rig.post("/k8s/audit", JSON, &body);
+    assert_eq!((status, &answer["taken"], &answer["rejected"]), (200, &json!(3), &json!(0)), "{answer}");
+    body = text.into_bytes();
+    body[place] = 0xff;
+    let (status, _, answer) = rig.post("/k8s/audit", JSON, &body);
+    assert_eq!((status, &answer["taken"]), (200, &json!(1)), "{answer}");
+    let (_, _, page) = rig.ask("/v1/events?operation=x", "");
+    assert_eq!(page["reason"], "bad_request");
+    let (_, _, page) = rig.ask("/v1/events?requestId=one", "");
+    assert_eq!(page["events"][0]["metadata"]["requestObject"], r#"{"a":1,"a":2}"#);
+}
+
+#[test]
+fn a_flood_of_unreadable_items_is_told_in_few_records() {
+    let rig = Rig::new("  query: {enabled: true}\n");
+    let (status, _, body) = rig.post("/k8s/audit", JSON, list(&vec!["7".into(); 5000]).as_bytes());
+    assert_eq!((status, &body["rejected"]), (200, &json!(5000)), "{body}");
+    let (_, _, page) = rig.ask("/v1/events?kind=Rejected&limit=1000", "");
+    assert_eq!(page["events"].as_array().unwrap().len(), 101);
+    let (status, _, _) = rig.post("/k8s/audit", JSON, list(&vec!["7".into(); 10_001]).as_bytes());
+    assert_eq!(status, 413);
+}
+
+#[test]
+fn otlp_gets_through_a_small_burst_by_being_sent_again() {
+    let rig = Rig::new("  limits: {rate: {total: 1000, burst: 3}}\n");
+    let records: Vec<String> = (0..10)
+        .map(|number| format!(r#"{{"eventName":"a","timeUnixNano":"{}"}}"#, 1_772_359_200_000_000_000u64 + number))
+        .collect();
+    let request = logs(&records.join(","));
+    let tries = (0..2000).find(|_| rig.post("/v1/logs", JSON, request.as_bytes()).0 == 200);
+    assert!(tries.is_some(), "{}", rig.get("/metrics").1);
+    assert!(rig.get("/metrics").1.contains("steno_events_accepted_total 10\n"));
+}
+
+#[test]
 fn a_body_that_is_no_list_is_on_record() {
     let rig = Rig::new("");
     let (status, _, body) = rig.post("/k8s/audit", JSON, br#"{"items":[{"#);

@@ -10,7 +10,7 @@ use crate::{
     Disk, DiskFile, Envelope, Error, Result,
     envelope::{Cipher, OVERHEAD, decompressed},
     format::{BlockHeader, ChainRange, FLAG_AES, FLAG_SNAPSHOT, FLAG_ZSTD, SECOND_HEADER, SEGMENT_HEADER, SegmentHeader, seed},
-    state::StateFile,
+    state::{State, StateFile},
 };
 
 /// How a journal is kept.
@@ -265,8 +265,16 @@ impl Journal {
     pub fn set_envelope(&mut self, envelope: Envelope) {
         let same = self.envelope.keys.current_id() == envelope.keys.current_id();
         self.envelope = envelope;
-        if !same {
-            self.abandon();
+        if same {
+            return;
+        }
+        self.abandon();
+        // The state's copy of the key for ids is masked with the key that counts from now on.
+        let (uuid, key_id) = (self.shared.uuid, self.envelope.keys.current_id());
+        let masked = self.envelope.keys.mask(&key_id, &uuid, &self.id_key, "state");
+        let saved = masked.and_then(|id_key| self.state.save(State { id_key, key_id, ..self.state.current.clone() }));
+        if let Err(error) = saved {
+            tracing::warn!(%error, "the state keeps its key for ids as it was until the next start");
         }
     }
 

@@ -237,7 +237,8 @@ fn resume(
     let key_id = keys.current_id();
     let masked = keys.mask(&key_id, &uuid, &id_key, "state")?;
     // Another key begins with a segment of its own, too.
-    let active = if damaged || newest.key_id != key_id {
+    let unlike = last.cipher.is_some() != (key_id != [0; 16]);
+    let active = if damaged || unlike || newest.key_id != key_id {
         let _ = last.end.set(scan.end);
         let _ = last.sealed_ms.set(scan.wall_ms);
         None

@@ -45,6 +45,8 @@ struct Tail {
     end_seq: u64,
     columns: Columns,
     spots: Vec<Spot>,
+    /// Writing it failed; not tried again before it has so many rows.
+    not_before: usize,
 }
 
 /// A record that was found: its canonical JSON.
@@ -135,8 +137,8 @@ impl Catalog {
                         }
                     }
                     state.tail.end_seq = block.header.next_seq();
-                    if state.tail.columns.len() >= self.rows {
-                        self.finish(&mut state)?;
+                    if state.tail.columns.len() >= self.rows.max(state.tail.not_before) {
+                        self.finish(&mut state);
                     }
                 }
             }
@@ -149,19 +151,19 @@ impl Catalog {
     }
 
     /// Makes the tail a piece.
-    fn finish(&self, state: &mut State) -> Result<(), Error> {
+    fn finish(&self, state: &mut State) {
         let next = Tail { first_seq: state.tail.end_seq, end_seq: state.tail.end_seq, ..Tail::default() };
         let tail = std::mem::replace(&mut state.tail, next);
         let piece = Piece::write(&self.dir, &self.uuid, (tail.first_seq, tail.end_seq), &tail.columns, &tail.spots);
         match piece {
             Ok(piece) => state.pieces.push(Arc::new(piece)),
             Err(error) => {
-                // Without room for it, the rows stay where they are, and so does the next search's work.
-                state.tail = tail;
-                return Err(error.into());
+                // Without room for it the rows stay in memory, where they are searched all the same.
+                tracing::warn!(%error, "a piece of the index of queries cannot be written");
+                let not_before = tail.columns.len() + self.rows;
+                state.tail = Tail { not_before, ..tail };
             }
         }
-        Ok(())
     }
 
     /// Searches. It reads the disk: not for a thread that others wait for.

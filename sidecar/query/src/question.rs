@@ -6,6 +6,8 @@ use crate::columns::{MEMBERS, text_at, time_of};
 
 /// Most records of a page.
 pub const MOST_RECORDS: usize = 1000;
+/// Most values of one member.
+const MOST_VALUES: usize = 100;
 /// Records of a page where nothing is said.
 const RECORDS: usize = 100;
 
@@ -77,6 +79,9 @@ impl Question {
                         return Err(bad(name, format!("is not known; ask by {known}, from, to, order, limit or cursor")));
                     };
                     question.wanted[column].push(value.to_owned());
+                    if question.wanted[column].len() > MOST_VALUES {
+                        return Err(bad(name, format!("has more than {MOST_VALUES} values")));
+                    }
                 }
             }
         }

@@ -29,11 +29,19 @@ const BODY: usize = 16 << 20;
 /// Items that go to the loop at once: others get their turn in between.
 const PIECE: usize = 500;
 
+/// Items of a request that are rejected with a record each.
+const NAMED: u64 = 100;
+
 /// What became of a request's items.
 #[derive(Default)]
 struct Counts {
     taken: u64,
     rejected: u64,
+}
+
+/// The policy drops what comes while the spool is full; the API server can keep it a while.
+fn dropped() -> Problem {
+    Problem::later(Reason::SpoolFull, "The spool is full; it empties as events are delivered.", std::time::Duration::from_secs(1))
 }
 
 // === impl Ingest ===
@@ -45,20 +53,41 @@ impl Ingest {
             Some("application/json") => {}
             _ => return Err(Problem::new(Reason::MediaType, "An audit EventList is application/json.")),
         }
-        let text = body::read(request, compiled.max_body.max(BODY), compiled.request_timeout).await?;
-        let items = match kubernetes::items(&text) {
-            Ok(items) => items,
-            Err(fault) => {
-                self.reject(&text, &Unreadable { fault: fault.to_string(), audit_id: None, stage: None }).await?;
-                return Err(Problem::new(Reason::NotJson, format!("{fault}. Send an EventList of audit.k8s.io/v1.")));
-            }
+        let bytes = body::read_bytes(request, compiled.max_body.max(BODY), compiled.request_timeout).await?;
+        // A client of the API server chose part of these bytes: what is no UTF-8 becomes U+FFFD and spoils nothing.
+        let text = String::from_utf8_lossy(&bytes);
+        let unreadable = |fault: &str| Unreadable { fault: fault.into(), audit_id: None, stage: None };
+        let Some(items) = kubernetes::items(&text) else {
+            self.intake.metrics.quarantined.inc();
+            self.reject(&text, &unreadable("the body is no EventList")).await?;
+            return Err(Problem::new(Reason::NotJson, "The body is no EventList of audit.k8s.io/v1."));
         };
+        if items.len() > kubernetes::MOST_ITEMS {
+            self.intake.metrics.quarantined.inc();
+            self.reject(&text, &unreadable("the list has too many items")).await?;
+            let detail = format!("The list has more than {} items; send less at a time.", kubernetes::MOST_ITEMS);
+            return Err(Problem::new(Reason::BodyTooLarge, detail));
+        }
         let mut counts = Counts::default();
         for piece in items.chunks(PIECE) {
             self.take_items(compiled, piece, &mut counts).await?;
         }
+        if counts.rejected > NAMED {
+            let more = format!("{} more items of the same request could not be read", counts.rejected - NAMED);
+            self.reject("", &unreadable(&more)).await?;
+        }
         let answer = json!({"status": "accepted", "taken": counts.taken, "rejected": counts.rejected});
         Ok(json_answer(200, answer.to_string().into_bytes()).into())
+    }
+
+    /// Leaves a record of an item, as long as they are few; of many, one record says how many more there were.
+    async fn reject_item(&self, text: &str, unreadable: &Unreadable, counts: &mut Counts) -> Result<(), Problem> {
+        if counts.rejected < NAMED {
+            self.reject(text, unreadable).await?;
+        }
+        counts.rejected += 1;
+        self.intake.metrics.quarantined.inc();
+        Ok(())
     }
 
     async fn take_items(&self, compiled: &Compiled, items: &[&str], counts: &mut Counts) -> Result<(), Problem> {
@@ -67,19 +96,19 @@ impl Ingest {
         for text in items {
             match kubernetes::audit(text) {
                 Ok(audit) => {
-                    sent.push(Ok(Sent::Made { tree: audit.event, bytes: text.len(), deaf: true }));
+                    sent.push(Ok(Sent::Made { tree: audit.event, deaf: true }));
                     texts.push((*text, audit.key));
                 }
-                Err(unreadable) => {
-                    self.reject(text, &unreadable).await?;
-                    counts.rejected += 1;
-                }
+                Err(unreadable) => self.reject_item(text, &unreadable, counts).await?,
             }
         }
         let results = self.intake.take(compiled, sent, None, false).await;
         for ((text, key), result) in texts.into_iter().zip(results) {
             let result = match result {
                 Err(problem) if problem.reason == Reason::Conflict => self.take_again(compiled, text, &key).await,
+                // Nobody knows whether it is the same: it is kept as one of its own rather than not at all.
+                Ok(taken) if taken.compared == Some(false) => self.take_again(compiled, text, &key).await,
+                Ok(taken) if taken.status == 202 => Err(dropped()),
                 other => other.map(|_| ()),
             };
             match result {
@@ -91,8 +120,7 @@ impl Ingest {
                         Some((id, stage)) => (Some(id.to_owned()), Some(stage.to_owned())),
                         None => (None, None),
                     };
-                    self.reject(text, &Unreadable { fault: problem.detail, audit_id, stage }).await?;
-                    counts.rejected += 1;
+                    self.reject_item(text, &Unreadable { fault: problem.detail, audit_id, stage }, counts).await?;
                 }
             }
         }
@@ -108,7 +136,7 @@ impl Ingest {
         if let Some(Json::Object(metadata)) = event.get_mut("metadata") {
             metadata.insert("idReuse", Json::Bool(true));
         }
-        let sent = Sent::Made { tree: Json::Object(event), bytes: text.len(), deaf: true };
+        let sent = Sent::Made { tree: Json::Object(event), deaf: true };
         self.intake.take(compiled, vec![Ok(sent)], None, true).await.pop().map_or(Ok(()), |result| result.map(|_| ()))
     }
 
@@ -125,7 +153,6 @@ impl Ingest {
         if let Some(stage) = &unreadable.stage {
             note = note.text("stage", stage.chars().take(64).collect::<String>());
         }
-        self.intake.metrics.quarantined.inc();
         tracing::warn!(bytes = text.len(), "an audit event of the API server could not be read; a Rejected record says so");
         match self.intake.commit.tell(note).await {
             Ok(_) => Ok(()),

@@ -42,7 +42,6 @@ pub(super) fn binary<'a>(headers: &'a HeaderMap, body: &'a [u8]) -> Result<Sent<
     let attributes = headers.iter().filter_map(|(name, value)| Some((name.as_str().strip_prefix("ce-")?, value.as_bytes())));
     // The body's own type is the attribute `datacontenttype` in this mode.
     let content = media.filter(|_| !body.is_empty()).map(|media| ("datacontenttype", media.as_bytes()));
-    let bytes = body.len() + headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
     let tree = cloudevents::binary(attributes.chain(content), data).map_err(invalid)?;
-    Ok(Sent::Made { tree, bytes, deaf: false })
+    Ok(Sent::Made { tree, deaf: false })
 }

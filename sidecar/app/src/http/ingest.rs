@@ -75,7 +75,11 @@ impl Ingest {
         self.intake.metrics.requests.get_or_create(&StatusLabel { code: status }).inc();
         if status >= 300 || self.may_log(compiled.config.spec.sidecar.request_log_rate) {
             // A path is the client's own text; what is not a route of ours is cut.
-            let shown: String = path.chars().take(64).collect();
+            let shown: String = match path.strip_prefix("/v1/events/") {
+                // An id is event data.
+                Some(rest) if !matches!(rest, "batch" | "query") => "/v1/events/{id}".into(),
+                _ => path.chars().take(64).collect(),
+            };
             let latency_ms = took.as_secs_f64() * 1000.0;
             tracing::info!(
                 r#type = "http_request",
@@ -130,7 +134,7 @@ impl Ingest {
         self.intake.check_open(compiled)?;
         if let Some(mode) = cloud::mode(request.headers()) {
             return match mode {
-                cloud::Mode::Batch => self.batch(compiled, request, request_id).await,
+                cloud::Mode::Batch => self.items(compiled, request, request_id).await,
                 cloud::Mode::Structured => {
                     let text = body::read(request, compiled.max_body, compiled.request_timeout).await?;
                     Ok(self.one(compiled, Sent::CloudEvent(&text), None, request_id).await)
@@ -168,6 +172,10 @@ impl Ingest {
 
     async fn batch(&self, compiled: &Compiled, request: Request<Incoming>, request_id: &str) -> Result<Done, Problem> {
         self.intake.check_open(compiled)?;
+        self.items(compiled, request, request_id).await
+    }
+
+    async fn items(&self, compiled: &Compiled, request: Request<Incoming>, request_id: &str) -> Result<Done, Problem> {
         let media = check_media(
             request.headers(),
             &["application/json", "application/x-ndjson", "application/ndjson", "application/jsonl", cloud::BATCH],

@@ -86,13 +86,22 @@ impl Ingest {
         };
         let (mut rejected, mut message) = (0, String::new());
         let mut logs = logs.into_iter().peekable();
+        // Duplicates give their tokens back after each piece: with pieces no larger than a burst, every try of a request gets further.
+        let rate = &compiled.config.spec.limits.rate;
+        let bursts = [rate.total, rate.per_tenant].into_iter().flatten().map(|rate_of| rate.burst.unwrap_or(rate_of) as usize);
+        let piece = bursts.fold(PIECE, usize::min).max(1);
         while logs.peek().is_some() {
-            let piece = logs.by_ref().take(PIECE).map(|log| Ok(self.sent(log))).collect();
+            let piece = logs.by_ref().take(piece).map(|log| Ok(self.sent(log))).collect();
             for result in self.intake.take(compiled, piece, None, false).await {
-                let Err(problem) = result else { continue };
-                if matches!(problem.reason.status(), 429 | 503) {
-                    return Err(problem);
-                }
+                let problem = match result {
+                    Ok(taken) if taken.status != 202 => continue,
+                    Ok(_) => Problem::new(
+                        Reason::SpoolFull,
+                        "The spool is full, and the policy drops what comes meanwhile (whenFull: DropNewest).",
+                    ),
+                    Err(problem) if matches!(problem.reason.status(), 429 | 503) => return Err(problem),
+                    Err(problem) => problem,
+                };
                 rejected += 1;
                 if message.is_empty() {
                     message = problem.detail.chars().take(MESSAGE).collect();
@@ -111,7 +120,7 @@ impl Ingest {
             let hash = identity(&self.intake.key, "otlp", &log.content);
             event.insert("eventId", Json::String(format!("otlp:{}", hex(&hash)).into()));
         }
-        Sent::Made { tree, bytes: log.content.len(), deaf: false }
+        Sent::Made { tree, deaf: false }
     }
 }
 

@@ -94,8 +94,13 @@ impl Ingest {
         search: impl FnOnce(&steno_query::Catalog) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Problem> {
         let intake = self.intake.clone();
-        let _turn = SEARCHES.acquire().await;
-        let done = tokio::task::spawn_blocking(move || search(&*intake.look.catalog()?)).await;
+        // The turn is the search's, not the request's: a client that hangs up does not start another one beside it.
+        let turn = SEARCHES.acquire().await;
+        let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            search(&*intake.look.catalog()?)
+        });
+        let done = done.await;
         let failed = |error: &dyn std::fmt::Display| {
             tracing::warn!(%error, "a query failed");
             Problem::later(

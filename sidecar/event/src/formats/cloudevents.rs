@@ -55,11 +55,22 @@ pub fn structured(tree: Json<'_>) -> Result<Json<'_>, Invalid> {
     let data = match (attributes.remove("data"), attributes.remove("data_base64")) {
         (Some(_), Some(_)) => return Err(invalid("data_base64", "stands beside data; send one of them")),
         (Some(data), None) => Data::Json(data),
-        (None, Some(Json::String(text))) => Data::Base64(text),
+        (None, Some(Json::String(text))) => decoded(text)?,
         (None, Some(_)) => return Err(invalid("data_base64", "is not a string")),
         (None, None) => Data::None,
     };
     event(attributes, data)
+}
+
+/// Data that came as base64: as text where it is text, so that redaction sees it.
+fn decoded(text: Cow<'_, str>) -> Result<Data<'_>, Invalid> {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(text.as_bytes());
+    let bytes = bytes.map_err(|_| invalid("data_base64", "is not base64"))?;
+    Ok(match super::readable(&bytes) {
+        Some(plain) => Data::Json(Json::String(Cow::Owned(plain.to_owned()))),
+        None => Data::Base64(text),
+    })
 }
 
 /// A CloudEvent in binary mode: its attributes from headers without `ce-`, as sent, and its data.
@@ -184,7 +195,7 @@ pub fn body_data<'a>(media: &str, body: &'a [u8]) -> Result<Data<'a>, Invalid> {
     }
     let text = std::str::from_utf8(body).ok();
     let is_json = media == "application/json" || media == "text/json" || media.ends_with("+json");
-    match text {
+    match text.filter(|_| is_json || super::readable(body).is_some()) {
         // No type was said; what is JSON is meant as JSON.
         Some(text)
             if media.is_empty()
@@ -197,10 +208,9 @@ pub fn body_data<'a>(media: &str, body: &'a [u8]) -> Result<Data<'a>, Invalid> {
             Err(fault) => Err(Invalid { field: "(body)".into(), problem: fault.to_string() }),
         },
         None if is_json => Err(invalid("(body)", "is not UTF-8; JSON is")),
-        Some(text) if media.starts_with("text/") || media == "application/xml" || media.ends_with("+xml") => {
-            Ok(Data::Json(Json::String(text.into())))
-        }
-        _ => Ok(Data::Base64(base64::engine::general_purpose::STANDARD.encode(body).into())),
+        // Readable text is kept as such whatever its type is: redaction does not look into base64.
+        Some(text) => Ok(Data::Json(Json::String(text.into()))),
+        None => Ok(Data::Base64(base64::engine::general_purpose::STANDARD.encode(body).into())),
     }
 }
 

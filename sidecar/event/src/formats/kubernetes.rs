@@ -3,7 +3,7 @@ use std::borrow::Cow;
 
 use super::Sheet;
 use crate::{
-    json::{self, Fault, FaultKind, Json, Object},
+    json::{self, Json, Object, lax},
     names::Place,
     time,
 };
@@ -28,20 +28,43 @@ pub struct Unreadable {
     pub stage: Option<String>,
 }
 
-/// The items of an `EventList`, each as the text it stands in.
-pub fn items(body: &str) -> Result<Vec<&str>, Fault> {
-    json::member_items(body, "items")?.ok_or_else(|| Fault {
-        kind: FaultKind::Syntax("the body is no EventList: it has no \"items\"".into()),
-        line: 1,
-        column: 1,
-        path: String::new(),
-    })
+/// Most items of one request. An API server sends 400 at a time unless it is told otherwise.
+pub const MOST_ITEMS: usize = 10_000;
+
+/// The items of an `EventList`, each as the text it stands in: one that is damaged does not spoil the others. One more than [`MOST_ITEMS`] where there
+/// are too many; `None`: the body is no such list.
+pub fn items(body: &str) -> Option<Vec<&str>> {
+    let members = lax::members(body)?;
+    let (_, list) = members.into_iter().find(|(name, _)| *name == "items")?;
+    lax::items(list, MOST_ITEMS + 1)
+}
+
+/// An item's members. What cannot be read of one, such as a body with a name that stands twice, is kept as its text.
+fn read<'a>(text: &'a str, converted: &mut Vec<String>) -> Result<Object<'a>, String> {
+    let members = lax::members(text).ok_or("it is no JSON object")?;
+    let mut read = Vec::with_capacity(members.len());
+    for (name, value) in members {
+        let is_body = name == "requestObject" || name == "responseObject";
+        let value = if let Ok((tree, kept)) = json::parse_kept(value) {
+            // The names in a body may be more than the policy keeps of it.
+            converted.extend(
+                kept.into_iter().map(|path| if is_body || path.is_empty() { name.to_owned() } else { format!("{name}.{path}") }),
+            );
+            tree
+        } else {
+            converted.push(name.to_owned());
+            Json::String(Cow::Borrowed(value))
+        };
+        read.push((Cow::Borrowed(name), value));
+    }
+    converted.dedup();
+    Object::from_members(read).map_err(|name| format!("the member {name:?} stands twice"))
 }
 
 /// Maps one item.
 pub fn audit(text: &str) -> Result<Audit<'_>, Unreadable> {
-    let (tree, converted) = json::parse_kept(text).map_err(|fault| unreadable(text, fault.to_string()))?;
-    let Json::Object(mut item) = tree else { return Err(unreadable(text, format!("is {}, not an object", tree.kind()))) };
+    let mut converted = Vec::new();
+    let mut item = read(text, &mut converted).map_err(|fault| unreadable(text, fault))?;
     let take = |item: &mut Object<'_>, name: &str| match item.remove(name) {
         Some(Json::String(text)) if !text.is_empty() => Some(text.into_owned()),
         _ => None,

@@ -1,5 +1,5 @@
 //! OpenTelemetry logs (OTLP 1.x, <https://opentelemetry.io/docs/specs/otlp/>), protobuf and JSON, and the answers of that protocol.
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashMap};
 
 use base64::Engine as _;
 use prost::Message as _;
@@ -27,6 +27,13 @@ const ATTRIBUTES: &[(&str, Place)] = &[
     ("exception.message", Place::In("error", "message")),
     ("exception.stacktrace", Place::In("error", "stack")),
 ];
+
+/// Most records of one request.
+pub const MOST_RECORDS: usize = 10_000;
+/// Most attributes of a record, of a resource and of a scope, and members of a map. SDKs keep 128 by default.
+const MOST_ATTRIBUTES: usize = 1024;
+/// Most bytes that records get from their resource and scope, all together: each has a copy.
+const MOST_COMMON: usize = 16 << 20;
 
 /// A log record, mapped.
 #[derive(Debug)]
@@ -57,21 +64,53 @@ struct Raw<'a> {
 struct Common<'a> {
     resource: Vec<(Cow<'a, str>, Json<'a>)>,
     scope: Vec<(Cow<'a, str>, Json<'a>)>,
+    /// Canonical form of both: the same for all records.
+    text: String,
+}
+
+/// What a request has used of its bounds.
+#[derive(Default)]
+struct Budget {
+    records: usize,
+    common: usize,
+}
+
+impl Common<'_> {
+    /// Whether so many records may have a copy of it.
+    fn check(&mut self, records: usize, budget: &mut Budget) -> Result<(), String> {
+        few(&self.resource)?;
+        few(&self.scope)?;
+        self.text = json::canonical(&Json::Array(vec![from_pairs(self.resource.clone()), from_pairs(self.scope.clone())]));
+        budget.records += records;
+        budget.common += records * self.text.len();
+        if budget.records > MOST_RECORDS {
+            return Err(format!("the request has more than {MOST_RECORDS} records; send less at a time"));
+        }
+        if budget.common > MOST_COMMON {
+            return Err("attributes of resources and scopes are too large for so many records; send less at a time".into());
+        }
+        Ok(())
+    }
+}
+
+fn few<T>(attributes: &[T]) -> Result<(), String> {
+    if attributes.len() > MOST_ATTRIBUTES { Err(format!("more than {MOST_ATTRIBUTES} attributes in one place")) } else { Ok(()) }
 }
 
 /// The records of a protobuf request.
 pub fn protobuf(body: &[u8]) -> Result<Vec<Log<'static>>, String> {
     let request = proto::ExportLogsServiceRequest::decode(body).map_err(|fault| format!("the body is no protobuf: {fault}"))?;
-    let mut logs = Vec::new();
+    let (mut logs, mut budget) = (Vec::new(), Budget::default());
     for resource in request.resource_logs {
         let attributes = resource.resource.map(|resource| resource.attributes).unwrap_or_default();
         for scope in resource.scope_logs {
-            let mut common = Common { resource: pairs(attributes.clone(), &mut Vec::new(), ""), scope: Vec::new() };
+            let mut common = Common { resource: pairs(attributes.clone(), &mut Vec::new(), ""), ..Common::default() };
             if let Some(known) = scope.scope {
                 let texts = [("name", known.name), ("version", known.version)].into_iter().filter(|(_, text)| !text.is_empty());
                 common.scope.extend(texts.map(|(name, text)| (Cow::Borrowed(name), Json::String(text.into()))));
                 common.scope.extend(pairs(known.attributes, &mut Vec::new(), ""));
             }
+            common.check(scope.log_records.len(), &mut budget)?;
             for record in scope.log_records {
                 let mut converted = Vec::new();
                 let raw = Raw {
@@ -86,7 +125,7 @@ pub fn protobuf(body: &[u8]) -> Result<Vec<Log<'static>>, String> {
                     event_name: record.event_name.into(),
                     converted,
                 };
-                logs.push(raw.map(&common));
+                logs.push(raw.map(&common)?);
             }
         }
     }
@@ -97,7 +136,7 @@ pub fn protobuf(body: &[u8]) -> Result<Vec<Log<'static>>, String> {
 pub fn json_request(body: &str) -> Result<Vec<Log<'_>>, String> {
     let (tree, _) = json::parse_kept(body).map_err(|fault| fault.to_string())?;
     let Json::Object(mut request) = tree else { return Err("the body is no object".into()) };
-    let mut logs = Vec::new();
+    let (mut logs, mut budget) = (Vec::new(), Budget::default());
     for resource in list(request.remove("resourceLogs"))? {
         let mut resource = object(resource)?;
         let attributes = match resource.remove("resource") {
@@ -106,7 +145,7 @@ pub fn json_request(body: &str) -> Result<Vec<Log<'_>>, String> {
         };
         for scope in list(resource.remove("scopeLogs"))? {
             let mut scope = object(scope)?;
-            let mut common = Common { resource: json_pairs(attributes.clone(), &mut Vec::new(), "")?, scope: Vec::new() };
+            let mut common = Common { resource: json_pairs(attributes.clone(), &mut Vec::new(), "")?, ..Common::default() };
             if let Some(known) = scope.remove("scope") {
                 let mut known = object(known)?;
                 for name in ["name", "version"] {
@@ -114,8 +153,10 @@ pub fn json_request(body: &str) -> Result<Vec<Log<'_>>, String> {
                 }
                 common.scope.extend(json_pairs(list(known.remove("attributes"))?, &mut Vec::new(), "")?);
             }
-            for record in list(scope.remove("logRecords"))? {
-                logs.push(json_record(object(record)?)?.map(&common));
+            let records = list(scope.remove("logRecords"))?;
+            common.check(records.len(), &mut budget)?;
+            for record in records {
+                logs.push(json_record(object(record)?)?.map(&common)?);
             }
         }
     }
@@ -176,7 +217,9 @@ fn list(value: Option<Json<'_>>) -> Result<Vec<Json<'_>>, String> {
 
 /// A name of a list and, where there is one, its parent's.
 fn within(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    // A path is for people; a client can make it as long as the body.
+    let cut = |text: &str| text.chars().take(100).collect::<String>();
+    if path.is_empty() { cut(name) } else { format!("{}.{}", cut(path), cut(name)) }
 }
 
 fn json_pairs<'a>(
@@ -205,7 +248,13 @@ fn json_value<'a>(value: Json<'a>, converted: &mut Vec<String>, path: &str) -> R
     let members = object(value)?.into_members();
     let Some((name, value)) = members.into_iter().find(|(name, _)| name.ends_with("Value")) else { return Ok(Json::Null) };
     match (&*name, value) {
-        ("stringValue" | "bytesValue", value @ Json::String(_)) | ("boolValue", value @ Json::Bool(_)) => Ok(value),
+        ("stringValue", value @ Json::String(_)) | ("boolValue", value @ Json::Bool(_)) => Ok(value),
+        ("bytesValue", Json::String(text)) => {
+            let bytes = base64::engine::general_purpose::STANDARD.decode(text.as_bytes()).unwrap_or_default();
+            Ok(Json::String(
+                super::readable(&bytes).filter(|_| !bytes.is_empty()).map_or(text, |plain| Cow::Owned(plain.to_owned())),
+            ))
+        }
         ("intValue", value) => Ok(integer(number(Some(value), path)?, converted, path)),
         ("doubleValue", value @ Json::Number(_)) => Ok(value),
         // "NaN", "Infinity"; and a number that was kept as text.
@@ -244,7 +293,11 @@ fn value(value: proto::AnyValue, converted: &mut Vec<String>, path: &str) -> Jso
             converted.push(path.to_owned());
             Json::String(number.to_string().into())
         }
-        Some(Value::Bytes(bytes)) => Json::String(base64::engine::general_purpose::STANDARD.encode(bytes).into()),
+        // Redaction does not look into base64.
+        Some(Value::Bytes(bytes)) => Json::String(match super::readable(&bytes) {
+            Some(text) => Cow::Owned(text.to_owned()),
+            None => base64::engine::general_purpose::STANDARD.encode(bytes).into(),
+        }),
         Some(Value::Array(list)) => {
             let items = list.values.into_iter().enumerate();
             Json::Array(items.map(|(index, item)| self::value(item, converted, &format!("{path}[{index}]"))).collect())
@@ -263,17 +316,21 @@ fn integer(number: i64, converted: &mut Vec<String>, path: &str) -> Json<'static
 
 /// An object of pairs; a name that stands twice gets `~2`.
 fn from_pairs<'a>(pairs: Vec<(Cow<'a, str>, Json<'a>)>) -> Json<'a> {
-    let mut object = Object::default();
+    let mut seen: HashMap<String, usize> = HashMap::with_capacity(pairs.len());
+    let mut members = Vec::with_capacity(pairs.len());
     for (name, value) in pairs {
         let mut free = name.clone();
-        let mut count = 1;
-        while object.contains(&free) {
+        // Numbers go on where they were: a name that stands a thousand times is not counted through each time.
+        let mut count = seen.get(&*name).copied().unwrap_or_default();
+        while seen.contains_key(&*free) {
             count += 1;
-            free = Cow::Owned(format!("{name}~{count}"));
+            free = Cow::Owned(format!("{name}~{}", count + 1));
         }
-        object.insert(free, value);
+        seen.insert(name.into_owned(), count);
+        seen.entry(free.clone().into_owned()).or_default();
+        members.push((free, value));
     }
-    Json::Object(object)
+    Json::Object(Object::from_members(members).unwrap_or_default())
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -283,7 +340,11 @@ fn hex(bytes: &[u8]) -> String {
 // === impl Raw ===
 
 impl<'a> Raw<'a> {
-    fn map(self, common: &Common<'a>) -> Log<'a> {
+    fn map(self, common: &Common<'a>) -> Result<Log<'a>, String> {
+        few(&self.attributes)?;
+        if let Json::Object(members) = &self.body {
+            few(&members.iter().collect::<Vec<_>>())?;
+        }
         let content = self.content(common);
         let mut sheet = Sheet::default();
         let put = |sheet: &mut Sheet<'a>, place: Place, text: Cow<'a, str>| {
@@ -341,14 +402,13 @@ impl<'a> Raw<'a> {
                 sheet.meta(name, from_pairs(pairs));
             }
         }
-        Log { event: sheet.finish(self.converted), content }
+        Ok(Log { event: sheet.finish(self.converted), content })
     }
 
     fn content(&self, common: &Common<'_>) -> String {
         let text = |text: &str| Json::String(Cow::Owned(text.to_owned()));
         let parts = vec![
-            from_pairs(common.resource.clone()),
-            from_pairs(common.scope.clone()),
+            text(&common.text),
             text(&self.time.to_string()),
             text(&self.observed.to_string()),
             Json::Number(self.severity_number as f64),

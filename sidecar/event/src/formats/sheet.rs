@@ -84,8 +84,7 @@ impl<'a> Sheet<'a> {
     /// The event.
     pub(super) fn finish(mut self, converted: Vec<String>) -> Json<'a> {
         if !converted.is_empty() {
-            let list = converted.into_iter().map(|path| Json::String(Cow::Owned(path))).collect();
-            self.meta(super::CONVERTED, Json::Array(list));
+            self.meta(super::CONVERTED, super::listed(converted));
         }
         Json::Object(self.0)
     }

@@ -10,29 +10,6 @@ pub(crate) fn fault(jiter: &Jiter<'_>, error: &JiterError) -> Fault {
     Fault { kind, line: place.line, column: place.column, path: String::new() }
 }
 
-/// The items of the list that stands under `name` in the object `text`, as the texts they stand in; `None`: there is no such list. They are told apart
-/// here, not checked.
-pub fn member_items<'a>(text: &'a str, name: &str) -> Result<Option<Vec<&'a str>>, Fault> {
-    let mut jiter = Jiter::new(text.as_bytes());
-    let mut found = None;
-    let result = (|| {
-        let mut key = jiter.next_object()?.map(|key| key == name);
-        while let Some(is_it) = key {
-            let peek = jiter.peek()?;
-            if is_it && peek == Peek::Array {
-                let first = jiter.known_array()?;
-                found = Some(rest_of_list(text, &mut jiter, first)?);
-            } else {
-                jiter.known_skip(peek)?;
-            }
-            key = jiter.next_key()?.map(|key| key == name);
-        }
-        jiter.finish()
-    })();
-    result.map_err(|error: JiterError| fault(&jiter, &error))?;
-    Ok(found)
-}
-
 /// The items of a list, from its first one, as the texts they stand in.
 pub(crate) fn rest_of_list<'a>(text: &'a str, jiter: &mut Jiter<'a>, first: Option<Peek>) -> Result<Vec<&'a str>, JiterError> {
     let mut items = Vec::new();

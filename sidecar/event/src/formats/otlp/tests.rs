@@ -114,3 +114,26 @@ fn answers_are_what_the_protocol_says() {
     assert_eq!(status_json(8, "later"), br#"{"code":8,"message":"later"}"#);
     assert_eq!(status_protobuf(8, "later"), [0x08, 8, 0x12, 5, b'l', b'a', b't', b'e', b'r']);
 }
+
+#[test]
+fn a_name_that_stands_again_and_again_is_kept_each_time() {
+    let pair = |name: &'static str, number: f64| (Cow::Borrowed(name), Json::Number(number));
+    let object = from_pairs(vec![pair("a", 1.0), pair("a~2", 2.0), pair("a", 3.0), pair("b", 4.0), pair("a", 5.0)]);
+    assert_eq!(canonical(&object), r#"{"a":1,"a~2":2,"a~3":3,"a~4":5,"b":4}"#);
+}
+
+#[test]
+fn a_small_request_cannot_become_a_large_one() {
+    let attribute =
+        |name: &str, length: usize| format!(r#"{{"key":"{name}","value":{{"stringValue":"{}"}}}}"#, "x".repeat(length));
+    let request = |common: String, records: String| {
+        format!(r#"{{"resourceLogs":[{{"resource":{{"attributes":[{common}]}},"scopeLogs":[{{"logRecords":[{records}]}}]}}]}}"#)
+    };
+    let empty = |count: usize| vec!["{}"; count].join(",");
+    assert!(json_request(&request(attribute("a", 100_000), empty(1000))).unwrap_err().contains("too large"));
+    assert!(json_request(&request(attribute("a", 1), empty(MOST_RECORDS + 1))).unwrap_err().contains("records"));
+    let many = vec![attribute("a", 1); MOST_ATTRIBUTES + 1].join(",");
+    assert!(json_request(&request(many.clone(), empty(1))).unwrap_err().contains("attributes"));
+    assert!(json_request(&request(String::new(), format!(r#"{{"attributes":[{many}]}}"#))).unwrap_err().contains("attributes"));
+    assert_eq!(json_request(&request(attribute("a", 1), empty(MOST_RECORDS))).unwrap().len(), MOST_RECORDS);
+}
