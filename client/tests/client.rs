@@ -178,3 +178,21 @@ fn a_route_is_recorded_before_its_answer_goes_out_and_only_where_it_is_asked_for
         assert_eq!(layer.required().layer(Answers(200)).call(request(Some("u"))).await.unwrap().status(), 503);
     });
 }
+
+#[test]
+fn it_comes_back_when_the_sidecar_said_and_not_again_and_again_before() {
+    let rig = Rig::new("  limits: {rate: {total: 1, burst: 1}}\n");
+    let client = over_tcp(&rig);
+    block(async {
+        for _ in 0..3 {
+            client.send(Event::new("a")).await.unwrap();
+        }
+    });
+    let metrics = rig.get("/metrics").1;
+    let line = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("steno_http_requests_total{code=\"429\"} "))
+        .expect("refused at least once");
+    // Two events had to wait a second each. Once or twice a wait is a little short of the bucket's own clock.
+    assert!(line.parse::<u64>().unwrap() <= 4, "{line} tries");
+}
