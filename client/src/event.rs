@@ -24,12 +24,8 @@ impl Event {
         self
     }
 
-    fn within(mut self, outer: &str, members: &[(&str, String)]) -> Self {
-        let there = self.0.entry(outer).or_insert_with(|| Value::Object(Map::new()));
-        if let Value::Object(there) = there {
-            there.extend(members.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into())));
-        }
-        self
+    fn within(self, outer: &str, members: &[(&str, String)]) -> Self {
+        members.iter().fold(self, |event, (name, value)| event.inside(outer, name, value.clone().into()))
     }
 
     pub(crate) fn inside(mut self, outer: &str, inner: &str, value: Value) -> Self {
@@ -113,11 +109,8 @@ impl Event {
 
     /// A member of `metadata`.
     #[must_use]
-    pub fn metadata(mut self, name: &str, value: impl Into<Value>) -> Self {
-        if let Value::Object(there) = self.0.entry("metadata").or_insert_with(|| Value::Object(Map::new())) {
-            there.insert(name.to_owned(), value.into());
-        }
-        self
+    pub fn metadata(self, name: &str, value: impl Into<Value>) -> Self {
+        self.inside("metadata", name, value.into())
     }
 
     /// Its id.

@@ -671,7 +671,7 @@ pub struct Sidecar {
     /// Add a tenant label to the intake metrics. Default false: tenants can be many.
     pub tenant_metrics: bool,
     /// Bounds of what a pod's annotations may ask for the sidecar's container.
-    #[serde(skip_serializing_if = "ResourceBounds::is_unset")]
+    #[serde(skip_serializing_if = "is_default")]
     pub resources: ResourceBounds,
 }
 
@@ -830,14 +830,6 @@ impl Default for Sidecar {
 impl Kafka {
     /// Nothing is set.
     pub fn is_unset(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-// === impl ResourceBounds ===
-
-impl ResourceBounds {
-    fn is_unset(&self) -> bool {
         *self == Self::default()
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use steno_chain::{Kind, Lost, Note, NoteContext};
 use steno_event::{
     compare::{Comparison, compare},
-    format_millis,
+    format_millis, hex,
     json::{Json, parse},
 };
 use steno_journal::{ChainRange, Class, Damage, Disk, Envelope, Journal, NewBlock, Next, Options, Reader, Shared, sink_id};
@@ -901,10 +901,6 @@ fn dropped_ranges(shared: &Arc<Shared>, from: u64, end: u64) -> (Vec<Lost>, u64)
         }
     }
     (lost.into_values().collect(), end.saturating_sub(from))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 // === the thread that writes files of ids ===

@@ -159,13 +159,7 @@ impl<'a> Draft<'a> {
         let Some(Json::Object(metadata)) = self.members.get_mut("metadata") else {
             return Err(invalid("metadata", "is not an object"));
         };
-        let mut free = name.clone();
-        let mut count = 1;
-        while metadata.contains(&free) {
-            count += 1;
-            free = format!("{name}~{count}").into();
-        }
-        metadata.insert(free, value);
+        metadata.insert_free(name, value);
         Ok(())
     }
 

@@ -46,6 +46,11 @@ pub fn encode(members: &Object<'_>) -> Halves {
     Halves { bytes, split, action, event_id }
 }
 
+/// Bytes in hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
 /// Appends `text` as a JSON string, quotes included.
 pub fn escape_into(out: &mut Vec<u8>, text: &str) {
     write_string(out, text);

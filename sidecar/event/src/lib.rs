@@ -33,7 +33,7 @@ mod split;
 mod time;
 
 pub use draft::{Draft, Fill, Filled, Invalid, Supplied};
-pub use encode::{Halves, encode, escape_into};
+pub use encode::{Halves, encode, escape_into, hex};
 pub use fingerprint::{IdKey, fingerprint, identity};
 pub use split::{Items, array_items, ndjson};
 pub use time::{format_millis, parse_time};

@@ -8,7 +8,7 @@ use steno_chain::{Kind, Note};
 use steno_commit::Failure;
 use steno_event::{
     formats::kubernetes::{self, Unreadable},
-    identity,
+    hex, identity,
     json::Json,
 };
 
@@ -16,7 +16,6 @@ use super::{
     body,
     ingest::{Done, Ingest},
     json as json_answer,
-    logs::hex,
 };
 use crate::{
     intake::Sent,

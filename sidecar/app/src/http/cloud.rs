@@ -24,8 +24,8 @@ pub(super) enum Mode {
 }
 
 /// The mode; `None`: the request carries no CloudEvent.
-pub(super) fn mode(headers: &HeaderMap) -> Option<Mode> {
-    match body::media_type(headers).as_deref() {
+pub(super) fn mode(media: Option<&str>, headers: &HeaderMap) -> Option<Mode> {
+    match media {
         Some(STRUCTURED) => Some(Mode::Structured),
         Some(BATCH) => Some(Mode::Batch),
         _ if headers.contains_key("ce-specversion") => Some(Mode::Binary),

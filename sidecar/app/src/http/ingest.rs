@@ -63,7 +63,7 @@ impl Ingest {
         let compiled = self.intake.compiled.load_full();
         let request_id = request_id(request.headers());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let done = match self.route(&compiled, request, &request_id).await {
+        let done = match self.route(&compiled, request, &path, &request_id).await {
             Ok(done) => done,
             Err(problem) => {
                 self.intake.metrics.refused.get_or_create(&crate::telemetry::ReasonLabel { reason: problem.reason.word() }).inc();
@@ -75,11 +75,8 @@ impl Ingest {
         self.intake.metrics.requests.get_or_create(&StatusLabel { code: status }).inc();
         if status >= 300 || self.may_log(compiled.config.spec.sidecar.request_log_rate) {
             // A path is the client's own text; what is not a route of ours is cut.
-            let shown: String = match path.strip_prefix("/v1/events/") {
-                // An id is event data.
-                Some(rest) if !matches!(rest, "batch" | "query") => "/v1/events/{id}".into(),
-                _ => path.chars().take(64).collect(),
-            };
+            // What stands in a route's name is event data.
+            let shown = routes::template(&path).map_or_else(|| path.chars().take(64).collect::<String>(), str::to_owned);
             let latency_ms = took.as_secs_f64() * 1000.0;
             tracing::info!(
                 r#type = "http_request",
@@ -109,10 +106,15 @@ impl Ingest {
         logged.1.take(now).is_ok()
     }
 
-    async fn route(&self, compiled: &Compiled, request: Request<Incoming>, request_id: &str) -> Result<Done, Problem> {
+    async fn route(
+        &self,
+        compiled: &Compiled,
+        request: Request<Incoming>,
+        path: &str,
+        request_id: &str,
+    ) -> Result<Done, Problem> {
         guard::check(&request, self.loopback)?;
-        let path = request.uri().path().to_owned();
-        let (route, id) = routes::find(request.method(), &path)?;
+        let (route, id) = routes::find(request.method(), path)?;
         let answered = match route.call {
             Call::Single => self.single(compiled, request, request_id).await,
             Call::Batch => self.batch(compiled, request, request_id).await,
@@ -132,7 +134,8 @@ impl Ingest {
 
     async fn single(&self, compiled: &Compiled, request: Request<Incoming>, request_id: &str) -> Result<Done, Problem> {
         self.intake.check_open(compiled)?;
-        if let Some(mode) = cloud::mode(request.headers()) {
+        let media = body::media_type(request.headers());
+        if let Some(mode) = cloud::mode(media.as_deref(), request.headers()) {
             return match mode {
                 cloud::Mode::Batch => self.items(compiled, request, request_id).await,
                 cloud::Mode::Structured => {
@@ -140,14 +143,13 @@ impl Ingest {
                     Ok(self.one(compiled, Sent::CloudEvent(&text), None, request_id).await)
                 }
                 cloud::Mode::Binary => {
-                    let (head, body) = request.into_parts();
-                    let request = Request::from_parts(head.clone(), body);
+                    let headers = request.headers().clone();
                     let body = body::read_bytes(request, compiled.max_body, compiled.request_timeout).await?;
-                    Ok(self.one(compiled, cloud::binary(&head.headers, &body)?, None, request_id).await)
+                    Ok(self.one(compiled, cloud::binary(&headers, &body)?, None, request_id).await)
                 }
             };
         }
-        check_media(request.headers(), &["application/json", cloud::STRUCTURED])?;
+        check_media(media, &["application/json", cloud::STRUCTURED])?;
         let key = idempotency_key(request.headers())?;
         let text = body::read(request, compiled.max_body, compiled.request_timeout).await?;
         Ok(self.one(compiled, Sent::Event(&text), key.as_deref(), request_id).await)
@@ -177,7 +179,7 @@ impl Ingest {
 
     async fn items(&self, compiled: &Compiled, request: Request<Incoming>, request_id: &str) -> Result<Done, Problem> {
         let media = check_media(
-            request.headers(),
+            body::media_type(request.headers()),
             &["application/json", "application/x-ndjson", "application/ndjson", "application/jsonl", cloud::BATCH],
         )?;
         let key = idempotency_key(request.headers())?;
@@ -294,8 +296,8 @@ fn array_items(text: &str) -> Result<Vec<&str>, Problem> {
     })
 }
 
-fn check_media(headers: &HeaderMap, allowed: &[&str]) -> Result<String, Problem> {
-    let media = body::media_type(headers).unwrap_or_else(|| "a charset other than UTF-8".into());
+fn check_media(media: Option<String>, allowed: &[&str]) -> Result<String, Problem> {
+    let media = media.unwrap_or_else(|| "a charset other than UTF-8".into());
     if allowed.contains(&media.as_str()) {
         return Ok(media);
     }

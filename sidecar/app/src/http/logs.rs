@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper::{Request, Response, body::Incoming, header};
 use steno_event::{
     formats::otlp::{self, Log},
-    identity,
+    hex, identity,
     json::Json,
 };
 
@@ -122,10 +122,6 @@ impl Ingest {
         }
         Sent::Made { tree, deaf: false }
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 // === impl Encoding ===

@@ -183,14 +183,16 @@ const ROUTES: &[Route] = &[
     },
 ];
 
+/// The path of the table that a path is one of. Of one that is written out and one with a name in it, the first counts.
+pub(super) fn template(path: &str) -> Option<&'static str> {
+    ROUTES.iter().find(|route| route.id(path).is_some()).map(|route| route.path)
+}
+
 /// The call that a request asks for, and the id in its path.
 pub(super) fn find<'p>(method: &Method, path: &'p str) -> Result<(&'static Route, &'p str), Problem> {
     // HEAD is GET without its body, which the server leaves out by itself.
     let method = if *method == Method::HEAD { &Method::GET } else { method };
-    let at_path = |route: &&Route| route.id(path).is_some();
-    // Of a path that is written out and one with a name in it, the first counts.
-    let template = ROUTES.iter().find(at_path).map(|route| route.path);
-    let Some(template) = template else {
+    let Some(template) = template(path) else {
         return Err(Problem::new(
             NotFound,
             "Events go to POST /v1/events or /v1/events/batch, OTLP to /v1/logs, Kubernetes audit to /k8s/audit; health and stats are on the status port.",

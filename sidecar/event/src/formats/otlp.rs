@@ -6,6 +6,7 @@ use prost::Message as _;
 
 use super::Sheet;
 use crate::{
+    hex,
     json::{self, Json, Object},
     names::{self, Place},
 };
@@ -331,10 +332,6 @@ fn from_pairs<'a>(pairs: Vec<(Cow<'a, str>, Json<'a>)>) -> Json<'a> {
         members.push((free, value));
     }
     Json::Object(Object::from_members(members).unwrap_or_default())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 // === impl Raw ===

@@ -47,15 +47,9 @@ impl<'a> Sheet<'a> {
 
     /// Puts a value into `metadata`, under another name where this one is taken.
     pub(super) fn meta(&mut self, name: impl Into<Cow<'a, str>>, value: Json<'a>) {
-        let name = name.into();
-        let Some(metadata) = self.inside("metadata") else { return };
-        let mut free = name.clone();
-        let mut count = 1;
-        while metadata.contains(&free) {
-            count += 1;
-            free = Cow::Owned(format!("{name}~{count}"));
+        if let Some(metadata) = self.inside("metadata") {
+            metadata.insert_free(name, value);
         }
-        metadata.insert(free, value);
     }
 
     /// The object of this name; made where there is none. `None`: something else has that name.

@@ -177,6 +177,18 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// Sets a member under its name, or under `name~2` and so on where that is taken.
+    pub fn insert_free(&mut self, name: impl Into<Cow<'a, str>>, value: Json<'a>) {
+        let name = name.into();
+        let mut free = name.clone();
+        let mut count = 1;
+        while self.contains(&free) {
+            count += 1;
+            free = format!("{name}~{count}").into();
+        }
+        self.insert(free, value);
+    }
+
     /// Sets members that are not there yet; the object is walked once.
     pub fn extend(&mut self, mut added: Vec<(Cow<'a, str>, Json<'a>)>) {
         added.sort_by(|a, b| compare_names(&a.0, &b.0));
