@@ -107,5 +107,15 @@ table! {
     REQUEST_TIMEOUT: Time<Span> = "sidecar.requestTimeout", Some(seconds(10)), Span(100), seconds(300);
     MAX_CPU_MILLIS: Count<u64> = "sidecar.resources.maxCpuMillis", None, 10, 64_000;
     MAX_MEMORY: Size<ByteSize> = "sidecar.resources.maxMemory", None, mib(32), mib(65_536);
+    SINK_LAG_BYTES: Size<ByteSize> = "sinks[].maxLag.bytes", None, mib(1), ByteSize(16 << 40);
+    SINK_LAG_AGE: Time<Span> = "sinks[].maxLag.age", None, seconds(1), seconds(30 * 86_400);
+    SINK_THRESHOLD: Count<u64> = "sinks[].breaker.failureThreshold", Some(5), 1, 1000;
+    SINK_COOLDOWN: Time<Span> = "sinks[].breaker.cooldown", Some(seconds(10)), Span(100), seconds(3600);
+    FILE_BYTES: Size<ByteSize> = "sinks[].file.rotateBytes", Some(mib(64)), mib(1), ByteSize(1 << 40);
+    FILE_AGE: Time<Span> = "sinks[].file.rotateAge", Some(seconds(86_400)), seconds(1), seconds(365 * 86_400);
+    FILE_BACKUPS: Count<u64> = "sinks[].file.backups", Some(7), 0, 10_000;
+    HTTP_BATCH: Count<u64> = "sinks[].http.batch", Some(100), 1, 10_000;
+    HTTP_TIMEOUT: Time<Span> = "sinks[].http.timeout", Some(seconds(10)), Span(100), seconds(300);
+    POSTGRES_BATCH: Count<u64> = "sinks[].postgres.batch", Some(500), 1, 10_000;
     REQUEST_LOG_RATE: Count<u64> = "sidecar.requestLogRate", Some(10), 0, 1_000_000;
 }

@@ -28,6 +28,7 @@ mod quantity;
 mod render;
 mod schema;
 mod settings;
+mod sinks;
 mod validate;
 mod volume;
 
@@ -42,6 +43,7 @@ pub use quantity::{ByteSize, Span};
 pub use render::{Parsed, PolicyRef, SidecarConfig, parse, parse_policy, render, spool_only};
 pub use schema::{cluster_policy_schema, policy_schema, reference_markdown};
 pub use settings::{KAFKA_ALLOWED, Setting};
+pub use sinks::{FanOut, FileSink, HttpSink, MaxLag, PostgresSink, SinkRedaction, SinkSpec, SinkType};
 pub use validate::REGEX_SIZE_LIMIT;
 pub use volume::{ClaimVolume, EphemeralVolume, HostPathVolume, Volume, VolumeType};
 

@@ -123,6 +123,19 @@ const RULES: &[(&str, &str, &str)] = &[
         "a client certificate needs both certSecretRef and keySecretRef",
     ),
     (
+        "sinks[]",
+        "(!has(self.file) || self.type == 'File') && has(self.http) == (self.type == 'Http') && \
+         has(self.postgres) == (self.type == 'Postgres')",
+        "set the member that type names, and no other",
+    ),
+    ("sinks[]", "self.name != 'kafka'", "name is that of spec.kafka; name another"),
+    ("sinks[]", "!has(self.maxLag) || (has(self.required) && !self.required)", "maxLag is for a sink with required: false"),
+    (
+        "",
+        "!has(self.fanOut) || self.fanOut != 'AllOrNothing' || !has(self.sinks) || self.sinks.all(s, !has(s.required) || s.required)",
+        "fanOut AllOrNothing waits for every sink; make all of them required",
+    ),
+    (
         "",
         "!has(self.deadLetter) || !has(self.deadLetter.topic) || !has(self.kafka) || !has(self.kafka.topic) || \
          self.deadLetter.topic != self.kafka.topic",
@@ -167,6 +180,17 @@ const LENGTHS: &[(&str, &str, u64)] = &[
     ("deadLetter.topic", "maxLength", 249),
     ("critical.severities", "maxItems", 6),
     ("spool.volumeTypes", "maxItems", 4),
+    ("sinks", "maxItems", 8),
+    ("sinks[].name", "maxLength", 32),
+    ("sinks[].redaction.rules", "maxItems", 256),
+    ("sinks[].redaction.rules[].except", "maxItems", 64),
+    ("sinks[].redaction.rules[].path", "maxLength", 512),
+    ("sinks[].redaction.rules[].regex", "maxLength", 4096),
+    ("sinks[].http.url", "maxLength", 2048),
+    ("sinks[].postgres.host", "maxLength", 253),
+    ("sinks[].postgres.database", "maxLength", 63),
+    ("sinks[].postgres.user", "maxLength", 63),
+    ("sinks[].postgres.schema", "maxLength", 63),
     ("spool.volume.hostPath.path", "maxLength", 1024),
     ("spool.volume.persistentVolumeClaim.claimName", "maxLength", 253),
 ];
@@ -180,6 +204,8 @@ const LISTS: &[(&str, &str)] = &[
     ("redaction.rules[].except", "set"),
     ("redaction.rules", "atomic"),
     ("kafka.batch", "atomic"),
+    ("sinks[].redaction.rules", "atomic"),
+    ("sinks[].redaction.rules[].except", "set"),
 ];
 
 /// The CustomResourceDefinitions, each with its plural name.
@@ -279,6 +305,10 @@ fn bound(schema: &mut Value) {
         if let Some(field) = field_mut(schema, path) {
             field.insert((*name).into(), json!(value));
         }
+    }
+    if let Some(sinks) = field_mut(schema, "sinks") {
+        sinks.insert("x-kubernetes-list-type".into(), "map".into());
+        sinks.insert("x-kubernetes-list-map-keys".into(), json!(["name"]));
     }
     for (path, kind) in LISTS {
         if let Some(field) = field_mut(schema, path) {

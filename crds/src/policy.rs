@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, Span, Volume, bounds};
+use crate::{ByteSize, FanOut, SinkSpec, Span, Volume, bounds};
 
 /// An AuditPolicy: what is audited, how it is made safe, and where it goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -99,6 +99,12 @@ pub struct AuditPolicySpec {
     /// Where records go that Kafka refuses for good.
     #[serde(default)]
     pub dead_letter: DeadLetter,
+    /// Further places that records go to, beside Kafka. Up to 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sinks: Vec<SinkSpec>,
+    /// How Kafka and the further sinks go together.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub fan_out: FanOut,
     /// Looking back at the records that the sidecar still has.
     // Not rendered where it says nothing: a sidecar of the version before would report it as a field that it does not know.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -111,14 +117,18 @@ pub struct AuditPolicySpec {
 impl AuditPolicySpec {
     /// Secrets that the connection to Kafka needs.
     pub fn kafka_secrets(&self) -> impl Iterator<Item = &SecretRef> {
-        let tls = self.kafka.tls.iter().flat_map(|tls| [&tls.ca_secret_ref, &tls.cert_secret_ref, &tls.key_secret_ref]).flatten();
+        let tls = self.kafka.tls.iter().flat_map(Tls::secrets);
         tls.chain(self.kafka.sasl.iter().map(|sasl| &sasl.password_secret_ref))
     }
 
     /// All Secrets that a sidecar needs.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretRef> {
         let spool = self.spool.encryption.iter().flat_map(|keys| keys.key_secret_ref.iter().chain(&keys.old_key_secret_refs));
-        self.kafka_secrets().chain(&self.redaction.key_secret_ref).chain(&self.query.token_secret_ref).chain(spool)
+        self.kafka_secrets()
+            .chain(&self.redaction.key_secret_ref)
+            .chain(&self.query.token_secret_ref)
+            .chain(spool)
+            .chain(self.sinks.iter().flat_map(SinkSpec::secrets))
     }
 }
 

@@ -2,7 +2,7 @@
 use std::collections::HashSet;
 
 use crate::{
-    AuditPolicySpec, ByteSize, ClusterAuditPolicySpec, Fault, Kafka, LimitsCeiling, MemberPath, Redaction, RedactionRule,
+    AuditPolicySpec, ByteSize, ClusterAuditPolicySpec, FanOut, Fault, Kafka, LimitsCeiling, MemberPath, Redaction, RedactionRule,
     SecretRef, Span,
     bounds::{self, Bound},
     settings,
@@ -244,6 +244,7 @@ impl Faults {
                 self.add("spool.encryption", "names no key; set keySecretRef, or leave encryption out");
             }
         }
+        self.sinks(spec);
         self.secret("query.tokenSecretRef", spec.query.token_secret_ref.as_ref());
         if let Some(topic) = &spec.dead_letter.topic {
             self.topic("deadLetter.topic", topic);
@@ -254,6 +255,60 @@ impl Faults {
         let mut seen = HashSet::new();
         if !spec.critical.severities.iter().all(|severity| seen.insert(severity.word())) {
             self.add("critical.severities", "names a severity twice");
+        }
+    }
+}
+
+// The sinks' own part.
+impl Faults {
+    fn sinks(&mut self, spec: &AuditPolicySpec) {
+        if spec.sinks.len() > 8 {
+            self.add("sinks", format!("has {} sinks; at most 8", spec.sinks.len()));
+        }
+        let mut names = HashSet::new();
+        for (index, sink) in spec.sinks.iter().enumerate() {
+            let at = format!("sinks[{index}]");
+            for (path, message) in sink.faults(spec.spool.max_bytes) {
+                self.add(format!("{at}.{path}"), message);
+            }
+            if !names.insert(&sink.name) {
+                self.add(format!("{at}.name"), "is that of another sink; each needs its own");
+            }
+            if spec.fan_out == FanOut::AllOrNothing && !sink.required {
+                self.add(
+                    format!("{at}.required"),
+                    "is false, and fanOut is AllOrNothing, which waits for every sink; make it required",
+                );
+            }
+            if sink.redaction.rules.len() > MAX_RULES {
+                self.add(
+                    format!("{at}.redaction.rules"),
+                    format!("has {} rules; at most {MAX_RULES}", sink.redaction.rules.len()),
+                );
+            }
+            for (rule_index, rule) in sink.redaction.rules.iter().enumerate() {
+                self.rule(&format!("{at}.redaction.rules[{rule_index}]"), rule);
+            }
+            for reference in sink.secrets() {
+                self.secret(&at, Some(reference));
+            }
+            let path = |name: &str| format!("{at}.{name}");
+            self.within_at(&path("maxLag.bytes"), &bounds::SINK_LAG_BYTES, sink.max_lag.bytes);
+            self.within_at(&path("maxLag.age"), &bounds::SINK_LAG_AGE, sink.max_lag.age);
+            self.within_at(&path("breaker.failureThreshold"), &bounds::SINK_THRESHOLD, sink.breaker.failure_threshold);
+            self.within_at(&path("breaker.cooldown"), &bounds::SINK_COOLDOWN, sink.breaker.cooldown);
+            if let Some(file) = &sink.file {
+                self.within_at(&path("file.rotateBytes"), &bounds::FILE_BYTES, file.rotate_bytes);
+                self.within_at(&path("file.rotateAge"), &bounds::FILE_AGE, file.rotate_age);
+                self.within_at(&path("file.backups"), &bounds::FILE_BACKUPS, file.backups);
+            }
+            if let Some(http) = &sink.http {
+                self.within_at(&path("http.batch"), &bounds::HTTP_BATCH, http.batch);
+                self.within_at(&path("http.timeout"), &bounds::HTTP_TIMEOUT, http.timeout);
+            }
+            if let Some(db) = &sink.postgres {
+                self.within_at(&path("postgres.batch"), &bounds::POSTGRES_BATCH, db.batch);
+            }
         }
     }
 }

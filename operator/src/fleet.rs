@@ -84,17 +84,26 @@ async fn stats(address: IpAddr) -> anyhow::Result<Value> {
 fn read(stats: &Value, known: Sighting) -> Sighting {
     let number = |path: &str| stats.pointer(path).and_then(Value::as_u64);
     let text = |path: &str| stats.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    // Of sinks that the journal waits for. A sidecar of the version before has one, and its breaker beside it.
+    let sinks: Vec<&Value> = stats.get("sinks").and_then(Value::as_array).into_iter().flatten().collect();
+    let required = || sinks.iter().filter(|sink| sink.get("required") != Some(&Value::Bool(false)));
+    let most = |name: &str| required().filter_map(|sink| sink.get(name)?.as_u64()).max();
+    let of_breaker = |sink: &Value, name: &str| {
+        let breaker = sink.get("breaker").or_else(|| stats.get("breaker"));
+        breaker.and_then(|breaker| breaker.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let open = required().find(|sink| matches!(of_breaker(sink, "state").as_str(), "open" | "half-open"));
     let secrets = stats.get("secrets").and_then(Value::as_array);
     let missing = secrets.into_iter().flatten().filter_map(|secret| secret.get("name")?.as_str().map(str::to_owned));
     Sighting {
         answers: true,
         hash: text("/config/hash"),
         // Half-open is no better: one batch is being tried.
-        breaker_open: matches!(text("/breaker/state").as_str(), "open" | "half-open"),
-        reason: text("/breaker/reason"),
-        backlog: number("/sinks/0/backlog").unwrap_or_default(),
+        breaker_open: open.is_some(),
+        reason: open.map_or_else(|| text("/breaker/reason"), |sink| of_breaker(sink, "reason")),
+        backlog: most("backlog").unwrap_or_default(),
         bytes: number("/journal/usedBytes").unwrap_or_default(),
-        oldest_ms: number("/sinks/0/oldestUndeliveredMs").filter(|ms| *ms > 0),
+        oldest_ms: most("oldestUndeliveredMs").filter(|ms| *ms > 0),
         dropped: number("/metrics/total_dropped_events").unwrap_or_default(),
         missing_secrets: missing.collect(),
         fell_back: stats.pointer("/journal/fellBack").and_then(Value::as_str).map(str::to_owned),

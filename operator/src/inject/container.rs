@@ -2,12 +2,16 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use steno_crds::{LogLevel, SecretRef, SidecarConfig, Startup, VolumeType};
+use steno_crds::{ByteSize, EphemeralVolume, LogLevel, SecretRef, SidecarConfig, SinkSpec, Startup, VolumeType};
 
 use super::{CONTAINER, Namespace, PREFIX, Policy, Reason, STATUS_PORT, Settings, annotation, list};
 
 /// Names of the volumes.
 pub(super) const VOLUMES: [&str; 4] = ["steno-config", "steno-spool", "steno-volume", "steno-secrets"];
+/// Beginning of the names of volumes that sinks write files to; the sink's name follows.
+pub(super) const FILES: &str = "steno-file-";
+/// Where those are mounted, each under its sink's name.
+const FILES_AT: &str = "/var/lib/steno-files";
 /// Where a volume other than the pod's own directory is mounted.
 const VOLUME: &str = "/var/lib/steno-volume";
 
@@ -32,13 +36,7 @@ impl Spool {
         let env = |name: &str, value: &str| json!({"name": name, "value": value});
         match (volume.r#type, &volume.persistent_volume_claim, &volume.host_path) {
             (VolumeType::Ephemeral, ..) => {
-                let asked = volume.ephemeral.clone().unwrap_or_default();
-                let size = asked.size.map_or_else(|| (spool.max_bytes.bytes() / 4 * 5).to_string(), |size| size.to_string());
-                let mut spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}});
-                if let Some(class) = asked.storage_class_name {
-                    spec["storageClassName"] = json!(class);
-                }
-                let source = json!({"ephemeral": {"volumeClaimTemplate": {"spec": spec}}});
+                let source = ephemeral(volume.ephemeral.clone().unwrap_or_default(), spool.max_bytes.bytes() / 4 * 5);
                 (Self::Volume { source, env: vec![env("STENO_DIR", VOLUME)] }, None)
             }
             (VolumeType::PersistentVolumeClaim, Some(claim), _) => {
@@ -69,7 +67,7 @@ fn secrets(config: &SidecarConfig) -> BTreeSet<(&str, &str)> {
     config.spec.secrets().map(|SecretRef { name, key }| (name.as_str(), key.as_str())).collect()
 }
 
-pub(super) fn volumes(policy: &Policy, config: &SidecarConfig, spool: &Spool) -> Vec<Value> {
+pub(super) fn volumes(policy: &Policy, config: &SidecarConfig, spool: &Spool, files: &[(String, Value)]) -> Vec<Value> {
     let sources: Vec<Value> = secrets(config)
         .into_iter()
         .map(|(name, key)| {
@@ -86,10 +84,50 @@ pub(super) fn volumes(policy: &Policy, config: &SidecarConfig, spool: &Spool) ->
         volume["name"] = json!("steno-volume");
         volumes.push(volume);
     }
+    volumes.extend(files.iter().map(|(name, source)| {
+        let mut volume = source.clone();
+        volume["name"] = json!(format!("{FILES}{name}"));
+        volume
+    }));
     if !sources.is_empty() {
         volumes.push(json!({"name": "steno-secrets", "projected": {"sources": sources}}));
     }
     volumes
+}
+
+/// Volumes of sinks that write files: the sink, and the volume's source. A node's directory only where the spool may be on one: elsewhere the files
+/// are beside the journal.
+pub(super) fn file_volumes(config: &SidecarConfig, namespace: &Namespace) -> Vec<(String, Value)> {
+    let of_sink = |sink: &SinkSpec| {
+        let file = sink.file.as_ref()?;
+        let volume = file.volume.as_ref()?;
+        let source = match (volume.r#type, &volume.persistent_volume_claim, &volume.host_path) {
+            (VolumeType::EmptyDir, ..) => json!({"emptyDir": {}}),
+            (VolumeType::Ephemeral, ..) => {
+                let kept = file.rotate_bytes.bytes().saturating_mul(file.backups + 2);
+                ephemeral(volume.ephemeral.clone().unwrap_or_default(), kept)
+            }
+            (VolumeType::PersistentVolumeClaim, Some(claim), _) => {
+                json!({"persistentVolumeClaim": {"claimName": claim.claim_name}})
+            }
+            (VolumeType::HostPath, _, Some(host)) if namespace.may_host_path => {
+                json!({"hostPath": {"path": host.path, "type": "DirectoryOrCreate"}})
+            }
+            _ => return None,
+        };
+        Some((sink.name.clone(), source))
+    };
+    config.spec.sinks.iter().filter_map(of_sink).collect()
+}
+
+/// A claim of the pod's own.
+fn ephemeral(asked: EphemeralVolume, bytes: u64) -> Value {
+    let size = asked.size.map_or_else(|| bytes.to_string(), |size| size.to_string());
+    let mut spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}});
+    if let Some(class) = asked.storage_class_name {
+        spec["storageClassName"] = json!(class);
+    }
+    json!({"ephemeral": {"volumeClaimTemplate": {"spec": spec}}})
 }
 
 /// What a quantity comes to, in its base unit; `None`: it is none that is written as digits, a point, digits and a unit.
@@ -156,7 +194,9 @@ fn resources(
     let most_cpu = bounds.max_cpu_millis.map(|most| (most as f64 / 1000.0, format!("{most}m")));
     let most_memory = bounds.max_memory.map(|most| (most.bytes() as f64, most.to_string()));
     let is_on_node = matches!(spool, Spool::EmptyDir);
-    let (set, spool) = (&settings.resources, config.spec.spool.max_bytes);
+    let set = &settings.resources;
+    let beside: u64 = config.spec.sinks.iter().map(SinkSpec::bytes_beside).sum();
+    let spool = ByteSize(config.spec.spool.max_bytes.bytes() + beside);
     // Beside a volume the node's disk is only what is fallen back to.
     let mut requests = json!({"ephemeral-storage": if is_on_node { spool.to_string() } else { "1Mi".into() }});
     let mut limits = json!({});
@@ -198,6 +238,7 @@ pub(super) fn sidecar(
     pod: &Value,
     config: &SidecarConfig,
     spool: &Spool,
+    files: &[(String, Value)],
     settings: &Settings,
     warnings: &mut Vec<String>,
 ) -> Result<Value, Reason> {
@@ -244,6 +285,9 @@ pub(super) fn sidecar(
     if matches!(spool, Spool::Volume { .. }) {
         mounts.push(json!({"name": "steno-volume", "mountPath": VOLUME}));
     }
+    mounts.extend(
+        files.iter().map(|(name, _)| json!({"name": format!("{FILES}{name}"), "mountPath": format!("{FILES_AT}/{name}")})),
+    );
     if !secrets(config).is_empty() {
         mounts.push(json!({"name": "steno-secrets", "mountPath": "/var/run/steno/secrets", "readOnly": true}));
     }

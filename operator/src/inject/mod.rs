@@ -286,7 +286,10 @@ fn check(pod: &Value) -> Result<(), Reason> {
             }
         }
     }
-    let taken = list(pod, "volumes").iter().map(name_of).find(|name| container::VOLUMES.contains(name));
+    let taken = list(pod, "volumes")
+        .iter()
+        .map(name_of)
+        .find(|name| container::VOLUMES.contains(name) || name.starts_with(container::FILES));
     taken.map_or(Ok(()), |name| Err(Reason::Volume(name.to_owned())))
 }
 
@@ -311,17 +314,33 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
     check(pod)?;
     let mut adds = Adds::default();
     let (spool, told) = container::Spool::of(config, namespace);
+    let files = container::file_volumes(config, namespace);
     let mut warnings: Vec<String> = told.into_iter().collect();
-    let sidecar = container::sidecar(pod, config, &spool, settings, &mut warnings)?;
+    let sidecar = container::sidecar(pod, config, &spool, &files, settings, &mut warnings)?;
     adds.item(pod, &["spec", "initContainers"], Some(place(pod)), sidecar);
-    for volume in container::volumes(policy, config, &spool) {
+    for volume in container::volumes(policy, config, &spool, &files) {
         adds.item(pod, &["spec", "volumes"], None, volume);
     }
+    let otlp = match annotation(pod, "otlp") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => return Err(Reason::Annotation { name: "otlp".into(), value: other.into(), fix: "true or false" }),
+    };
+    let otel = [
+        json!({"name": "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "value": format!("http://127.0.0.1:{INGEST_PORT}/v1/logs")}),
+        json!({"name": "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "value": "http/protobuf"}),
+    ];
     let url = json!({"name": "STENO_URL", "value": format!("http://127.0.0.1:{INGEST_PORT}")});
     for (index, container) in list(pod, "containers").iter().enumerate() {
         let env = container.get("env").and_then(Value::as_array);
         if !env.is_some_and(|env| env.iter().any(|variable| name_of(variable) == "STENO_URL")) {
             adds.item(pod, &["spec", "containers", &index.to_string(), "env"], None, url.clone());
+        }
+        let exports = env.is_some_and(|env| env.iter().any(|variable| name_of(variable).starts_with("OTEL_EXPORTER_OTLP_LOGS_")));
+        if otlp && !exports {
+            for variable in &otel {
+                adds.item(pod, &["spec", "containers", &index.to_string(), "env"], None, variable.clone());
+            }
         }
     }
     adds.member(pod, &["metadata", "labels"], &format!("{PREFIX}injected"), json!(policy.name));

@@ -27,6 +27,8 @@ pub enum Command {
     Roundtrip(RoundtripArgs),
     /// Look at records that Kafka refused for good
     Dead(DeadArgs),
+    /// The tables of the Postgres sink
+    Postgres(PostgresArgs),
     /// Look into a journal, export its records, or mend it; of a sidecar that does not run
     Journal(JournalArgs),
 }
@@ -165,6 +167,35 @@ pub struct DeadArgs {
     /// What to do
     #[command(subcommand)]
     pub action: DeadAction,
+}
+
+/// Settings of `postgres`.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct PostgresArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: PostgresAction,
+}
+
+/// What `postgres` does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum PostgresAction {
+    /// Print the schema as a script for psql, for a database where sidecars may not make it themselves
+    Schema {
+        /// Name of the schema
+        #[arg(long, default_value = "steno", value_parser = schema_name)]
+        schema: String,
+        /// Months to make partitions for, from this one on (0 to 120)
+        #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u8).range(0..=120))]
+        months: u8,
+    },
+}
+
+fn schema_name(name: &str) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let is_name =
+        !name.is_empty() && name.len() <= 63 && name.chars().all(legal) && !name.starts_with(|c: char| c.is_ascii_digit());
+    if is_name { Ok(name.into()) } else { Err("write 1 to 63 of a-z 0-9 _, not beginning with a digit".into()) }
 }
 
 /// Settings of `journal`.

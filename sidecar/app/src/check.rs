@@ -79,6 +79,10 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
                 "Kafka away",
                 format!("{:?}; spool {} ({:?} when full)", spec.breaker.when_open, spec.spool.max_bytes, spec.spool.when_full),
             );
+            for sink in &spec.sinks {
+                let held = if sink.required { "required" } else { "may be left behind" };
+                row(&format!("also to {}", sink.name), format!("{:?}, {held}", sink.r#type));
+            }
             row("hash chain", format!("{:?}", spec.integrity.scope));
             println!("{table}");
             for field in &compiled.unknown {

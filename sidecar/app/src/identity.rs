@@ -1,5 +1,5 @@
 //! Who this sidecar is: what the pod says by environment.
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use steno_event::json::{Json, Object, canonical};
 
@@ -18,10 +18,12 @@ pub struct Identity {
     pub container: String,
     /// Service: the pod's label.
     pub service: Option<String>,
+    /// Where volumes of sinks that write files are mounted, each under its sink's name.
+    pub files: PathBuf,
 }
 
 impl Identity {
-    /// From `STENO_NAMESPACE`, `STENO_POD`, `STENO_POD_UID`, `STENO_NODE`, `STENO_CONTAINER` and `STENO_SERVICE`.
+    /// From `STENO_NAMESPACE`, `STENO_POD`, `STENO_POD_UID`, `STENO_NODE`, `STENO_CONTAINER`, `STENO_SERVICE` and `STENO_FILES`.
     pub fn from_env(namespace: &str) -> Self {
         let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
@@ -32,6 +34,7 @@ impl Identity {
             node: var("STENO_NODE").unwrap_or(host),
             container: var("STENO_CONTAINER").unwrap_or_else(|| "steno".into()),
             service: var("STENO_SERVICE"),
+            files: var("STENO_FILES").unwrap_or_else(|| "/var/lib/steno-files".into()).into(),
         }
     }
 
@@ -49,6 +52,11 @@ impl Identity {
         }
         writer.insert("policyHash", Json::text(policy_hash));
         canonical(&Json::Object(writer)).into()
+    }
+
+    /// A directory of the pod's own, on a volume that many share.
+    pub fn own_dir(&self) -> String {
+        format!("{}_{}_{}", self.namespace, self.pod, self.pod_uid)
     }
 
     /// `ce_source` of every record.

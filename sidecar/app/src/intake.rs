@@ -13,13 +13,13 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use steno_commit::{Answer, Failure, Handle, Item};
 use steno_crds::{Rate, WhenFull, WhenOpen};
-use steno_deliver::{Deliveries, Status};
 use steno_event::{Draft, IdKey, Supplied, encode, fingerprint, formats::cloudevents, identity, json};
 use steno_journal::Shared;
 use steno_limit::{Bucket, Limited, Quota, Tenants};
 use steno_redact::Fit;
 
 use crate::{
+    outlets::Outlets,
     policy::Compiled,
     problem::{Problem, Reason},
     telemetry::{Metrics, ReasonLabel, RuleLabel, TenantLabel},
@@ -34,10 +34,8 @@ pub struct Intake {
     pub compiled: Arc<ArcSwap<Compiled>>,
     /// The commit loop.
     pub commit: Handle,
-    /// Who waits for delivery.
-    pub deliveries: Arc<Deliveries>,
-    /// How delivery stands.
-    pub delivery: Arc<Status>,
+    /// Where records go.
+    pub outlets: Arc<Outlets>,
     /// The journal, for what is synced.
     pub shared: Arc<Shared>,
     /// The index of the journal, where the policy lets the pod look back.
@@ -144,7 +142,7 @@ impl Intake {
             return Err(Problem::later(Reason::Dependency, detail, Duration::from_secs(5)));
         }
         if compiled.config.spec.breaker.when_open == WhenOpen::Reject {
-            let stands = self.delivery.get();
+            let stands = self.outlets.met();
             let may = match stands.breaker {
                 "open" => false,
                 "half-open" => !self.let_in.swap(true, Ordering::AcqRel),
@@ -154,7 +152,10 @@ impl Intake {
                 }
             };
             if !may {
-                let detail = format!("Kafka is away ({}); the policy says to refuse meanwhile. Try again later.", stands.reason);
+                let detail = format!(
+                    "{} takes nothing ({}); the policy says to refuse meanwhile. Try again later.",
+                    stands.destination, stands.reason
+                );
                 return Err(Problem::later(Reason::CircuitOpen, detail, compiled.config.spec.breaker.cooldown.duration()));
             }
         }
@@ -399,8 +400,8 @@ impl Intake {
                 let mut created = taken(201, "created");
                 if made.item.critical || compiled.wait_delivered {
                     // While the breaker is open there is nothing to wait for.
-                    let wait = if self.delivery.is_closed() { compiled.critical_timeout } else { Duration::ZERO };
-                    let delivered = self.deliveries.wait(seq, wait).await;
+                    let wait = if self.outlets.is_closed() { compiled.critical_timeout } else { Duration::ZERO };
+                    let delivered = self.outlets.wait(seq, wait).await;
                     created.delivery = Some(if delivered { "delivered" } else { "spooled" });
                 }
                 Ok(created)

@@ -19,6 +19,7 @@ pub mod intake;
 pub mod journal;
 pub mod logs;
 pub mod look;
+pub mod outlets;
 pub mod place;
 pub mod policy;
 pub mod problem;

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use steno_app::{
-    args::{Args, Command},
+    args::{Args, Command, PostgresAction},
     check, dead, dev, health, journal, roundtrip, run,
 };
 
@@ -15,6 +15,12 @@ fn main() -> ExitCode {
         Command::Health(args) => health::health(&args),
         Command::Roundtrip(args) => roundtrip::roundtrip(&args),
         Command::Dead(args) => dead::dead(&args),
+        Command::Postgres(args) => {
+            let PostgresAction::Schema { schema, months } = &args.action;
+            let now = jiff::Timestamp::now();
+            print!("{}", steno_deliver::postgres::script(schema, now, *months));
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Journal(args) => journal::journal(&args),
     };
     match result {

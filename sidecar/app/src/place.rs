@@ -81,7 +81,9 @@ pub fn note_drained(dir: &Path) {
 
 /// Removes a directory that nobody will use again. Only one that was drained, and only what a journal has.
 pub fn remove_drained(dir: &Path) {
+    // The files of a sink are there to stay.
     if dir.join(DRAINED).exists()
+        && !dir.join("files").exists()
         && let Err(error) = fs::remove_dir_all(dir)
     {
         tracing::warn!(%error, dir = %dir.display(), "the drained directory of the journal cannot be removed");

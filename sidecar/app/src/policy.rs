@@ -8,14 +8,17 @@ use steno_crds::{
     WhenFull as WhenFullSpec,
 };
 use steno_deliver::{
-    BreakerConfig, Settings,
+    BreakerConfig, Lag, Settings,
     kafka::{Destination, Secrets},
 };
 use steno_event::Fill;
 use steno_journal::{Envelope, Key, Keys, Options};
 use steno_redact::{HashKey, Redactor};
 
-use crate::identity::Identity;
+use crate::{
+    identity::Identity,
+    outlets::{self, Further, Route, Target},
+};
 
 /// All that a request needs of a configuration.
 pub struct Compiled {
@@ -25,6 +28,8 @@ pub struct Compiled {
     pub unknown: Vec<String>,
     /// Redaction.
     pub redactor: Redactor,
+    /// The key of `Hash`, for the sinks' own redaction.
+    sinks_key: Option<HashKey>,
     /// Generation of its rules.
     pub rules: u32,
     /// Defaults.
@@ -83,6 +88,7 @@ impl Compiled {
             },
             None => None,
         };
+        let sinks_key = key.clone();
         let redactor = Redactor::compile(&spec.redaction, &spec.capture, key).map_err(|error| Unusable(error.to_string()))?;
         let tenant = spec.defaults.tenant_id.as_ref();
         let service =
@@ -103,6 +109,7 @@ impl Compiled {
             no_key,
             rules: redactor.generation(),
             redactor,
+            sinks_key,
             fill,
             max_event: spec.limits.max_event_bytes.bytes() as usize,
             max_body: spec.limits.max_body_bytes.bytes() as usize,
@@ -156,11 +163,64 @@ impl Compiled {
                 retain_bytes: spec.spool.retain.bytes.map_or(0, steno_crds::ByteSize::bytes),
             },
             envelope: self.envelope.clone(),
-            sinks: vec!["kafka".into()],
+            // What runs until a configuration comes says nothing about the sinks that there are.
+            sinks: if self.config.policy.name.is_empty() { Vec::new() } else { self.sink_names() },
         }
     }
 
-    /// What delivery goes by.
+    fn sink_names(&self) -> Vec<String> {
+        let further = self.config.spec.sinks.iter().map(|sink| sink.name.clone());
+        std::iter::once(outlets::KAFKA.to_owned()).chain(further).collect()
+    }
+
+    /// All sinks, Kafka first.
+    pub fn routes(&self, identity: &Identity, secrets: &Secrets, dir: &Path) -> Vec<Route> {
+        let kafka = Route {
+            name: outlets::KAFKA.into(),
+            required: true,
+            target: Target::Kafka(Box::new(self.destination(identity, secrets))),
+            settings: self.delivery(),
+        };
+        let further = self.config.spec.sinks.iter().map(|sink| {
+            let further = Further {
+                secrets: secrets.clone(),
+                secrets_hash: secrets_hash(sink.secrets(), secrets),
+                source: identity.source(),
+                files: outlets::files_dir(&identity.files, &identity.own_dir(), dir, &sink.name),
+                key: self.sinks_key.clone().filter(|_| !sink.redaction.rules.is_empty()),
+                // What its forwarder goes by is no part of where it leads.
+                spec: steno_crds::SinkSpec {
+                    breaker: steno_crds::Breaker::default(),
+                    max_lag: steno_crds::MaxLag::default(),
+                    required: true,
+                    ..sink.clone()
+                },
+            };
+            let spool = self.config.spec.spool.max_bytes.bytes();
+            let lag = Lag {
+                bytes: sink.max_lag.bytes.map_or(spool / 4, steno_crds::ByteSize::bytes),
+                age: sink.max_lag.age.map(steno_crds::Span::duration),
+            };
+            Route {
+                name: sink.name.clone(),
+                required: sink.required,
+                settings: Settings {
+                    breaker: BreakerConfig {
+                        threshold: sink.breaker.failure_threshold as u32,
+                        cooldown: sink.breaker.cooldown.duration(),
+                        no_broker_for: sink.breaker.no_broker_for.duration(),
+                    },
+                    batch: vec![(1, further.batch())],
+                    max_lag: (!sink.required).then_some(lag),
+                    ..self.delivery()
+                },
+                target: Target::Further(Box::new(further)),
+            }
+        });
+        std::iter::once(kafka).chain(further).collect()
+    }
+
+    /// What delivery to Kafka goes by.
     pub fn delivery(&self) -> Settings {
         let spec = &self.config.spec;
         Settings {
@@ -172,6 +232,7 @@ impl Compiled {
             batch: spec.kafka.batch.iter().map(|step| (step.backlog, step.size)).collect(),
             dead_bytes: spec.spool.max_bytes.bytes() / 16,
             keys: self.envelope.keys.clone(),
+            max_lag: None,
         }
     }
 
@@ -183,7 +244,7 @@ impl Compiled {
             dead_letter: spec.dead_letter.topic.clone(),
             source: identity.source(),
             secrets: secrets.clone(),
-            secrets_hash: secrets_hash(&self.config, secrets),
+            secrets_hash: secrets_hash(self.config.spec.kafka_secrets(), secrets),
             client_id: format!("steno-{}", identity.pod),
             max_record: spec.limits.max_event_bytes.bytes(),
         }
@@ -214,9 +275,9 @@ fn missing_secrets(config: &SidecarConfig, secrets: &Secrets) -> Vec<String> {
 }
 
 /// Tells whether a secret of the connection changed; not its contents.
-fn secrets_hash(config: &SidecarConfig, secrets: &Secrets) -> u64 {
+fn secrets_hash<'a>(references: impl Iterator<Item = &'a SecretRef>, secrets: &Secrets) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
-    for reference in config.spec.kafka_secrets() {
+    for reference in references {
         hasher.write(secrets.read(reference).unwrap_or_default().as_bytes());
         hasher.write_u8(0);
     }

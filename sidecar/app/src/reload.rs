@@ -9,16 +9,14 @@ use notify::{RecursiveMode, Watcher};
 use parking_lot::Mutex;
 use steno_chain::{Kind, Note};
 use steno_crds::{Fault, Parsed, parse};
-use steno_deliver::{
-    Control, Inbox, SinkFactory,
-    kafka::{Destination, KafkaSink, Secrets},
-};
+use steno_deliver::kafka::Secrets;
 use tokio::sync::mpsc;
 
 use crate::{
     identity::Identity,
     intake::{Intake, Rates},
     logs,
+    outlets::Route,
     policy::Compiled,
     telemetry::{HashLabel, ResultLabel},
 };
@@ -38,8 +36,6 @@ pub struct LastReload {
 pub struct Reloader {
     /// What requests share.
     pub intake: Arc<Intake>,
-    /// Delivery.
-    pub forwarder: Inbox,
     /// Who we are.
     pub identity: Identity,
     /// Where secrets are.
@@ -50,17 +46,14 @@ pub struct Reloader {
     pub keep: PathBuf,
     /// Whether the level of the log is fixed by hand.
     pub level_fixed: bool,
+    /// The journal's directory.
+    pub dir: PathBuf,
     /// Where records go now.
-    pub destination: Destination,
+    pub routes: Vec<Route>,
 }
 
 /// Editors and kubelets touch several files in a row.
 const QUIET: Duration = Duration::from_millis(100);
-
-/// Makes sinks for a destination.
-pub fn sink_factory(destination: Destination) -> SinkFactory {
-    Box::new(move |sender| KafkaSink::new(destination.clone(), sender).map(|sink| Box::new(sink) as Box<dyn steno_deliver::Sink>))
-}
 
 /// Faults on one line.
 pub fn shown(faults: &[Fault]) -> String {
@@ -146,8 +139,8 @@ impl Reloader {
         }
         self.intake.metrics.config_error.set(0);
         self.last.lock().error = None;
-        let destination = compiled.destination(&self.identity, &self.secrets);
-        let moved = destination != self.destination;
+        let routes = compiled.routes(&self.identity, &self.secrets, &self.dir);
+        let moved = !leads_the_same(&routes, &self.routes);
         let same = compiled.config.hash == old.config.hash && !moved && compiled.missing_secrets == old.missing_secrets;
         // A rotated redaction key leaves no trace in the hash; compiling anew is cheap, so it always takes effect.
         if same
@@ -167,7 +160,7 @@ impl Reloader {
             logs::set_level(level(&compiled));
         }
         let commit = Arc::new(compiled.commit(&self.identity));
-        let settings = compiled.delivery();
+        let fan_out = compiled.config.spec.fan_out;
         keep(&self.keep, &compiled);
         self.intake.look.follow(&compiled.query);
         self.intake.compiled.store(Arc::new(compiled));
@@ -178,8 +171,8 @@ impl Reloader {
                 .flag("newDestination", moved);
             self.intake.commit.reload(commit, note).await;
         }
-        self.forwarder.ask(Control::Reload(settings, moved.then(|| sink_factory(destination.clone()))));
-        self.destination = destination;
+        self.intake.outlets.reload(routes.clone(), fan_out);
+        self.routes = routes;
         self.count("ok");
         let metrics = &self.intake.metrics;
         metrics.config_hash.clear();
@@ -192,6 +185,10 @@ impl Reloader {
         *self.last.lock() = LastReload { loaded_ms, error: None, needs_restart };
         tracing::info!(from, to, new_destination = moved, "another configuration is in force");
     }
+}
+
+fn leads_the_same(new: &[Route], old: &[Route]) -> bool {
+    new.len() == old.len() && new.iter().zip(old).all(|(new, old)| new.name == old.name && new.target == old.target)
 }
 
 /// Keeps the last good configuration beside the journal. It holds references to secrets, never secrets.

@@ -15,9 +15,9 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use steno_commit::{Bell, Committer, Handle, SystemClock};
 use steno_crds::Ack;
-use steno_deliver::{Control, DeadFolder, Deliveries, Forwarder, Inbox, Parts, Status, kafka::Secrets};
+use steno_deliver::kafka::Secrets;
 use steno_event::IdKey;
-use steno_journal::{RealDisk, sink_id};
+use steno_journal::RealDisk;
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
@@ -28,9 +28,10 @@ use crate::{
     identity::Identity,
     intake::{Arrival, Intake, Rates},
     look::Look,
+    outlets::{Common, Fan, Outlets},
     place::{self, Place},
     policy::Compiled,
-    reload::{LastReload, Reloader, keep, sink_factory},
+    reload::{LastReload, Reloader, keep},
     stats::Stats,
     telemetry::{HashLabel, Metrics},
 };
@@ -46,9 +47,8 @@ pub struct Service {
     pub uuid: [u8; 16],
     stats: Arc<Stats>,
     registry: Arc<Registry>,
-    forwarder: Inbox,
     commit: Handle,
-    threads: Vec<JoinHandle<()>>,
+    loop_thread: JoinHandle<()>,
     stop: watch::Sender<bool>,
     listeners: Vec<tokio::task::JoinHandle<()>>,
     last: Arc<Mutex<LastReload>>,
@@ -80,7 +80,7 @@ impl Service {
         bell: Bell,
     ) -> anyhow::Result<Self> {
         let metrics = Metrics::default();
-        let (inbox, events) = Inbox::channel();
+        let fan = Fan::default();
         let (commit, work) = Handle::new(QUEUE, bell);
         let strict = strict && compiled.config.spec.ack != Ack::Written;
         let open = |disk: RealDisk| {
@@ -89,7 +89,7 @@ impl Service {
             }
             let config = Arc::new(compiled.commit(identity));
             let clock = Box::new(SystemClock::default());
-            Committer::open(Arc::new(disk), config, clock, Box::new(inbox.clone()), metrics.commit.clone())
+            Committer::open(Arc::new(disk), config, clock, Box::new(fan.clone()), metrics.commit.clone())
                 .context("the journal cannot be opened")
         };
         let Place { disk, mut fell_back, fallback } = place;
@@ -103,31 +103,18 @@ impl Service {
             (opened, _) => opened?,
         };
         let dir = &dir;
-        let position = started.positions.get(&sink_id("kafka")).copied().unwrap_or_default();
-        let deliveries = Arc::new(Deliveries::new(position));
-        let delivery = Arc::new(Status::default());
-        delivery.update(|status| {
-            status.breaker = "closed";
-            (status.position, status.backlog) = (position, started.shared.synced().saturating_sub(position));
-        });
-        let parts = Parts {
-            settings: compiled.delivery(),
-            factory: sink_factory(compiled.destination(identity, secrets)),
+        let common = Common {
             shared: started.shared.clone(),
-            position,
-            known_damage: started.damage.clone(),
             commit: commit.clone(),
-            dead: DeadFolder::of(dir),
-            deliveries: deliveries.clone(),
-            status: delivery.clone(),
+            dir: dir.clone(),
+            damage: Arc::new(Mutex::new(started.damage.clone())),
             metrics: metrics.deliver.clone(),
+            fan,
         };
-        let forwarder = Forwarder::new(inbox.clone(), events, parts);
-        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.into()).spawn(body);
-        let threads = vec![
-            spawn("steno-commit", Box::new(move || committer.run(work))).context("no thread for the commit loop")?,
-            spawn("steno-forward", Box::new(move || forwarder.run())).context("no thread for the forwarder")?,
-        ];
+        let routes = compiled.routes(identity, secrets, dir);
+        let outlets = Outlets::start(common, routes, compiled.config.spec.fan_out, &started.positions)?;
+        let loop_thread = std::thread::Builder::new().name("steno-commit".into()).spawn(move || committer.run(work));
+        let loop_thread = loop_thread.context("no thread for the commit loop")?;
         let now = Instant::now();
         let rates = Mutex::new(Rates::new(&compiled.config.spec.limits.rate, Duration::ZERO));
         let keep_at = dir.join("config.last");
@@ -139,8 +126,7 @@ impl Service {
         let intake = Arc::new(Intake {
             compiled: Arc::new(ArcSwap::from_pointee(compiled)),
             commit: commit.clone(),
-            deliveries,
-            delivery,
+            outlets,
             look: Look::new(started.shared.clone(), IdKey(started.id_key), started.uuid, dir),
             shared: started.shared,
             key: IdKey(started.id_key),
@@ -158,9 +144,8 @@ impl Service {
             uuid: started.uuid,
             stats,
             registry,
-            forwarder: inbox,
             commit,
-            threads,
+            loop_thread,
             stop: watch::Sender::new(false),
             listeners: Vec::new(),
             last,
@@ -207,23 +192,20 @@ impl Service {
     pub fn reloader(&self, identity: &Identity, secrets: &Secrets, level_fixed: bool) -> Reloader {
         Reloader {
             intake: self.intake.clone(),
-            forwarder: self.forwarder.clone(),
             identity: identity.clone(),
             secrets: secrets.clone(),
             last: self.last.clone(),
             keep: self.dir.join("config.last"),
             level_fixed,
-            destination: self.intake.compiled.load().destination(identity, secrets),
+            routes: self.intake.compiled.load().routes(identity, secrets, &self.dir),
+            dir: self.dir.clone(),
         }
     }
 
     /// What would be left if it ended now.
     pub fn counts(&self) -> impl Fn() -> Left + Send + 'static {
         let intake = self.intake.clone();
-        move || {
-            let next_seq = intake.shared.synced();
-            Left { undelivered: next_seq.saturating_sub(intake.deliveries.position()), next_seq }
-        }
+        move || Left { undelivered: intake.outlets.undelivered(), next_seq: intake.shared.synced() }
     }
 
     /// Stops: no more events, `Close` in the chains, deliver for a while, end.
@@ -235,22 +217,17 @@ impl Service {
         }
         self.commit.close().await;
         let drain = self.intake.compiled.load().config.spec.sidecar.drain_timeout.duration();
-        let (reply, left) = crossbeam_channel::bounded(1);
-        self.forwarder.ask(Control::Stop(drain, reply));
-        let waited = tokio::task::spawn_blocking(move || left.recv_timeout(drain + Duration::from_secs(15)));
-        let undelivered = waited.await.ok().and_then(Result::ok).unwrap_or(u64::MAX);
+        let outlets = self.intake.outlets.clone();
+        let stopped = tokio::task::spawn_blocking(move || outlets.stop(drain)).await;
+        let undelivered = stopped.unwrap_or_else(|_| self.intake.outlets.undelivered());
         let next_seq = self.intake.shared.synced();
-        let undelivered =
-            if undelivered == u64::MAX { next_seq.saturating_sub(self.intake.deliveries.position()) } else { undelivered };
         if undelivered == 0 {
             // While the directory is still locked: who takes it next holds events from then on.
             place::note_drained(&self.dir);
         }
         self.commit.end().await;
-        for thread in self.threads {
-            // A thread that panicked told so itself.
-            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-        }
+        // A thread that panicked told so itself.
+        let _ = tokio::task::spawn_blocking(move || self.loop_thread.join()).await;
         Left { undelivered, next_seq }
     }
 }

@@ -8,7 +8,13 @@ use std::{
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::{intake::Intake, reload::LastReload};
+use steno_deliver::Snapshot;
+
+use crate::{
+    intake::Intake,
+    outlets::{KAFKA, Standing},
+    reload::LastReload,
+};
 
 /// What the stats are made from.
 pub struct Stats {
@@ -45,7 +51,7 @@ impl Stats {
         Sample {
             at: Instant::now(),
             accepted: metrics.commit.accepted.get(),
-            failures: metrics.commit.failed_blocks.get() + metrics.deliver.failed.get(),
+            failures: metrics.commit.failed_blocks.get() + metrics.deliver.of(KAFKA).failed.get(),
             used: metrics.commit.spool_bytes.get(),
         }
     }
@@ -62,9 +68,7 @@ impl Stats {
 
     /// Brings gauges up to date that nobody else sets.
     pub fn refresh(&self) {
-        let delivery = self.intake.delivery.get();
-        let age = if delivery.oldest_ms == 0 { 0 } else { wall_ms().saturating_sub(delivery.oldest_ms) / 1000 };
-        self.intake.metrics.deliver.oldest.set(age as i64);
+        self.intake.outlets.refresh(wall_ms());
     }
 
     /// Why the journal takes no writes; `None`: it does.
@@ -80,12 +84,13 @@ impl Stats {
 
     /// All of it.
     pub fn json(&self) -> Value {
-        let (intake, delivery, reload) = (&self.intake, self.intake.delivery.get(), self.reload.lock().clone());
+        let (intake, delivery, reload) = (&self.intake, self.intake.outlets.kafka.get(), self.reload.lock().clone());
+        let standings = intake.outlets.standings();
         let compiled = intake.compiled.load();
         let (metrics, now) = (&intake.metrics, self.now());
         let before = self.history.lock().front().copied().unwrap_or(now);
         let (used, limit) = (metrics.commit.spool_bytes.get(), metrics.commit.spool_limit.get());
-        let oldest_age = if delivery.oldest_ms == 0 { 0 } else { wall_ms().saturating_sub(delivery.oldest_ms) };
+        let oldest_age = age(&delivery);
         let mut issues = Vec::new();
         let mut recommendations = Vec::new();
         let mut recommend =
@@ -107,7 +112,9 @@ impl Stats {
             recommend("warning", format!("The oldest undelivered event is {} minutes old.", oldest_age / 60_000));
         }
         let grown = (now.used - before.used) as f64 / (now.at - before.at).as_secs_f64().max(1.0);
-        if grown > 0.0 && limit > 0 && delivery.backlog > 0 {
+        further(&standings, &mut issues, &mut recommend);
+        let backlog = standings.iter().filter(|standing| standing.required).map(|standing| standing.snapshot.backlog).max();
+        if grown > 0.0 && limit > 0 && backlog > Some(0) {
             let minutes = (limit - used) as f64 / grown / 60.0;
             if minutes < 120.0 {
                 recommend(
@@ -133,7 +140,6 @@ impl Stats {
             );
         }
         delivery.warnings.iter().for_each(|warning| recommend("warning", format!("Preflight: {warning}.")));
-        let batch = |value: f64| (value * 100.0).round() / 100.0;
         json!({
             "health": {"status": if issues.is_empty() { "ok" } else { "degraded" }, "issues": issues},
             "metrics": {
@@ -141,7 +147,7 @@ impl Stats {
                 "current_batch_size": delivery.batch_size,
                 "inserts_last_minute": now.accepted - before.accepted,
                 "failures_last_minute": now.failures - before.failures,
-                "avg_batch_time_ms": batch(delivery.batch_ms),
+                "avg_batch_time_ms": rounded(delivery.batch_ms),
                 "total_accepted_events": now.accepted,
                 "total_duplicate_events": metrics.commit.duplicates.get(),
                 "total_conflict_events": metrics.commit.conflicts.get(),
@@ -151,15 +157,7 @@ impl Stats {
                 "total_dead_letters": delivery.dead,
             },
             "breaker": {"state": delivery.breaker, "reason": delivery.reason, "since": steno_event::format_millis(delivery.since_ms), "failures": delivery.failures},
-            "sinks": [{
-                "name": "kafka",
-                "destination": delivery.destination,
-                "position": delivery.position,
-                "backlog": delivery.backlog,
-                "inFlight": delivery.in_flight,
-                "oldestUndeliveredMs": oldest_age,
-                "warnings": delivery.warnings,
-            }],
+            "sinks": standings.iter().map(shown).collect::<Vec<_>>(),
             "journal": {
                 "uuid": self.uuid,
                 "nextSeq": intake.shared.synced(),
@@ -181,6 +179,57 @@ impl Stats {
             "recommendations": recommendations,
         })
     }
+}
+
+/// What there is to tell of the sinks beside Kafka.
+fn further(standings: &[Standing], issues: &mut Vec<String>, recommend: &mut impl FnMut(&str, String)) {
+    for Standing { name, required, snapshot, .. } in standings.iter().filter(|standing| standing.name != KAFKA) {
+        if snapshot.breaker != "closed" {
+            issues.push(format!("the breaker of sink {name} is {}: {}", snapshot.breaker, snapshot.reason));
+            let meanwhile =
+                if *required { "Its records stay in the spool" } else { "Past its maxLag records are left out for it" };
+            let severity = if *required { "error" } else { "warning" };
+            recommend(severity, format!("Sink {name} takes nothing ({}). {meanwhile}.", snapshot.reason));
+        } else if !snapshot.reason.is_empty() && snapshot.failures > 0 {
+            recommend("warning", format!("The last delivery to sink {name} failed: {}.", snapshot.reason));
+        }
+        if snapshot.left_out > 0 {
+            recommend("warning", format!("{} records were left out for sink {name} since the start.", snapshot.left_out));
+        }
+    }
+}
+
+fn shown(standing: &Standing) -> Value {
+    let Standing { name, required, kind, snapshot } = standing;
+    json!({
+        "name": name,
+        "type": kind,
+        "required": required,
+        "destination": snapshot.destination,
+        "position": snapshot.position,
+        "backlog": snapshot.backlog,
+        "inFlight": snapshot.in_flight,
+        "oldestUndeliveredMs": age(snapshot),
+        "delivered": snapshot.delivered,
+        "deadLetters": snapshot.dead,
+        "leftOut": snapshot.left_out,
+        "avgBatchTimeMs": rounded(snapshot.batch_ms),
+        "breaker": {
+            "state": snapshot.breaker,
+            "reason": snapshot.reason,
+            "since": steno_event::format_millis(snapshot.since_ms),
+            "failures": snapshot.failures,
+        },
+        "warnings": snapshot.warnings,
+    })
+}
+
+fn age(snapshot: &Snapshot) -> u64 {
+    if snapshot.oldest_ms == 0 { 0 } else { wall_ms().saturating_sub(snapshot.oldest_ms) }
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
 }
 
 fn wall_ms() -> u64 {

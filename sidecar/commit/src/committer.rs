@@ -58,7 +58,7 @@ pub struct CommitConfig {
     pub journal: Options,
     /// Compression and encryption of the journal.
     pub envelope: Envelope,
-    /// Names of the sinks whose positions hold the journal.
+    /// Names of the sinks whose positions hold the journal; empty: it is not known yet which there are.
     pub sinks: Vec<String>,
 }
 
@@ -169,10 +169,7 @@ impl Committer {
         let index = Index::new(config.max_entries.max(1024), sealed, journal.shared().oldest());
         let base = format!("{}/{}", config.pod_uid, uuid::Uuid::from_bytes(uuid));
         let chains = Chains::new(base, scope(&config), config.max_chains, journal.heads());
-        let mut positions = journal.positions().clone();
-        for sink in &config.sinks {
-            positions.entry(sink_id(sink)).or_insert_with(|| journal.shared().oldest());
-        }
+        let positions = positions_of(&config.sinks, journal.positions(), journal.shared().oldest());
         journal.save_positions(&positions)?;
         let shared = journal.shared();
         let id_key = journal.id_key();
@@ -696,8 +693,10 @@ impl Committer {
     fn positions(&mut self, positions: &BTreeMap<u64, u64>) {
         let mut merged = self.journal.positions().clone();
         for (sink, position) in positions {
-            let known = merged.entry(*sink).or_insert(0);
-            *known = (*known).max(*position);
+            // A sink that is gone holds nothing any more.
+            if let Some(known) = merged.get_mut(sink) {
+                *known = (*known).max(*position);
+            }
         }
         if let Err(error) = self.journal.save_positions(&merged) {
             tracing::warn!(%error, "delivered positions could not be saved; some events may be delivered again after a crash");
@@ -843,6 +842,10 @@ impl Committer {
         self.journal.set_envelope(config.envelope.clone());
         self.chains.scope = scope(&config);
         self.chains.most = config.max_chains;
+        let positions = positions_of(&config.sinks, self.journal.positions(), self.journal.shared().oldest());
+        if let Err(error) = self.journal.save_positions(&positions) {
+            tracing::warn!(%error, "the sinks' positions could not be saved; a sink that was removed holds the spool until they can");
+        }
         self.config = config;
     }
 
@@ -885,7 +888,19 @@ fn lost_range(range: &ChainRange) -> Lost {
 }
 
 /// The chains' numbers of records from `from` up to `end`, and how many records these are.
-fn dropped_ranges(shared: &Arc<Shared>, from: u64, end: u64) -> (Vec<Lost>, u64) {
+/// Positions of these sinks and no others; one that is new begins with the oldest record that is held. None at all: nobody has said yet which there are,
+/// and all keep theirs.
+fn positions_of(sinks: &[String], known: &BTreeMap<u64, u64>, oldest: u64) -> BTreeMap<u64, u64> {
+    if sinks.is_empty() {
+        let mut known = known.clone();
+        known.entry(sink_id("kafka")).or_insert(oldest);
+        return known;
+    }
+    sinks.iter().map(|sink| sink_id(sink)).map(|id| (id, known.get(&id).copied().unwrap_or(oldest))).collect()
+}
+
+/// What the chains lose with the records from one position to another, and how many records these are.
+pub fn dropped_ranges(shared: &Arc<Shared>, from: u64, end: u64) -> (Vec<Lost>, u64) {
     let mut reader = Reader::new(shared.clone(), from);
     let mut lost: BTreeMap<String, Lost> = BTreeMap::new();
     let mut add = |range: &ChainRange| {

@@ -17,10 +17,17 @@ pub struct DeadLetter {
     pub reason: String,
     /// When, milliseconds since 1970.
     pub at_ms: u64,
+    /// The sink that refused it.
+    #[serde(default = "kafka")]
+    pub sink: String,
     /// Where it should have gone.
     pub destination: String,
     /// The record, as text, exactly as it would have been sent.
     pub record: String,
+}
+
+fn kafka() -> String {
+    "kafka".into()
 }
 
 /// The folder.
@@ -38,7 +45,9 @@ impl DeadFolder {
     /// Keeps a letter, durably.
     pub fn put(&self, letter: &DeadLetter, keys: &Keys) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
-        let (name, part) = (self.dir.join(format!("{:020}.json", letter.seq)), self.dir.join(format!("{:020}.part", letter.seq)));
+        let of_sink = if letter.sink == "kafka" { String::new() } else { format!("-{}", letter.sink) };
+        let stem = format!("{:020}{of_sink}", letter.seq);
+        let (name, part) = (self.dir.join(format!("{stem}.json")), self.dir.join(format!("{stem}.part")));
         let mut file = fs::File::create(&part)?;
         file.write_all(&keys.seal_file(&serde_json::to_vec(letter)?).map_err(io::Error::other)?)?;
         file.sync_all()?;
@@ -85,6 +94,7 @@ mod tests {
             seq,
             reason: "too large".into(),
             at_ms: 1,
+            sink: "kafka".into(),
             destination: "t".into(),
             record: "{\"a\":\"ü\\n\"}".into(),
         };

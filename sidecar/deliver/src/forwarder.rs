@@ -9,12 +9,15 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use parking_lot::Mutex;
 use steno_chain::{Kind, Lost, Note};
-use steno_commit::{Critical, Frame, Handle, Observer, frames};
+use steno_commit::{Critical, Frame, Handle, Observer, dropped_ranges, frames};
 use steno_event::json::{Json, parse};
 use steno_journal::{Block, Damage, Keys, Next, Reader, Shared, sink_id};
 
-use crate::{Breaker, BreakerConfig, DeadFolder, DeadLetter, Deliveries, Metrics, Outcome, Permit, Refusal, Sink, State, Status};
+use crate::{
+    Breaker, BreakerConfig, DeadFolder, DeadLetter, Deliveries, Gate, Metrics, Outcome, Permit, Refusal, Sink, State, Status,
+};
 
 /// What the forwarder goes by.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +30,17 @@ pub struct Settings {
     pub dead_bytes: u64,
     /// Keys that dead letters in `dead/` are encrypted with.
     pub keys: Arc<Keys>,
+    /// How far the sink may stay behind before records are left out for it; `None`: what it has not confirmed is kept.
+    pub max_lag: Option<Lag>,
+}
+
+/// How far a sink may stay behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lag {
+    /// Bytes of the spool.
+    pub bytes: u64,
+    /// Age of the oldest record that waits.
+    pub age: Option<Duration>,
 }
 
 /// Makes a sink that reports to a channel.
@@ -50,6 +64,8 @@ pub enum Event {
 pub enum Control {
     /// Go by other settings; with a factory, to another destination.
     Reload(Settings, Option<SinkFactory>),
+    /// Go with others, or alone.
+    Gate(Option<Arc<Gate>>),
     /// Stop when all is delivered, at the latest after so long; tells how many records are left.
     Stop(Duration, Sender<u64>),
 }
@@ -71,11 +87,13 @@ const IN_FLIGHT_BATCHES: u64 = 8;
 const LINGER: Duration = Duration::from_millis(2);
 /// The same while nothing may be sent.
 const LINGER_OPEN: Duration = Duration::from_millis(100);
-/// Name of the one sink of this version, in the state.
-const SINK: &str = "kafka";
+/// Blocks that are looked at in one turn for their age.
+const AGED: usize = 4096;
 
 /// The forwarder.
 pub struct Forwarder {
+    name: String,
+    gate: Option<Arc<Gate>>,
     settings: Settings,
     inbox: Inbox,
     events: Receiver<Event>,
@@ -111,7 +129,7 @@ pub struct Forwarder {
     released: bool,
     saved_at: Instant,
     oldest: Option<(u64, u64)>,
-    known_damage: Vec<Damage>,
+    known_damage: Arc<Mutex<Vec<Damage>>>,
     stop: Option<(Instant, Sender<u64>)>,
     probed: bool,
     mean_ms: f64,
@@ -128,6 +146,10 @@ struct Cursor {
 
 /// What [`Forwarder::new`] is made of.
 pub struct Parts {
+    /// The sink's name, as in the journal's state.
+    pub name: String,
+    /// The sinks that it goes with.
+    pub gate: Option<Arc<Gate>>,
     /// What it goes by.
     pub settings: Settings,
     /// Makes its sink.
@@ -136,8 +158,8 @@ pub struct Parts {
     pub shared: Arc<Shared>,
     /// First record that is not known to be delivered.
     pub position: u64,
-    /// Damage that a record tells of already.
-    pub known_damage: Vec<Damage>,
+    /// Damage that a record tells of already; of all forwarders of a journal.
+    pub known_damage: Arc<Mutex<Vec<Damage>>>,
     /// The commit loop.
     pub commit: Handle,
     /// Where dead letters go that no topic takes.
@@ -187,11 +209,14 @@ impl Observer for Inbox {
 impl Forwarder {
     /// A forwarder over the journal.
     pub fn new(inbox: Inbox, events: Receiver<Event>, parts: Parts) -> Self {
-        let Parts { settings, factory, shared, position, known_damage, commit, dead, deliveries, status, metrics } = parts;
+        let Parts { name, gate, settings, factory, shared, position, known_damage, commit, dead, deliveries, status, metrics } =
+            parts;
         let now = Instant::now();
         let breaker = Breaker::new(settings.breaker, Duration::ZERO);
         let reader = Reader::new(shared.clone(), position);
         Self {
+            name,
+            gate,
             settings,
             inbox,
             events,
@@ -306,6 +331,7 @@ impl Forwarder {
                 self.status.update(|status| status.warnings = warnings);
             }
             Event::Control(Control::Reload(settings, factory)) => self.reload(settings, factory),
+            Event::Control(Control::Gate(gate)) => self.gate = gate,
             Event::Control(Control::Stop(most, done)) => self.stop = Some((Instant::now() + most, done)),
         }
     }
@@ -319,6 +345,7 @@ impl Forwarder {
         let now_ms = wall_ms();
         let mut delivered = Vec::with_capacity(outcomes.len());
         let mut failure: Option<String> = None;
+        let mut pause = Duration::ZERO;
         for Outcome { seq, result } in outcomes {
             let Some((bytes, received_ms)) = self.in_flight.remove(&seq) else { continue };
             self.in_flight_bytes -= bytes;
@@ -343,6 +370,10 @@ impl Forwarder {
                             self.draining = true;
                         }
                         Refusal::Later(reason) => failure = Some(reason),
+                        Refusal::Wait(asked, reason) => {
+                            pause = pause.max(asked);
+                            failure = Some(reason);
+                        }
                         Refusal::Busy => failure = Some("the client's queue is full".into()),
                         Refusal::Broken(reason) => {
                             self.sink = None;
@@ -360,11 +391,12 @@ impl Forwarder {
             let was = self.breaker.state();
             self.breaker.success(self.now());
             if was != State::Closed {
-                tracing::info!("deliveries go through again; the breaker is closed");
+                tracing::info!(sink = self.name, "deliveries go through again; the breaker is closed");
             }
         }
         if let Some(reason) = failure {
             self.failed(&reason);
+            self.resume_at = self.resume_at.max(Instant::now() + pause);
         }
     }
 
@@ -388,6 +420,7 @@ impl Forwarder {
         if open && !self.was_open {
             self.metrics.opened.inc();
             tracing::warn!(
+                sink = self.name,
                 reason = self.breaker.reason(),
                 "the breaker is open: nothing is sent, new events are spooled or refused as the policy says"
             );
@@ -544,6 +577,10 @@ impl Forwarder {
                 cursor.step(length);
                 continue;
             }
+            if self.gate.as_ref().is_some_and(|gate| seq >= gate.position() + self.settings.ahead()) {
+                // The others are not as far.
+                return false;
+            }
             let Some(sink) = &mut self.sink else { return false };
             match sink.send(seq, &frame) {
                 Ok(()) => {
@@ -557,7 +594,7 @@ impl Forwarder {
                     cursor.step(length);
                     self.bury(seq, &reason);
                 }
-                Err(Refusal::Later(reason)) => {
+                Err(Refusal::Later(reason) | Refusal::Wait(_, reason)) => {
                     self.failed(&reason);
                     return false;
                 }
@@ -594,8 +631,10 @@ impl Forwarder {
 
     /// Records that cannot be read: their loss gets a record of its own, then they are not waited for.
     fn lost(&mut self, damage: &Damage) {
-        let known =
-            self.known_damage.iter().any(|known| known.first_seq <= damage.first_seq && damage.next_seq <= known.next_seq);
+        let shared = self.known_damage.clone();
+        // Held until the record is written: of several forwarders that meet it, one tells.
+        let mut all = shared.lock();
+        let known = all.iter().any(|known| known.first_seq <= damage.first_seq && damage.next_seq <= known.next_seq);
         if !known {
             let lost = damage
                 .ranges
@@ -614,8 +653,9 @@ impl Forwarder {
                 next = damage.next_seq,
                 "a part of the journal could not be read; its loss is recorded by name"
             );
-            self.known_damage.push(damage.clone());
+            all.push(damage.clone());
         }
+        drop(all);
         let missing = damage.first_seq..damage.next_seq;
         if missing.contains(&self.deliveries.position()) {
             self.deliveries.skip_to(damage.next_seq);
@@ -662,7 +702,7 @@ impl Forwarder {
                 }
                 Some(Err(Refusal::Refused { reason, .. })) => self.bury(*seq, &reason),
                 Some(Err(Refusal::Busy)) | None => {}
-                Some(Err(Refusal::Later(reason) | Refusal::Broken(reason))) => {
+                Some(Err(Refusal::Later(reason) | Refusal::Wait(_, reason) | Refusal::Broken(reason))) => {
                     self.failed(&reason);
                     break;
                 }
@@ -690,14 +730,15 @@ impl Forwarder {
             return;
         };
         let record = String::from_utf8_lossy(frame.json).into_owned();
-        if let Err(error) = self.commit.note(dead_note(seq, &record, reason)) {
+        if let Err(error) = self.commit.note(dead_note(&self.name, seq, &record, reason)) {
             self.failed(&format!("a dead letter could not be recorded: {error}"));
             return;
         }
         let by_topic = self.sink.as_mut().map(|sink| sink.send_dead(seq, &frame, reason));
         if !matches!(by_topic, Some(Ok(()))) {
             let destination = self.sink.as_ref().map(|sink| sink.describe()).unwrap_or_default();
-            let letter = DeadLetter { seq, reason: reason.into(), at_ms: wall_ms(), destination, record };
+            let sink = self.name.clone();
+            let letter = DeadLetter { seq, reason: reason.into(), at_ms: wall_ms(), sink, destination, record };
             let kept = if self.dead.bytes() < self.settings.dead_bytes {
                 self.dead.put(&letter, &self.settings.keys).map_err(|error| error.to_string())
             } else {
@@ -708,7 +749,7 @@ impl Forwarder {
                 return;
             }
         }
-        tracing::error!(seq, reason, "a record was refused for good; it is a dead letter");
+        tracing::error!(sink = self.name, seq, reason, "a record was refused for good; it is a dead letter");
         self.metrics.dead.inc();
         self.status.update(|status| status.dead += 1);
         self.deliveries.done(std::iter::once(seq));
@@ -758,7 +799,12 @@ impl Forwarder {
         let due = self.saved_at.elapsed() >= Duration::from_secs(1) || (self.stop.is_some() && self.waiting() == 0);
         if due {
             self.saved_at = Instant::now();
-            self.commit.positions(BTreeMap::from([(sink_id(SINK), position)]));
+            self.leave_out();
+            self.save();
+        }
+        let position = self.deliveries.position();
+        if let Some(gate) = &self.gate {
+            gate.reached(&self.name, position);
         }
         let backlog = self.waiting();
         if due || self.breaker.state() != State::Closed {
@@ -789,6 +835,53 @@ impl Forwarder {
         });
     }
 
+    /// Has the position made durable: the sink's own, or that of all.
+    fn save(&self) {
+        let own = self.deliveries.position();
+        let position = self.gate.as_ref().map_or(own, |gate| gate.position().min(own));
+        self.commit.positions(BTreeMap::from([(sink_id(&self.name), position)]));
+    }
+
+    /// Leaves out records that wait for a sink that may be left behind, as the policy says, after a record that names them.
+    fn leave_out(&mut self) {
+        let Some(lag) = self.settings.max_lag else { return };
+        let from = self.deliveries.position();
+        let by_bytes = self.shared.cut_to(from, lag.bytes);
+        let by_age = lag.age.and_then(|age| self.aged(from, age));
+        let Some(end) = by_bytes.max(by_age).filter(|end| *end > from) else { return };
+        let (lost, records) = dropped_ranges(&self.shared, from, end);
+        let reason = if by_age >= by_bytes { "maxLag.age" } else { "maxLag.bytes" };
+        let note = Note::new(Kind::Drop, "A sink was too far behind; these records were left out for it, as the policy says.")
+            .text("sink", &*self.name)
+            .text("reason", reason)
+            .number("records", records)
+            .lost(lost);
+        if let Err(error) = self.commit.note(note) {
+            // They wait on until it can be told that they are left out.
+            tracing::warn!(sink = self.name, %error, "records that are left out could not be recorded yet");
+            return;
+        }
+        tracing::warn!(sink = self.name, records, "the sink is too far behind: records were left out for it");
+        self.metrics.left_out.inc_by(records);
+        self.status.update(|status| status.left_out += records);
+        self.deliveries.skip_to(end);
+    }
+
+    /// The first record behind `from` that is in a block younger than an age; `None`: that at `from` is.
+    fn aged(&self, from: u64, age: Duration) -> Option<u64> {
+        let oldest_ms = wall_ms().saturating_sub(age.as_millis() as u64);
+        let mut reader = Reader::new(self.shared.clone(), from);
+        let mut end = None;
+        for _ in 0..AGED {
+            match reader.next() {
+                Ok(Next::Block(block)) if block.header.wall_ms < oldest_ms => end = Some(block.header.next_seq()),
+                Ok(Next::Lost(damage)) => end = Some(damage.next_seq),
+                _ => break,
+            }
+        }
+        end
+    }
+
     fn note_oldest(&mut self, position: u64, backlog: u64) {
         if backlog == 0 {
             self.oldest = None;
@@ -803,10 +896,19 @@ impl Forwarder {
         let left = self.synced.saturating_sub(self.deliveries.position());
         let over = left == 0 || Instant::now() >= *until;
         if over {
-            self.commit.positions(BTreeMap::from([(sink_id(SINK), self.deliveries.position())]));
+            self.save();
             let _ = done.send(left);
         }
         over
+    }
+}
+
+// === impl Settings ===
+
+impl Settings {
+    /// Records that may be on their way.
+    fn ahead(&self) -> u64 {
+        self.batch.iter().map(|(_, size)| *size).max().unwrap_or(100) * IN_FLIGHT_BATCHES
     }
 }
 
@@ -819,8 +921,9 @@ impl Cursor {
     }
 }
 
-fn dead_note(seq: u64, record: &str, reason: &str) -> Note {
-    let note = Note::new(Kind::DeadLetter, "Kafka refused a record for good; it is kept as a dead letter.")
+fn dead_note(sink: &str, seq: u64, record: &str, reason: &str) -> Note {
+    let note = Note::new(Kind::DeadLetter, "A sink refused a record for good; it is kept as a dead letter.")
+        .text("sink", sink)
         .number("journalSeq", seq)
         .text("reason", reason);
     let Ok(Json::Object(record)) = parse(record) else { return note };

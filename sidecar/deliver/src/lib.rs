@@ -1,4 +1,4 @@
-//! From the journal to Kafka, at least once.
+//! From the journal to Kafka and further sinks, at least once.
 //!
 //! # Rules
 //! - A record is done only on the destination's own word (the broker's delivery report). A sink's position is a contiguous
@@ -11,21 +11,34 @@
 //! - A refusal is permanent only for a record that was refused alone: what failed together is split by halves first. Then a
 //!   `DeadLetter` record tells of it in the chain, and the record goes to the dead-letter topic, or to a file.
 //! - Authorisation, unknown topic and quota errors are never permanent.
-//! - Everything that leaves goes through the [`Sink`] trait.
+//! - Everything that leaves goes through the [`Sink`] trait. Kafka takes records one by one and batches itself; [`mod@file`], [`http`] and [`postgres`]
+//!   are [`Backend`]s, which take whole batches on a thread of their own ([`Worker`]).
+//! - Each sink has a forwarder, a breaker and a position of its own. With a [`Gate`] none runs ahead of the others, and the position that
+//!   is made durable is that of the slowest. A sink that may be left behind jumps, after a `Drop` record that names it and the range.
 
 mod breaker;
 mod dead;
+pub mod file;
 mod forwarder;
+mod gate;
+pub mod http;
 pub mod kafka;
 mod metrics;
+pub mod postgres;
+mod record;
 mod sink;
 mod status;
+mod tls;
 mod watermark;
+mod worker;
 
 pub use breaker::{Breaker, Config as BreakerConfig, Permit, State};
 pub use dead::{DeadFolder, DeadLetter};
-pub use forwarder::{Control, Event, Forwarder, Inbox, Parts, Settings, SinkFactory};
-pub use metrics::Metrics;
+pub use forwarder::{Control, Event, Forwarder, Inbox, Lag, Parts, Settings, SinkFactory};
+pub use gate::Gate;
+pub use metrics::{Families, Metrics};
+pub use record::Record;
 pub use sink::{Outcome, Refusal, Sink};
 pub use status::{Deliveries, Snapshot, Status};
 pub use watermark::Watermark;
+pub use worker::{Backend, Manner, Shape, Worker};

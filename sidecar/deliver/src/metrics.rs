@@ -1,10 +1,37 @@
-//! What delivery counts.
+//! What delivery counts, by sink.
 use prometheus_client::{
-    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 
-/// Delivery's metrics.
+/// A sink.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct SinkLabel {
+    /// Its name.
+    sink: String,
+}
+
+/// A histogram by sink.
+type Histograms = Family<SinkLabel, Histogram, fn() -> Histogram>;
+
+/// Metrics of all sinks.
+#[derive(Debug, Clone)]
+pub struct Families {
+    delivered: Family<SinkLabel, Counter>,
+    failed: Family<SinkLabel, Counter>,
+    dead: Family<SinkLabel, Counter>,
+    left_out: Family<SinkLabel, Counter>,
+    latency: Histograms,
+    batch: Histograms,
+    breaker: Family<SinkLabel, Gauge>,
+    opened: Family<SinkLabel, Counter>,
+    backlog: Family<SinkLabel, Gauge>,
+    oldest: Family<SinkLabel, Gauge>,
+    warnings: Family<SinkLabel, Gauge>,
+}
+
+/// One sink's metrics.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     /// Records the destination confirmed.
@@ -13,6 +40,8 @@ pub struct Metrics {
     pub failed: Counter,
     /// Records that went to dead letters.
     pub dead: Counter,
+    /// Records left out because the sink was too far behind.
+    pub left_out: Counter,
     /// Time from a record's receipt to its confirmation.
     pub latency: Histogram,
     /// Records sent in one go.
@@ -29,32 +58,66 @@ pub struct Metrics {
     pub warnings: Gauge,
 }
 
-impl Default for Metrics {
+impl Default for Families {
     fn default() -> Self {
         Self {
-            delivered: Counter::default(),
-            failed: Counter::default(),
-            dead: Counter::default(),
-            latency: Histogram::new((0..20).map(|step| 0.001 * f64::from(1 << step))),
-            batch: Histogram::new((0..14).map(|step| f64::from(1 << step))),
-            breaker: Gauge::default(),
-            opened: Counter::default(),
-            backlog: Gauge::default(),
-            oldest: Gauge::default(),
-            warnings: Gauge::default(),
+            delivered: Family::default(),
+            failed: Family::default(),
+            dead: Family::default(),
+            left_out: Family::default(),
+            latency: Family::new_with_constructor(|| Histogram::new((0..20).map(|step| 0.001 * f64::from(1 << step)))),
+            batch: Family::new_with_constructor(|| Histogram::new((0..14).map(|step| f64::from(1 << step)))),
+            breaker: Family::default(),
+            opened: Family::default(),
+            backlog: Family::default(),
+            oldest: Family::default(),
+            warnings: Family::default(),
         }
     }
 }
 
-impl Metrics {
+// === impl Families ===
+
+impl Families {
+    /// Those of one sink.
+    pub fn of(&self, sink: &str) -> Metrics {
+        let label = SinkLabel { sink: sink.into() };
+        Metrics {
+            delivered: self.delivered.get_or_create(&label).clone(),
+            failed: self.failed.get_or_create(&label).clone(),
+            dead: self.dead.get_or_create(&label).clone(),
+            left_out: self.left_out.get_or_create(&label).clone(),
+            latency: self.latency.get_or_create(&label).clone(),
+            batch: self.batch.get_or_create(&label).clone(),
+            breaker: self.breaker.get_or_create(&label).clone(),
+            opened: self.opened.get_or_create(&label).clone(),
+            backlog: self.backlog.get_or_create(&label).clone(),
+            oldest: self.oldest.get_or_create(&label).clone(),
+            warnings: self.warnings.get_or_create(&label).clone(),
+        }
+    }
+
+    /// Has gauges of a sink that is gone not shown any more. Its counters stay.
+    pub fn forget(&self, sink: &str) {
+        let label = SinkLabel { sink: sink.into() };
+        for gauge in [&self.breaker, &self.backlog, &self.oldest, &self.warnings] {
+            gauge.remove(&label);
+        }
+    }
+
     /// Registers all of them.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register("delivered", "Records that Kafka confirmed", self.delivered.clone());
+        registry.register("delivered", "Records that the sink confirmed", self.delivered.clone());
         registry.register("delivery_failures", "Records that came back undelivered and will be sent again", self.failed.clone());
-        registry.register("dead_letters", "Records that Kafka refused for good", self.dead.clone());
+        registry.register("dead_letters", "Records that the sink refused for good", self.dead.clone());
+        registry.register(
+            "left_out",
+            "Records left out for a sink that was further behind than its maxLag",
+            self.left_out.clone(),
+        );
         registry.register_with_unit(
             "delivery_latency",
-            "Time from receipt to Kafka's confirmation",
+            "Time from receipt to the sink's confirmation",
             Unit::Seconds,
             self.latency.clone(),
         );

@@ -10,6 +10,8 @@ pub enum Refusal {
     Busy,
     /// It may go later. The text says why and what to do.
     Later(String),
+    /// It may go later, and not before so long: the destination says so.
+    Wait(Duration, String),
     /// This record, or one that it was sent together with, is refused. `alone`: it is known to be this one.
     Refused {
         /// Why.

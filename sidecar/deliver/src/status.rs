@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub delivered: u64,
     /// Records that went to dead letters since the start.
     pub dead: u64,
+    /// Records left out since the start, because the sink was too far behind.
+    pub left_out: u64,
     /// What the preflight found.
     pub warnings: Vec<String>,
 }
@@ -130,6 +132,18 @@ impl Deliveries {
             }
         }
         let next = inner.mark.next();
+        drop(inner);
+        self.publish(next);
+    }
+
+    /// Everything below `next` is delivered.
+    pub(crate) fn reach(&self, next: u64) {
+        let mut inner = self.inner.lock();
+        inner.mark.skip_to(next);
+        let reached: Vec<u64> = inner.waiting.keys().copied().filter(|seq| *seq < next).collect();
+        for waiting in reached.into_iter().filter_map(|seq| inner.waiting.remove(&seq)).flatten() {
+            let _ = waiting.send(());
+        }
         drop(inner);
         self.publish(next);
     }

@@ -628,6 +628,25 @@ impl Shared {
         inner.segments.first().map_or(inner.tail.seq, |segment| segment.first_seq)
     }
 
+    /// The oldest segment's first sequence number such that no more than `bytes` lie from there on; `None`: it is so from `seq` on already. Whole
+    /// segments only, and never the one that is written to.
+    pub fn cut_to(&self, seq: u64, bytes: u64) -> Option<u64> {
+        let inner = self.inner.lock();
+        let first = inner.segments.partition_point(|segment| segment.first_seq <= seq).saturating_sub(1);
+        let held = |segment: &Arc<Segment>| {
+            let is_tail = segment.generation == inner.tail.generation;
+            let end = if is_tail { Some(inner.tail.offset) } else { segment.end.get().copied() };
+            end.unwrap_or_else(|| segment.file.size().unwrap_or_default())
+        };
+        let mut left: u64 = inner.segments.iter().skip(first).map(held).sum();
+        let mut cut = first;
+        while left > bytes && cut + 1 < inner.segments.len() {
+            left -= inner.segments.get(cut).map_or(0, held);
+            cut += 1;
+        }
+        (cut > first).then(|| inner.segments.get(cut).map(|segment| segment.first_seq)).flatten()
+    }
+
     /// First sequence numbers of the segments in use, oldest first.
     pub fn segment_starts(&self) -> Vec<(u64, u64)> {
         self.inner.lock().segments.iter().map(|segment| (segment.generation, segment.first_seq)).collect()

@@ -7,7 +7,7 @@ use steno_crds::RedactionAction as Action;
 use steno_event::json::{Json, MARKER, Redacted, canonical};
 
 /// The key of `Hash`.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct HashKey {
     /// A name that tells nothing of the key.
     pub id: String,

@@ -208,13 +208,16 @@ impl Ingest {
             Some(_) => return Err(Problem::new(Reason::BadRequest, "timeoutMs takes 1 to 300000 milliseconds.")),
         };
         let target = self.intake.shared.synced();
-        let position = self.intake.deliveries.wait_below(target, Duration::from_millis(most)).await;
-        if position >= target {
-            return Ok(json_answer(200, json!({"status": "flushed", "position": position}).to_string().into_bytes()).into());
+        match self.intake.outlets.wait_below(target, Duration::from_millis(most)).await {
+            Ok(()) => {
+                let answer = json!({"status": "flushed", "position": target}).to_string();
+                Ok(json_answer(200, answer.into_bytes()).into())
+            }
+            Err((left, reason)) => {
+                let detail = format!("{left} records are not delivered yet: {reason}");
+                Err(Problem::later(Reason::NotDelivered, detail, Duration::from_secs(1)))
+            }
         }
-        let left = target - position;
-        let detail = format!("{left} records are not delivered yet: {}", self.intake.delivery.get().reason);
-        Err(Problem::later(Reason::NotDelivered, detail, Duration::from_secs(1)))
     }
 }
 

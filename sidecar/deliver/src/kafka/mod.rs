@@ -18,7 +18,10 @@ use steno_commit::Frame;
 use steno_crds::KafkaKey;
 use steno_event::{format_millis, json};
 
-use crate::{Event, Outcome, Refusal, Sink};
+use crate::{
+    Event, Outcome, Refusal, Sink,
+    record::{kind, unescape},
+};
 
 mod config;
 mod preflight;
@@ -220,24 +223,6 @@ impl KafkaSink {
             Refusal::Refused { reason, .. } => Refusal::Refused { reason, alone: true },
             other => other,
         })
-    }
-}
-
-/// `steno.event.<action>` for events; a note's own action says `steno.…` already.
-fn kind(frame: &Frame<'_>) -> Vec<u8> {
-    let action = unescape(frame.action_text());
-    if frame.is_note { action } else { [b"steno.event.", action.as_slice()].concat() }
-}
-
-/// The bytes of a JSON string's inside.
-fn unescape(raw: &[u8]) -> Vec<u8> {
-    if !raw.contains(&b'\\') {
-        return raw.to_vec();
-    }
-    let quoted = format!("\"{}\"", String::from_utf8_lossy(raw));
-    match json::parse(&quoted) {
-        Ok(json::Json::String(text)) => text.as_bytes().to_vec(),
-        _ => raw.to_vec(),
     }
 }
 

@@ -1,0 +1,285 @@
+//! Further places that records go to, beside Kafka.
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Breaker, ByteSize, RedactionRule, SecretRef, Span, Tls, Volume, bounds};
+
+/// A further place that records go to: `type`, and the member of that name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SinkSpec {
+    /// Its name in stats and metrics, 1 to 32 of `a-z 0-9 -`; not `kafka`. A sink that is renamed begins anew, with the oldest record that the spool holds.
+    pub name: String,
+    /// What it is.
+    pub r#type: SinkType,
+    /// `true`: what it has not confirmed stays in the spool. `false`: past `maxLag` records are left out for this sink, each range with a `Drop` record that names it. Default true.
+    #[serde(default = "yes")]
+    pub required: bool,
+    /// How far a sink that is not required may stay behind.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub max_lag: MaxLag,
+    /// Further redaction for this sink. It is applied to what intake redaction left, so that it can only tighten. A record that it changes has `integrity.derived: true` and
+    /// keeps the hash of the original.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub redaction: SinkRedaction,
+    /// Its own breaker. `whenOpen` and `noBrokerFor` have no effect here: the spool grows.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub breaker: Breaker,
+    /// For `File`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileSink>,
+    /// For `Http`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpSink>,
+    /// For `Postgres`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<PostgresSink>,
+}
+
+/// Kinds of further sinks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SinkType {
+    /// Files of JSON Lines.
+    File,
+    /// CloudEvents by HTTP POST, several at a time.
+    Http,
+    /// Tables of a PostgreSQL database.
+    Postgres,
+}
+
+/// How far a sink may stay behind before records are left out for it. With both, whichever comes first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MaxLag {
+    /// Bytes of the spool, at most half of `spool.maxBytes`. Not set: a quarter of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<ByteSize>,
+    /// Age of the oldest record that waits. Not set: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age: Option<Span>,
+}
+
+/// Redaction of one sink. Unknown fields here are refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct SinkRedaction {
+    /// Rules, as those of `redaction`; `Hash` uses the same key. Up to 256.
+    pub rules: Vec<RedactionRule>,
+}
+
+/// Files of JSON Lines: `<directory>/audit.jsonl`, and the older ones with the time of their end in their names. Synced before a record counts as delivered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FileSink {
+    /// The volume, with a directory for each pod. Not set: `files/<name>` beside the journal, on its volume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume: Option<Volume>,
+    /// A file of so many bytes is ended.
+    pub rotate_bytes: ByteSize,
+    /// A file that is so old is ended.
+    pub rotate_age: Span,
+    /// Ended files that are kept; older ones are removed.
+    pub backups: u64,
+}
+
+/// CloudEvents by HTTP POST (`application/cloudevents-batch+json`), the record as `data`. Answers: 2xx is delivered; 400, 413, 415 and 422 refuse (the record at fault
+/// becomes a dead letter alone); all others, 401 and 403 too, are tried again, after `Retry-After` where it says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpSink {
+    /// Where to: `https://…`, or `http://…` where the network is trusted. Redirects are not followed.
+    pub url: String,
+    /// A bearer token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_secret_ref: Option<SecretRef>,
+    /// Whom to trust, and who we are. Not set: the system's certificate authorities, and nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// Records of one request at most.
+    #[serde(default = "http_batch")]
+    pub batch: u64,
+    /// How long a request may take.
+    #[serde(default = "http_timeout")]
+    pub timeout: Span,
+}
+
+/// Tables of a PostgreSQL database: `events`, partitioned by month of `receivedAt`, `event_ids`, which keeps them unique, and `event_conflicts`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PostgresSink {
+    /// Host of the database.
+    pub host: String,
+    /// Its port. Default 5432.
+    #[serde(default = "postgres_port")]
+    pub port: u16,
+    /// The database.
+    pub database: String,
+    /// The user. It may INSERT into the tables and SELECT from them, and with `createSchema` CREATE in the database.
+    pub user: String,
+    /// The user's password. Not set: none is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_secret_ref: Option<SecretRef>,
+    /// TLS with the host's name checked. Not set: plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// Schema of the tables, 1 to 63 of `a-z 0-9 _`. Default `steno`.
+    #[serde(default = "postgres_schema")]
+    pub schema: String,
+    /// Whether the schema, its tables and each month's partition are made and brought up to date. `false`: as `steno-sidecar postgres schema` prints them, by
+    /// somebody else. Default false.
+    #[serde(default)]
+    pub create_schema: bool,
+    /// Records of one transaction at most.
+    #[serde(default = "postgres_batch")]
+    pub batch: u64,
+}
+
+/// How sinks go together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FanOut {
+    /// Each at its own pace. `ack: Delivered` and critical events wait for Kafka.
+    #[default]
+    BestEffort,
+    /// One position for all: none runs ahead of the others by more than what is on its way, and a record is delivered when every sink has confirmed it.
+    AllOrNothing,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn http_batch() -> u64 {
+    bounds::HTTP_BATCH.value()
+}
+
+fn http_timeout() -> Span {
+    bounds::HTTP_TIMEOUT.value()
+}
+
+fn postgres_batch() -> u64 {
+    bounds::POSTGRES_BATCH.value()
+}
+
+fn postgres_port() -> u16 {
+    5432
+}
+
+fn postgres_schema() -> String {
+    "steno".into()
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl Default for FileSink {
+    fn default() -> Self {
+        Self {
+            volume: None,
+            rotate_bytes: bounds::FILE_BYTES.value(),
+            rotate_age: bounds::FILE_AGE.value(),
+            backups: bounds::FILE_BACKUPS.value(),
+        }
+    }
+}
+
+// === impl SinkSpec ===
+
+impl SinkSpec {
+    /// Secrets that it needs.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretRef> {
+        let http = self.http.iter().flat_map(|http| http.token_secret_ref.iter().chain(http.tls.iter().flat_map(Tls::secrets)));
+        let postgres = self.postgres.iter();
+        let postgres = postgres.flat_map(|db| db.password_secret_ref.iter().chain(db.tls.iter().flat_map(Tls::secrets)));
+        http.chain(postgres)
+    }
+
+    /// Bytes that its files take beside the journal.
+    pub fn bytes_beside(&self) -> u64 {
+        let beside = self.file.iter().filter(|file| file.volume.is_none());
+        beside.map(|file| file.rotate_bytes.bytes().saturating_mul(file.backups + 1)).sum()
+    }
+
+    /// What is wrong with it alone, by path below it.
+    pub(crate) fn faults(&self, spool: ByteSize) -> Vec<(String, String)> {
+        let mut faults = Vec::new();
+        let mut add = |path: &str, message: &str| faults.push((path.to_owned(), message.to_owned()));
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if self.name.is_empty() || self.name.len() > 32 || !self.name.chars().all(legal) || self.name.starts_with('-') {
+            add("name", "is not a name; write 1 to 32 of a-z 0-9 -, not beginning with -");
+        }
+        if self.name == "kafka" {
+            add("name", "is that of spec.kafka; name another");
+        }
+        let members = [
+            (SinkType::File, "file", self.file.is_some()),
+            (SinkType::Http, "http", self.http.is_some()),
+            (SinkType::Postgres, "postgres", self.postgres.is_some()),
+        ];
+        for (kind, name, is_set) in members {
+            if is_set && kind != self.r#type {
+                add(name, &format!("is set, and type is {:?}; write type: {kind:?}, or leave it out", self.r#type));
+            }
+            if !is_set && kind == self.r#type && kind != SinkType::File {
+                add(name, &format!("is not set; type {kind:?} needs it"));
+            }
+        }
+        if self.required && self.max_lag != MaxLag::default() {
+            add("maxLag", "is for a sink with required: false; what a required one has not confirmed stays in the spool");
+        }
+        if self.max_lag.bytes.is_some_and(|bytes| bytes.0 > spool.0 / 2) {
+            add("maxLag.bytes", "is more than half of spool.maxBytes; lower it, so that this sink alone cannot fill the spool");
+        }
+        if let Some(volume) = self.file.as_ref().and_then(|file| file.volume.as_ref()) {
+            for (path, message) in volume.faults(ByteSize(0)) {
+                add(&format!("file.volume.{path}"), &message);
+            }
+        }
+        if let Some(http) = &self.http {
+            let rest = http.url.strip_prefix("https://").or_else(|| http.url.strip_prefix("http://"));
+            let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+            if host.is_none_or(|host| host.is_empty() || host.contains(['@', ' '])) || http.url.contains(['#', ' ']) {
+                add(
+                    "http.url",
+                    "is not a URL such as https://audit.example.com/events, without a user, a password or a fragment",
+                );
+            }
+            if http.url.starts_with("http://") && http.tls.is_some() {
+                add("http.tls", "is set, and the URL is http://; write https://");
+            }
+        }
+        if let Some(db) = &self.postgres {
+            for (path, value) in [("host", &db.host), ("database", &db.database), ("user", &db.user)] {
+                if value.is_empty() || value.len() > 253 || value.contains(char::is_whitespace) {
+                    add(&format!("postgres.{path}"), "is empty, too long or has blanks in it");
+                }
+            }
+            let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            let is_name = !db.schema.is_empty() && db.schema.len() <= 63 && db.schema.chars().all(legal);
+            if !is_name || db.schema.starts_with(|c: char| c.is_ascii_digit()) || db.schema.starts_with("pg_") {
+                add("postgres.schema", "is not a name; write 1 to 63 of a-z 0-9 _, beginning with a letter or _, not with pg_");
+            }
+            if db.port == 0 {
+                add("postgres.port", "is 0; leave it out for 5432");
+            }
+        }
+        for (name, tls) in [
+            ("http", self.http.as_ref().and_then(|http| http.tls.as_ref())),
+            ("postgres", self.postgres.as_ref().and_then(|db| db.tls.as_ref())),
+        ] {
+            if tls.is_some_and(|tls| tls.cert_secret_ref.is_some() != tls.key_secret_ref.is_some()) {
+                add(&format!("{name}.tls"), "sets one of certSecretRef and keySecretRef; a client certificate needs both");
+            }
+        }
+        faults
+    }
+}
+
+// === impl Tls ===
+
+impl Tls {
+    /// Secrets that it needs.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretRef> {
+        [&self.ca_secret_ref, &self.cert_secret_ref, &self.key_secret_ref].into_iter().flatten()
+    }
+}

@@ -1,0 +1,161 @@
+//! A sink that takes several records at a time, each batch whole or not at all, on a thread of its own.
+use std::{
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use steno_commit::Frame;
+
+use crate::{Event, Outcome, Record, Refusal, Sink};
+
+/// A destination as its thread sees it. Calls may block.
+pub trait Backend: Send {
+    /// Delivers a batch, in order. `Ok`: all of it is there for good. A refusal concerns the whole batch.
+    fn write(&mut self, batch: &[Record]) -> Result<(), Refusal>;
+
+    /// Whether the destination is there.
+    fn probe(&mut self) -> Result<(), String>;
+
+    /// Nothing came for a second.
+    fn idle(&mut self) {}
+}
+
+/// What a sink's own redaction makes of a record's text; `None`: it stays as it is.
+pub type Shape = Arc<dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync>;
+
+/// How a worker goes about it.
+pub struct Manner {
+    /// Records of a batch at most.
+    pub records: usize,
+    /// Bytes of a batch at most, its first record aside.
+    pub bytes: usize,
+    /// Whether the next one must not begin before this one has ended.
+    pub alone: bool,
+    /// The sink's own redaction.
+    pub shape: Option<Shape>,
+    /// Where it leads, for people.
+    pub describe: String,
+}
+
+/// The sink.
+pub struct Worker {
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    manner: Manner,
+}
+
+enum Job {
+    Record(Record),
+    Probe(Sender<Result<(), String>>),
+}
+
+// === impl Worker ===
+
+impl Worker {
+    /// A thread for a destination, reporting to a channel.
+    pub fn new(backend: Box<dyn Backend>, manner: Manner, events: Sender<Event>) -> Result<Self, String> {
+        let (sender, jobs) = unbounded();
+        let (records, bytes) = (manner.records, manner.bytes);
+        let work = move || work(backend, &jobs, &events, records, bytes);
+        let thread = std::thread::Builder::new().name("steno-sink".into()).spawn(work).map_err(|error| error.to_string())?;
+        Ok(Self { jobs: Some(sender), thread: Some(thread), manner })
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take().filter(|_| self.manner.alone) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Sink for Worker {
+    fn send(&mut self, seq: u64, frame: &Frame<'_>) -> Result<(), Refusal> {
+        let shaped = self.manner.shape.as_ref().and_then(|shape| shape(frame.json));
+        let record = Record::new(seq, frame, shaped.unwrap_or_else(|| frame.json.to_vec()));
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(Job::Record(record)).is_ok());
+        if sent { Ok(()) } else { Err(Refusal::Broken("the sink's thread ended".into())) }
+    }
+
+    fn send_dead(&mut self, _: u64, _: &Frame<'_>, _: &str) -> Result<(), Refusal> {
+        // They stay with the journal, in dead/.
+        Err(Refusal::Refused { reason: "this sink takes no dead letters".into(), alone: true })
+    }
+
+    fn probe(&mut self, wait: Duration) -> Result<(), String> {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        let asked = self.jobs.as_ref().is_some_and(|jobs| jobs.send(Job::Probe(reply)).is_ok());
+        let answer = if asked { answer.recv_timeout(wait).ok() } else { None };
+        answer.unwrap_or_else(|| Err("it does not answer in time".into()))
+    }
+
+    fn absent_for(&self) -> Option<Duration> {
+        None
+    }
+
+    fn describe(&self) -> String {
+        self.manner.describe.clone()
+    }
+}
+
+fn work(mut backend: Box<dyn Backend>, jobs: &Receiver<Job>, events: &Sender<Event>, records: usize, bytes: usize) {
+    let second = Duration::from_secs(1);
+    let mut quiet_since = Instant::now();
+    loop {
+        let first = match jobs.recv_timeout(second) {
+            Ok(Job::Record(record)) => record,
+            Ok(Job::Probe(reply)) => {
+                let _ = reply.send(backend.probe());
+                continue;
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                backend.idle();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        if quiet_since.elapsed() > second {
+            backend.idle();
+            quiet_since = Instant::now();
+        }
+        let mut batch = vec![first];
+        let mut size = 0;
+        let mut probe = None;
+        while batch.len() < records && size < bytes && probe.is_none() {
+            match jobs.try_recv() {
+                Ok(Job::Record(record)) => {
+                    size += record.json.len();
+                    batch.push(record);
+                }
+                Ok(Job::Probe(reply)) => probe = Some(reply),
+                Err(_) => break,
+            }
+        }
+        let result = backend.write(&batch);
+        let alone = batch.len() == 1;
+        let result = result.map_err(|refusal| match refusal {
+            Refusal::Refused { reason, .. } => Refusal::Refused { reason, alone },
+            other => other,
+        });
+        let tell = |seq: u64, result: Result<(), Refusal>| drop(events.send(Event::Outcome(Outcome { seq, result })));
+        for record in &batch {
+            tell(record.seq, result.clone());
+        }
+        // What was to come behind a batch that may go later would overtake it, or wait for the same time-out again.
+        if let Err(refusal @ (Refusal::Later(_) | Refusal::Wait(..) | Refusal::Broken(_))) = &result {
+            while let Ok(job) = jobs.try_recv() {
+                match job {
+                    Job::Record(record) => tell(record.seq, Err(refusal.clone())),
+                    Job::Probe(reply) => drop(reply.send(Err(format!("{refusal:?}")))),
+                }
+            }
+        }
+        if let Some(reply) = probe {
+            let _ = reply.send(backend.probe());
+        }
+    }
+}
