@@ -91,9 +91,20 @@ pub fn events(records: &[Record]) -> BTreeMap<String, Vec<&Record>> {
     events
 }
 
-/// What the chains show.
+/// A record that came another way than by Kafka.
+pub fn record(text: &str) -> Record {
+    let json = serde_json::from_str(text).expect("JSON");
+    Record { text: text.into(), json, key: None, headers: BTreeMap::new() }
+}
+
+/// What the chains show of the records of Kafka.
 pub fn verify(records: &[Record]) -> Verdict {
-    let mut verifier = Verifier::default();
+    verify_of("kafka", records)
+}
+
+/// What the chains show of the records of a sink.
+pub fn verify_of(sink: &str, records: &[Record]) -> Verdict {
+    let mut verifier = Verifier::of(sink);
     records.iter().for_each(|record| verifier.add(&record.text));
     verifier.finish()
 }
@@ -102,15 +113,20 @@ pub fn verify(records: &[Record]) -> Verdict {
 /// chains have no unexplained gap.
 #[track_caller]
 pub fn check(records: &[Record], acked: &BTreeMap<String, String>) {
+    check_of("kafka", records, acked);
+}
+
+/// The same for the records of a sink.
+#[track_caller]
+pub fn check_of(sink: &str, records: &[Record], acked: &BTreeMap<String, String>) {
     let events = events(records);
     for (id, payload) in acked {
-        let found = events
-            .get(id)
-            .unwrap_or_else(|| panic!("acked {id} is not on the topic ({} acked, {} there)", acked.len(), events.len()));
+        let found =
+            events.get(id).unwrap_or_else(|| panic!("acked {id} is not there ({} acked, {} there)", acked.len(), events.len()));
         assert!(found.iter().all(|record| record.json["message"] == **payload), "{id} has another payload");
         assert!(found.iter().all(|record| record.text == found[0].text), "{id} is there as two different records");
     }
-    let verdict = verify(records);
+    let verdict = verify_of(sink, records);
     assert!(verdict.is_clean(), "the chains: {:?}", verdict.findings.iter().map(ToString::to_string).collect::<Vec<_>>());
     assert!(!records.iter().any(|record| record.text.contains("tampered")), "a refused payload is on the topic");
 }

@@ -6,6 +6,8 @@ pub mod client;
 pub mod cluster;
 pub mod consumer;
 pub mod kafka;
+pub mod postgres;
+pub mod receiver;
 pub mod sidecar;
 pub mod world;
 

@@ -179,7 +179,9 @@ impl Sidecar {
     /// Waits until everything is delivered.
     #[track_caller]
     pub fn drained(&self, most: Duration) {
-        wait_for("the spool to be delivered", most, || self.stats()["sinks"][0]["backlog"] == 0);
+        wait_for("the spool to be delivered", most, || {
+            self.stats()["sinks"].as_array().is_some_and(|sinks| sinks.iter().all(|sink| sink["backlog"] == 0))
+        });
     }
 
     /// Runs the binary as a tool; its exit code and what it said.

@@ -471,8 +471,9 @@ mod tests {
 
     #[test]
     fn a_sinks_own_redaction_tightens_marks_the_record_and_keeps_its_hash() {
-        let rules =
-            serde_json::from_str(r#"[{"path":"actor.id","action":"Mask"},{"path":"message","action":"Remove"},{"path":"integrity.hash","action":"Remove"}]"#);
+        let rules = serde_json::from_str(
+            r#"[{"path":"actor.id","action":"Mask"},{"path":"message","action":"Remove"},{"path":"integrity.hash","action":"Remove"}]"#,
+        );
         let redaction = steno_crds::Redaction { builtin: false, rules: rules.unwrap(), key_secret_ref: None };
         let redactor = Redactor::compile(&redaction, &steno_crds::Capture::default(), None).unwrap();
         let record = r#"{"action":"a","actor":{"id":"alice"},"eventId":"e","integrity":{"hash":"00ff","seq":1},"kind":"Event","message":"secret","receivedAt":"r","redactions":[{"action":"Mask","path":"metadata.pan","rule":"detector:pan"}],"schemaVersion":"1","tenantId":"t"}"#;

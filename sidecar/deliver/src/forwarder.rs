@@ -797,9 +797,8 @@ impl Forwarder {
             self.deliveries.skip_to(oldest_held);
         }
         let due = self.saved_at.elapsed() >= Duration::from_secs(1) || (self.stop.is_some() && self.waiting() == 0);
-        if due {
+        if self.leave_out(due) || due {
             self.saved_at = Instant::now();
-            self.leave_out();
             self.save();
         }
         let position = self.deliveries.position();
@@ -843,13 +842,17 @@ impl Forwarder {
     }
 
     /// Leaves out records that wait for a sink that may be left behind, as the policy says, after a record that names them.
-    fn leave_out(&mut self) {
-        let Some(lag) = self.settings.max_lag else { return };
+    /// Whether it did. Age is looked at only `by_age` too.
+    fn leave_out(&mut self, by_age: bool) -> bool {
+        let Some(lag) = self.settings.max_lag else { return false };
         let from = self.deliveries.position();
         let by_bytes = self.shared.cut_to(from, lag.bytes);
-        let by_age = lag.age.and_then(|age| self.aged(from, age));
-        let Some(end) = by_bytes.max(by_age).filter(|end| *end > from) else { return };
-        let (lost, records) = dropped_ranges(&self.shared, from, end);
+        let by_age = lag.age.filter(|_| by_age).and_then(|age| self.aged(from, age));
+        let Some(end) = by_bytes.max(by_age).filter(|end| *end > from) else { return false };
+        let (mut lost, records) = dropped_ranges(&self.shared, from, end);
+        // Records among them that tell of other losses are not seen by the sink either: what they tell stands in this one.
+        lost.extend(self.told_of(from, end));
+        let lost = joined(lost);
         let reason = if by_age >= by_bytes { "maxLag.age" } else { "maxLag.bytes" };
         let note = Note::new(Kind::Drop, "A sink was too far behind; these records were left out for it, as the policy says.")
             .text("sink", &*self.name)
@@ -859,12 +862,30 @@ impl Forwarder {
         if let Err(error) = self.commit.note(note) {
             // They wait on until it can be told that they are left out.
             tracing::warn!(sink = self.name, %error, "records that are left out could not be recorded yet");
-            return;
+            return false;
         }
         tracing::warn!(sink = self.name, records, "the sink is too far behind: records were left out for it");
         self.metrics.left_out.inc_by(records);
         self.status.update(|status| status.left_out += records);
         self.deliveries.skip_to(end);
+        true
+    }
+
+    /// What records of a range tell of losses that concern this sink.
+    fn told_of(&self, from: u64, end: u64) -> Vec<Lost> {
+        let mut reader = Reader::new(self.shared.clone(), from);
+        let mut told = Vec::new();
+        while let Ok(next) = reader.next() {
+            let block = match next {
+                Next::Block(block) if block.header.first_seq < end => block,
+                Next::Lost(damage) if damage.first_seq < end => continue,
+                _ => break,
+            };
+            for frame in frames(&block.payload).filter(|frame| frame.is_note) {
+                told.extend(losses(frame.json, &self.name));
+            }
+        }
+        told
     }
 
     /// The first record behind `from` that is in a block younger than an age; `None`: that at `from` is.
@@ -936,6 +957,41 @@ fn dead_note(sink: &str, seq: u64, record: &str, reason: &str) -> Note {
     let chain_seq = *chain_seq as u64;
     let lost = Lost { chain_id: text(integrity, "chainId"), first: chain_seq, last: chain_seq };
     note.text("hash", text(integrity, "hash")).number("seq", chain_seq).lost(vec![lost])
+}
+
+/// The losses that a record of the sidecar tells of, where they concern a sink.
+fn losses(record: &[u8], sink: &str) -> Vec<Lost> {
+    let Ok(Json::Object(record)) = std::str::from_utf8(record).map_err(drop).and_then(|text| parse(text).map_err(drop)) else {
+        return Vec::new();
+    };
+    let of_sink = record.get("metadata").and_then(Json::as_object).and_then(|details| details.get("sink")).and_then(Json::as_str);
+    let Some(Json::Array(ranges)) = record.get("lost").filter(|_| of_sink.is_none_or(|name| name == sink)) else {
+        return Vec::new();
+    };
+    let range = |range: &Json<'_>| {
+        let range = range.as_object()?;
+        let number = |name: &str| match range.get(name) {
+            Some(Json::Number(number)) => Some(*number as u64),
+            _ => None,
+        };
+        Some(Lost { chain_id: range.get("chainId")?.as_str()?.to_owned(), first: number("first")?, last: number("last")? })
+    };
+    ranges.iter().filter_map(range).collect()
+}
+
+/// The same ranges, those that touch or overlap as one.
+fn joined(mut ranges: Vec<Lost>) -> Vec<Lost> {
+    ranges.sort_by(|a, b| (&a.chain_id, a.first).cmp(&(&b.chain_id, b.first)));
+    let mut out: Vec<Lost> = Vec::new();
+    for range in ranges {
+        match out.last_mut() {
+            Some(before) if before.chain_id == range.chain_id && range.first <= before.last.saturating_add(1) => {
+                before.last = before.last.max(range.last);
+            }
+            _ => out.push(range),
+        }
+    }
+    out
 }
 
 fn wall_ms() -> u64 {

@@ -2,7 +2,10 @@
 //!
 //! Source: CloudEvents 1.0.2, HTTP protocol binding, batched content mode (`application/cloudevents-batch+json`). The record stands in `data` byte for
 //! byte as it was chained.
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use steno_crds::HttpSink;
 use steno_event::{escape_into, format_millis};
@@ -85,7 +88,9 @@ fn tls(spec: &HttpSink, secrets: &Secrets) -> Result<TlsConfig, String> {
         None => None,
     };
     let roots = RootCerts::new_with_certs(&certificates(&pem.roots));
-    Ok(TlsConfig::builder().provider(TlsProvider::Rustls).root_certs(roots).client_cert(own).build())
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = TlsConfig::builder().unversioned_rustls_crypto_provider(provider);
+    Ok(builder.provider(TlsProvider::Rustls).root_certs(roots).client_cert(own).build())
 }
 
 /// Appends a batch in the JSON format.

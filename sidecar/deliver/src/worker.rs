@@ -1,5 +1,6 @@
 //! A sink that takes several records at a time, each batch whole or not at all, on a thread of its own.
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -109,7 +110,7 @@ fn work(mut backend: Box<dyn Backend>, jobs: &Receiver<Job>, events: &Sender<Eve
         let first = match jobs.recv_timeout(second) {
             Ok(Job::Record(record)) => record,
             Ok(Job::Probe(reply)) => {
-                let _ = reply.send(backend.probe());
+                let _ = reply.send(probed(&mut *backend));
                 continue;
             }
             Err(RecvTimeoutError::Timeout) => {
@@ -135,7 +136,9 @@ fn work(mut backend: Box<dyn Backend>, jobs: &Receiver<Job>, events: &Sender<Eve
                 Err(_) => break,
             }
         }
-        let result = backend.write(&batch);
+        // A panic ends the batch, not the thread: the forwarder waits for an outcome of each record.
+        let result = catch_unwind(AssertUnwindSafe(|| backend.write(&batch)))
+            .unwrap_or_else(|_| Err(Refusal::Broken("the sink panicked; it is made anew".into())));
         let alone = batch.len() == 1;
         let result = result.map_err(|refusal| match refusal {
             Refusal::Refused { reason, .. } => Refusal::Refused { reason, alone },
@@ -155,7 +158,63 @@ fn work(mut backend: Box<dyn Backend>, jobs: &Receiver<Job>, events: &Sender<Eve
             }
         }
         if let Some(reply) = probe {
-            let _ = reply.send(backend.probe());
+            let _ = reply.send(probed(&mut *backend));
         }
+    }
+}
+
+fn probed(backend: &mut dyn Backend) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(|| backend.probe())).unwrap_or_else(|_| Err("the sink panicked".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Panics at the first batch, refuses the second for a while, and takes the third.
+    struct Fickle(u32);
+
+    impl Backend for Fickle {
+        fn write(&mut self, _: &[Record]) -> Result<(), Refusal> {
+            self.0 += 1;
+            match self.0 {
+                1 => panic!("as a library might"),
+                2 => Err(Refusal::Wait(Duration::from_secs(7), "later".into())),
+                _ => Ok(()),
+            }
+        }
+
+        fn probe(&mut self) -> Result<(), String> {
+            panic!("here, too")
+        }
+    }
+
+    #[test]
+    fn each_record_has_an_outcome_whatever_the_destination_does() {
+        let (sender, events) = unbounded();
+        let manner = Manner { records: 10, bytes: 1 << 20, alone: true, shape: None, describe: String::new() };
+        let mut worker = Worker::new(Box::new(Fickle(0)), manner, sender).unwrap();
+        let frame = Frame {
+            is_note: false,
+            is_critical: false,
+            identity: [0; 16],
+            print: [0; 16],
+            rules: 0,
+            filled: 0,
+            received_ms: 0,
+            action: (0, 0),
+            event_id: (0, 0),
+            split: 0,
+            json: b"{}",
+        };
+        let mut seen = Vec::new();
+        while seen.last() != Some(&Ok(())) {
+            worker.send(seen.len() as u64, &frame).unwrap();
+            let Ok(Event::Outcome(outcome)) = events.recv_timeout(Duration::from_secs(10)) else { panic!("no outcome") };
+            assert_eq!(outcome.seq, seen.len() as u64);
+            seen.push(outcome.result);
+        }
+        assert!(matches!(seen[..], [Err(Refusal::Broken(_)), Err(Refusal::Wait(..)), Ok(())]), "{seen:?}");
+        assert!(worker.probe(Duration::from_secs(10)).is_err(), "a panic is an answer");
     }
 }

@@ -1,0 +1,159 @@
+//! A receiver of CloudEvents by HTTPS that wants a client certificate and a token, and fails when it is told to.
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
+};
+
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, body::Bytes, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
+use serde_json::Value;
+use tokio::{net::TcpListener, runtime::Runtime};
+use tokio_rustls::TlsAcceptor;
+
+/// An authority, and what it issued, as PEM.
+pub struct Certs {
+    /// The authority's certificate.
+    pub ca: String,
+    /// The server's certificate, for 127.0.0.1 and localhost, and its key.
+    pub server: (String, String),
+    /// A client's certificate and key.
+    pub client: (String, String),
+}
+
+impl Certs {
+    /// Fresh ones.
+    pub fn make() -> Self {
+        use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+        let key = || KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::<String>::new()).expect("parameters");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca_key = key();
+        let ca = params.self_signed(&ca_key).expect("a certificate").pem();
+        let issuer = Issuer::new(params, ca_key);
+        let issue = |names: &[&str], usage| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let mut params = CertificateParams::new(names).expect("parameters");
+            params.extended_key_usages = vec![usage];
+            let own = key();
+            (params.signed_by(&own, &issuer).expect("a certificate").pem(), own.serialize_pem())
+        };
+        let server = issue(&["127.0.0.1", "localhost"], ExtendedKeyUsagePurpose::ServerAuth);
+        let client = issue(&["client"], ExtendedKeyUsagePurpose::ClientAuth);
+        Self { ca, server, client }
+    }
+}
+
+/// The receiver.
+pub struct Receiver {
+    state: Arc<State>,
+    address: SocketAddr,
+    // Ends with the test.
+    _runtime: Runtime,
+}
+
+struct State {
+    /// Answers with this status; 200: takes events.
+    answer: AtomicU16,
+    token: Mutex<String>,
+    events: Mutex<Vec<Value>>,
+    refused: Mutex<Vec<u16>>,
+}
+
+impl Receiver {
+    /// Starts one on a free port of loopback.
+    pub fn start(certs: &Certs, token: &str) -> Self {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(certs.ca.as_bytes()).expect("PEM")).expect("an authority");
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().expect("a verifier");
+        let chain = vec![CertificateDer::from_pem_slice(certs.server.0.as_bytes()).expect("PEM")];
+        let key = PrivateKeyDer::from_pem_slice(certs.server.1.as_bytes()).expect("PEM");
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+        let config = config.with_client_cert_verifier(verifier).with_single_cert(chain, key).expect("a configuration");
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let state = Arc::new(State {
+            answer: AtomicU16::new(200),
+            token: Mutex::new(token.into()),
+            events: Mutex::default(),
+            refused: Mutex::default(),
+        });
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let shared = state.clone();
+        runtime.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, state) = (acceptor.clone(), shared.clone());
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let service = service_fn(move |request| answer(state.clone(), request));
+                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        Self { state, address, _runtime: runtime }
+    }
+
+    /// Where events go.
+    pub fn url(&self) -> String {
+        format!("https://{}/events?key=in-the-url", self.address)
+    }
+
+    /// Answers with another status from now on.
+    pub fn answer(&self, status: u16) {
+        self.state.answer.store(status, Ordering::SeqCst);
+    }
+
+    /// Wants another token from now on.
+    pub fn token(&self, token: &str) {
+        *self.state.token.lock().expect("a lock") = token.into();
+    }
+
+    /// All events that it took.
+    pub fn events(&self) -> Vec<Value> {
+        self.state.events.lock().expect("a lock").clone()
+    }
+
+    /// Statuses of what it did not take.
+    pub fn refused(&self) -> Vec<u16> {
+        self.state.refused.lock().expect("a lock").clone()
+    }
+}
+
+async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let (token, media) = (header("authorization"), header("content-type"));
+    let body = request.into_body().collect().await?.to_bytes();
+    let batch: Option<Vec<Value>> = serde_json::from_slice(&body).ok();
+    let wanted = format!("Bearer {}", state.token.lock().expect("a lock"));
+    let status = match (state.answer.load(Ordering::SeqCst), batch) {
+        _ if token != wanted => 401,
+        _ if media != "application/cloudevents-batch+json" => 415,
+        (200, None) => 400,
+        // What it will not have, whatever comes with it.
+        (200, Some(batch)) if batch.iter().any(|event| event["data"]["action"] == "poison") => 422,
+        (200, Some(batch)) => {
+            state.events.lock().expect("a lock").extend(batch);
+            200
+        }
+        (other, _) => other,
+    };
+    if status != 200 {
+        state.refused.lock().expect("a lock").push(status);
+    }
+    let mut answer = Response::builder().status(status);
+    if status == 503 {
+        answer = answer.header("Retry-After", "1");
+    }
+    Ok(answer.body(Full::new(Bytes::from_static(b"{}"))).expect("an answer"))
+}
