@@ -195,7 +195,9 @@ pub struct Kafka {
     /// Codec of the batches.
     #[serde(default)]
     pub compression: Compression,
-    /// What delivery promises. `AtLeastOnce`: nothing is lost, a crash may send some records again with the same hash.
+    /// What delivery promises. `AtLeastOnce`: nothing is lost, a crash may send some records again with the same hash. `ExactlyOnce`: a transaction for each batch, with
+    /// the journal's position in it; consumers that read committed records only see each once. It covers Kafka, not further sinks, and critical events do
+    /// not overtake others. The user needs Write and Describe on the transactional id and Read on the group `steno-<journal's UUID>`.
     #[serde(default)]
     pub guarantee: Guarantee,
     /// Batch sizes by backlog: the row with the largest `backlog` not above the number of waiting records counts. Default
@@ -264,6 +266,7 @@ pub enum Compression {
 pub enum Guarantee {
     #[default]
     AtLeastOnce,
+    ExactlyOnce,
 }
 
 /// TLS to the brokers.

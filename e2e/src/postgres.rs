@@ -98,7 +98,7 @@ impl Postgres {
             .stderr(log)
             .spawn();
         self.child = Some(child.expect("postgres starts"));
-        wait_for("PostgreSQL to take connections", Duration::from_secs(60), || {
+        wait_for("PostgreSQL to take connections", Duration::from_mins(1), || {
             let asked = self.command("pg_isready").args(["-h", "127.0.0.1", "-p", &self.port.to_string()]).output();
             asked.is_ok_and(|asked| asked.status.success())
         });

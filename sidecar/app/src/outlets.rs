@@ -17,7 +17,7 @@ use steno_deliver::{
     Status, Worker,
     file::{Files, Rotation},
     http::{self, Http},
-    kafka::{Destination, KafkaSink, Secrets},
+    kafka::{Destination, KafkaSink, Secrets, Transactions, exactly_once},
     postgres::Postgres,
 };
 use steno_event::json::{Form, Json, Object, parse, write_json};
@@ -38,6 +38,8 @@ const KEPT: &[&str] = &["eventId", "integrity", "kind", "receivedAt", "schemaVer
 pub enum Target {
     /// Kafka.
     Kafka(Box<Destination>),
+    /// Kafka, in transactions.
+    ExactlyOnce(Box<Destination>),
     /// A further one.
     Further(Box<Further>),
 }
@@ -86,6 +88,8 @@ pub struct Common {
     pub metrics: Families,
     /// Who is told of what is synced.
     pub fan: Fan,
+    /// For a sink that delivers in transactions.
+    pub transactions: Transactions,
 }
 
 /// All sinks.
@@ -140,7 +144,7 @@ impl Observer for Fan {
 impl Target {
     fn kind(&self) -> &'static str {
         match self {
-            Self::Kafka(_) => "Kafka",
+            Self::Kafka(_) | Self::ExactlyOnce(_) => "Kafka",
             Self::Further(further) => match further.spec.r#type {
                 SinkType::File => "File",
                 SinkType::Http => "Http",
@@ -151,14 +155,20 @@ impl Target {
 
     fn describe(&self) -> String {
         match self {
-            Self::Kafka(destination) => format!("topic {} at {}", destination.kafka.topic, destination.kafka.brokers.join(",")),
+            Self::Kafka(destination) | Self::ExactlyOnce(destination) => {
+                format!("topic {} at {}", destination.kafka.topic, destination.kafka.brokers.join(","))
+            }
             Self::Further(further) => further.describe(),
         }
     }
 
     /// What makes its sink, each time that one is needed.
-    pub fn factory(&self) -> SinkFactory {
+    pub fn factory(&self, transactions: &Transactions) -> SinkFactory {
+        let transactions = transactions.clone();
         match self.clone() {
+            Self::ExactlyOnce(destination) => {
+                Box::new(move |sender| exactly_once((*destination).clone(), transactions.clone(), sender))
+            }
             Self::Kafka(destination) => Box::new(move |sender| Ok(Box::new(KafkaSink::new((*destination).clone(), sender)?))),
             Self::Further(further) => Box::new(move |sender| {
                 let (backend, records): (Box<dyn steno_deliver::Backend>, u64) = further.backend()?;
@@ -166,7 +176,10 @@ impl Target {
                     records: records as usize,
                     bytes: BATCH_BYTES,
                     alone: further.spec.r#type == SinkType::File,
+                    in_order: false,
                     shape: further.shape()?,
+                    key: None,
+                    absence: None,
                     describe: further.describe(),
                 };
                 Ok(Box::new(Worker::new(backend, manner, sender)?))
@@ -288,7 +301,7 @@ impl Outlets {
             name: route.name.clone(),
             gate: None,
             settings: route.settings.clone(),
-            factory: route.target.factory(),
+            factory: route.target.factory(&common.transactions),
             shared: common.shared.clone(),
             position,
             known_damage: common.damage.clone(),
@@ -333,7 +346,7 @@ impl Outlets {
             if let Some(mut outlet) = old.remove(&route.name) {
                 let changed = outlet.route.target != route.target;
                 moved |= changed;
-                let factory = changed.then(|| route.target.factory());
+                let factory = changed.then(|| route.target.factory(&self.common.transactions));
                 outlet.inbox.ask(Control::Reload(route.settings.clone(), factory));
                 outlet.status.update(|status| status.destination = route.target.describe());
                 outlet.route = route;

@@ -4,7 +4,7 @@ use std::{hash::Hasher, path::Path, sync::Arc, time::Duration};
 use steno_chain::NoteContext;
 use steno_commit::{CommitConfig, WhenFull};
 use steno_crds::{
-    Ack, AuditPolicySpec, DefaultMode, OnOversize, Scope, SecretRef, Severity, SidecarConfig, SpoolCompression,
+    Ack, AuditPolicySpec, DefaultMode, Guarantee, OnOversize, Scope, SecretRef, Severity, SidecarConfig, SpoolCompression,
     WhenFull as WhenFullSpec,
 };
 use steno_deliver::{
@@ -178,7 +178,10 @@ impl Compiled {
         let kafka = Route {
             name: outlets::KAFKA.into(),
             required: true,
-            target: Target::Kafka(Box::new(self.destination(identity, secrets))),
+            target: match self.config.spec.kafka.guarantee {
+                Guarantee::AtLeastOnce => Target::Kafka(Box::new(self.destination(identity, secrets))),
+                Guarantee::ExactlyOnce => Target::ExactlyOnce(Box::new(self.destination(identity, secrets))),
+            },
             settings: self.delivery(),
         };
         let further = self.config.spec.sinks.iter().map(|sink| {
@@ -233,6 +236,7 @@ impl Compiled {
             dead_bytes: spec.spool.max_bytes.bytes() / 16,
             keys: self.envelope.keys.clone(),
             max_lag: None,
+            in_order: spec.kafka.guarantee == Guarantee::ExactlyOnce,
         }
     }
 

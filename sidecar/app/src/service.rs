@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use steno_commit::{Bell, Committer, Handle, SystemClock};
 use steno_crds::Ack;
-use steno_deliver::kafka::Secrets;
+use steno_deliver::kafka::{Secrets, Transactions};
 use steno_event::IdKey;
 use steno_journal::RealDisk;
 use tokio::{
@@ -110,6 +110,7 @@ impl Service {
             damage: Arc::new(Mutex::new(started.damage.clone())),
             metrics: metrics.deliver.clone(),
             fan,
+            transactions: Transactions::new(&started.uuid, dir, started.shared.synced(), commit.clone()),
         };
         let routes = compiled.routes(identity, secrets, dir);
         let outlets = Outlets::start(common, routes, compiled.config.spec.fan_out, &started.positions)?;

@@ -162,7 +162,7 @@ mod tests {
 
     fn record(seq: u64) -> Record {
         let json = format!("{{\"n\":{seq},\"fill\":\"{}\"}}", "x".repeat(80)).into_bytes();
-        Record { seq, json, event_id: String::new(), kind: String::new(), received_ms: 0, filled: 0 }
+        Record { seq, json, event_id: String::new(), kind: String::new(), received_ms: 0, filled: 0, key: None }
     }
 
     fn numbers(dir: &Path) -> Vec<u64> {

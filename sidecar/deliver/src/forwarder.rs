@@ -30,6 +30,8 @@ pub struct Settings {
     pub dead_bytes: u64,
     /// Keys that dead letters in `dead/` are encrypted with.
     pub keys: Arc<Keys>,
+    /// Nothing overtakes: critical events go in their place.
+    pub in_order: bool,
     /// How far the sink may stay behind before records are left out for it; `None`: what it has not confirmed is kept.
     pub max_lag: Option<Lag>,
 }
@@ -369,6 +371,7 @@ impl Forwarder {
                             self.trial_failed = true;
                             self.draining = true;
                         }
+                        Refusal::Behind => self.draining = true,
                         Refusal::Later(reason) => failure = Some(reason),
                         Refusal::Wait(asked, reason) => {
                             pause = pause.max(asked);
@@ -589,7 +592,7 @@ impl Forwarder {
                     cursor.step(length);
                     return true;
                 }
-                Err(Refusal::Busy) => return false,
+                Err(Refusal::Busy | Refusal::Behind) => return false,
                 Err(Refusal::Refused { reason, .. }) => {
                     cursor.step(length);
                     self.bury(seq, &reason);
@@ -665,6 +668,9 @@ impl Forwarder {
     }
 
     fn send_critical(&mut self) {
+        if self.settings.in_order {
+            self.critical.clear();
+        }
         while let Some(critical) = self.critical.pop_front() {
             let seq = critical.seq;
             let behind = self.current.as_ref().map_or(self.reader.position(), |cursor| cursor.seq) > seq;
@@ -701,7 +707,7 @@ impl Forwarder {
                     self.in_flight.insert(*seq, place);
                 }
                 Some(Err(Refusal::Refused { reason, .. })) => self.bury(*seq, &reason),
-                Some(Err(Refusal::Busy)) | None => {}
+                Some(Err(Refusal::Busy | Refusal::Behind)) | None => {}
                 Some(Err(Refusal::Later(reason) | Refusal::Wait(_, reason) | Refusal::Broken(reason))) => {
                     self.failed(&reason);
                     break;

@@ -172,6 +172,7 @@ mod tests {
             kind: "steno.event.a".into(),
             received_ms: 1_700_000_000_123,
             filled: 0,
+            key: None,
         };
         let mut out = Vec::new();
         batch_json(&mut out, &[record.clone(), record], "/steno/ns/\"pod\"");

@@ -17,6 +17,8 @@ pub struct Record {
     pub received_ms: u64,
     /// Members that the client left out, as a frame has them.
     pub filled: u8,
+    /// Its key, where the sink has keys.
+    pub key: Option<Vec<u8>>,
 }
 
 // === impl Record ===
@@ -32,6 +34,7 @@ impl Record {
             kind: text(&kind(frame)),
             received_ms: frame.received_ms,
             filled: frame.filled,
+            key: None,
         }
     }
 }

@@ -12,6 +12,8 @@ pub enum Refusal {
     Later(String),
     /// It may go later, and not before so long: the destination says so.
     Wait(Duration, String),
+    /// Nothing is wrong with it: one before it must go first.
+    Behind,
     /// This record, or one that it was sent together with, is refused. `alone`: it is known to be this one.
     Refused {
         /// Why.

@@ -19,12 +19,22 @@ pub trait Backend: Send {
     /// Whether the destination is there.
     fn probe(&mut self) -> Result<(), String>;
 
+    /// Takes a record that is refused for good, and why; a refusal where it takes none.
+    fn write_dead(&mut self, _record: &Record, _reason: &str) -> Result<(), Refusal> {
+        Err(Refusal::Refused { reason: "this sink takes no dead letters".into(), alone: true })
+    }
+
     /// Nothing came for a second.
     fn idle(&mut self) {}
 }
 
 /// What a sink's own redaction makes of a record's text; `None`: it stays as it is.
 pub type Shape = Arc<dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync>;
+
+/// The key of a record, where a sink has keys.
+pub(crate) type KeyOf = Arc<dyn Fn(&Frame<'_>) -> Option<Vec<u8>> + Send + Sync>;
+/// How long a destination has been away.
+pub(crate) type Absence = Arc<dyn Fn() -> Option<Duration> + Send + Sync>;
 
 /// How a worker goes about it.
 pub struct Manner {
@@ -34,8 +44,14 @@ pub struct Manner {
     pub bytes: usize,
     /// Whether the next one must not begin before this one has ended.
     pub alone: bool,
+    /// Whether nothing may go before a batch that was refused.
+    pub in_order: bool,
     /// The sink's own redaction.
     pub shape: Option<Shape>,
+    /// Makes keys.
+    pub key: Option<KeyOf>,
+    /// Tells of an absence.
+    pub absence: Option<Absence>,
     /// Where it leads, for people.
     pub describe: String,
 }
@@ -50,7 +66,11 @@ pub struct Worker {
 enum Job {
     Record(Record),
     Probe(Sender<Result<(), String>>),
+    Dead(Record, String, Sender<Result<(), Refusal>>),
 }
+
+/// Longest wait for a dead letter.
+const DEAD_WAIT: Duration = Duration::from_mins(1);
 
 // === impl Worker ===
 
@@ -58,10 +78,17 @@ impl Worker {
     /// A thread for a destination, reporting to a channel.
     pub fn new(backend: Box<dyn Backend>, manner: Manner, events: Sender<Event>) -> Result<Self, String> {
         let (sender, jobs) = unbounded();
-        let (records, bytes) = (manner.records, manner.bytes);
-        let work = move || work(backend, &jobs, &events, records, bytes);
+        let (records, bytes, in_order) = (manner.records, manner.bytes, manner.in_order);
+        let work = move || work(backend, &jobs, &events, (records, bytes), in_order);
         let thread = std::thread::Builder::new().name("steno-sink".into()).spawn(work).map_err(|error| error.to_string())?;
         Ok(Self { jobs: Some(sender), thread: Some(thread), manner })
+    }
+}
+
+impl Worker {
+    fn record(&self, seq: u64, frame: &Frame<'_>, shaped: Option<Vec<u8>>) -> Record {
+        let key = self.manner.key.as_ref().and_then(|key| key(frame));
+        Record { key, ..Record::new(seq, frame, shaped.unwrap_or_else(|| frame.json.to_vec())) }
     }
 }
 
@@ -77,14 +104,17 @@ impl Drop for Worker {
 impl Sink for Worker {
     fn send(&mut self, seq: u64, frame: &Frame<'_>) -> Result<(), Refusal> {
         let shaped = self.manner.shape.as_ref().and_then(|shape| shape(frame.json));
-        let record = Record::new(seq, frame, shaped.unwrap_or_else(|| frame.json.to_vec()));
+        let record = self.record(seq, frame, shaped);
         let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(Job::Record(record)).is_ok());
         if sent { Ok(()) } else { Err(Refusal::Broken("the sink's thread ended".into())) }
     }
 
-    fn send_dead(&mut self, _: u64, _: &Frame<'_>, _: &str) -> Result<(), Refusal> {
-        // They stay with the journal, in dead/.
-        Err(Refusal::Refused { reason: "this sink takes no dead letters".into(), alone: true })
+    fn send_dead(&mut self, seq: u64, frame: &Frame<'_>, reason: &str) -> Result<(), Refusal> {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        let job = Job::Dead(self.record(seq, frame, None), reason.into(), reply);
+        let asked = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        let answer = if asked { answer.recv_timeout(DEAD_WAIT).ok() } else { None };
+        answer.unwrap_or_else(|| Err(Refusal::Later("the sink does not answer in time".into())))
     }
 
     fn probe(&mut self, wait: Duration) -> Result<(), String> {
@@ -95,7 +125,7 @@ impl Sink for Worker {
     }
 
     fn absent_for(&self) -> Option<Duration> {
-        None
+        self.manner.absence.as_ref().and_then(|absence| absence())
     }
 
     fn describe(&self) -> String {
@@ -103,12 +133,22 @@ impl Sink for Worker {
     }
 }
 
-fn work(mut backend: Box<dyn Backend>, jobs: &Receiver<Job>, events: &Sender<Event>, records: usize, bytes: usize) {
+fn work(
+    mut backend: Box<dyn Backend>,
+    jobs: &Receiver<Job>,
+    events: &Sender<Event>,
+    (records, bytes): (usize, usize),
+    in_order: bool,
+) {
     let second = Duration::from_secs(1);
     let mut quiet_since = Instant::now();
     loop {
         let first = match jobs.recv_timeout(second) {
             Ok(Job::Record(record)) => record,
+            Ok(Job::Dead(record, reason, reply)) => {
+                let _ = reply.send(dead(&mut *backend, &record, &reason));
+                continue;
+            }
             Ok(Job::Probe(reply)) => {
                 let _ = reply.send(probed(&mut *backend));
                 continue;
@@ -125,14 +165,14 @@ fn work(mut backend: Box<dyn Backend>, jobs: &Receiver<Job>, events: &Sender<Eve
         }
         let mut batch = vec![first];
         let mut size = 0;
-        let mut probe = None;
-        while batch.len() < records && size < bytes && probe.is_none() {
+        let mut other = None;
+        while batch.len() < records && size < bytes && other.is_none() {
             match jobs.try_recv() {
                 Ok(Job::Record(record)) => {
                     size += record.json.len();
                     batch.push(record);
                 }
-                Ok(Job::Probe(reply)) => probe = Some(reply),
+                Ok(job) => other = Some(job),
                 Err(_) => break,
             }
         }
@@ -149,18 +189,25 @@ fn work(mut backend: Box<dyn Backend>, jobs: &Receiver<Job>, events: &Sender<Eve
             tell(record.seq, result.clone());
         }
         // What was to come behind a batch that may go later would overtake it, or wait for the same time-out again.
-        if let Err(refusal @ (Refusal::Later(_) | Refusal::Wait(..) | Refusal::Broken(_))) = &result {
-            while let Ok(job) = jobs.try_recv() {
-                match job {
-                    Job::Record(record) => tell(record.seq, Err(refusal.clone())),
-                    Job::Probe(reply) => drop(reply.send(Err(format!("{refusal:?}")))),
-                }
+        let behind = match &result {
+            Err(Refusal::Refused { .. }) if in_order => Some(Refusal::Behind),
+            Err(refusal @ (Refusal::Later(_) | Refusal::Wait(..) | Refusal::Broken(_))) => Some(refusal.clone()),
+            _ => None,
+        };
+        let mut rest = other;
+        while let Some(job) = rest.take().or_else(|| behind.as_ref().and_then(|_| jobs.try_recv().ok())) {
+            match job {
+                Job::Record(record) => tell(record.seq, behind.clone().map_or(Ok(()), Err)),
+                Job::Probe(reply) => drop(reply.send(probed(&mut *backend))),
+                Job::Dead(record, reason, reply) => drop(reply.send(dead(&mut *backend, &record, &reason))),
             }
         }
-        if let Some(reply) = probe {
-            let _ = reply.send(probed(&mut *backend));
-        }
     }
+}
+
+fn dead(backend: &mut dyn Backend, record: &Record, reason: &str) -> Result<(), Refusal> {
+    let written = catch_unwind(AssertUnwindSafe(|| backend.write_dead(record, reason)));
+    written.unwrap_or_else(|_| Err(Refusal::Broken("the sink panicked".into())))
 }
 
 fn probed(backend: &mut dyn Backend) -> Result<(), String> {
@@ -192,7 +239,16 @@ mod tests {
     #[test]
     fn each_record_has_an_outcome_whatever_the_destination_does() {
         let (sender, events) = unbounded();
-        let manner = Manner { records: 10, bytes: 1 << 20, alone: true, shape: None, describe: String::new() };
+        let manner = Manner {
+            records: 10,
+            bytes: 1 << 20,
+            alone: true,
+            in_order: false,
+            shape: None,
+            key: None,
+            absence: None,
+            describe: String::new(),
+        };
         let mut worker = Worker::new(Box::new(Fickle(0)), manner, sender).unwrap();
         let frame = Frame {
             is_note: false,

@@ -15,7 +15,7 @@ use rdkafka::{
     producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
 };
 use steno_commit::Frame;
-use steno_crds::KafkaKey;
+use steno_crds::{Kafka, KafkaKey};
 use steno_event::{format_millis, json};
 
 use crate::{
@@ -24,9 +24,11 @@ use crate::{
 };
 
 mod config;
+mod exactly;
 mod preflight;
 
 pub use config::{Destination, Secrets, client_config};
+pub use exactly::{Transactions, exactly_once};
 pub use preflight::{create_topic, preflight};
 
 /// The Kafka sink.
@@ -55,6 +57,21 @@ const PREFLIGHT: Duration = Duration::from_hours(1);
 // === impl Watch ===
 
 impl Watch {
+    fn new(check: crossbeam_channel::Sender<()>) -> Self {
+        Self { origin: Instant::now(), absent_since: AtomicU64::new(0), clamp: false.into(), buried: false.into(), check }
+    }
+
+    /// All brokers are away.
+    fn away(&self) {
+        let now = self.origin.elapsed().as_millis() as u64 + 1;
+        let _ = self.absent_since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn absent_for(&self) -> Option<Duration> {
+        let since = self.absent_since.load(Ordering::Relaxed);
+        (since > 0).then(|| self.origin.elapsed().saturating_sub(Duration::from_millis(since - 1)))
+    }
+
     /// A broker answers. After an outage things may be other than they were: they are looked at again.
     fn present(&self) {
         if self.absent_since.swap(0, Ordering::Relaxed) != 0 {
@@ -72,10 +89,8 @@ struct Context {
 
 impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
-        let absent = matches!(error, KafkaError::Global(RDKafkaErrorCode::AllBrokersDown));
-        if absent {
-            let now = self.watch.origin.elapsed().as_millis() as u64 + 1;
-            let _ = self.watch.absent_since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        if matches!(error, KafkaError::Global(RDKafkaErrorCode::AllBrokersDown)) {
+            self.watch.away();
         }
         tracing::debug!(%error, reason, "librdkafka");
     }
@@ -140,6 +155,53 @@ fn classify(code: Option<RDKafkaErrorCode>, topic: &str) -> Refusal {
     }
 }
 
+/// The key of a record, as a policy wants it.
+pub(crate) fn key_of(kafka: &Kafka, frame: &Frame<'_>) -> Option<Vec<u8>> {
+    let member = |path: &[&str]| {
+        let text = std::str::from_utf8(frame.json).ok()?;
+        let record = json::parse(text).ok()?;
+        let found = path.iter().try_fold(&record, |value, name| value.as_object()?.get(name))?;
+        found.as_str().map(|text| text.as_bytes().to_vec())
+    };
+    match kafka.key {
+        KafkaKey::Chain => frame.chain_id_text().map(unescape),
+        KafkaKey::EventId => Some(unescape(frame.event_id_text())),
+        KafkaKey::Tenant => member(&["tenantId"]),
+        KafkaKey::Actor => member(&["actor", "id"]),
+        KafkaKey::Resource => member(&["resource", "id"]),
+        KafkaKey::None => None,
+    }
+}
+
+/// Headers of the CloudEvents Kafka binding, binary mode.
+pub(crate) fn headers_of(source: &str, id: &[u8], kind: &[u8], received_ms: u64) -> OwnedHeaders {
+    let time = format_millis(received_ms);
+    let header = |key, value| Header { key, value: Some(value) };
+    OwnedHeaders::new_with_capacity(8)
+        .insert(header("ce_specversion", b"1.0".as_slice()))
+        .insert(header("ce_id", id))
+        .insert(header("ce_source", source.as_bytes()))
+        .insert(header("ce_type", kind))
+        .insert(header("ce_time", time.as_bytes()))
+        .insert(header("content-type", b"application/json".as_slice()))
+}
+
+/// Looks at the destination now, when it is asked to, and hourly, until nobody can ask any more.
+fn check_on(destination: &Destination, checks: crossbeam_channel::Receiver<()>, sender: Sender<Event>) -> Result<(), String> {
+    let to_check = destination.clone();
+    let check = move || {
+        loop {
+            let warnings = preflight(&to_check).unwrap_or_else(|reason| vec![reason]);
+            let _ = sender.send(Event::Preflight(warnings));
+            if checks.recv_timeout(PREFLIGHT) == Err(crossbeam_channel::RecvTimeoutError::Disconnected) {
+                return;
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("steno-preflight".into()).spawn(check);
+    thread.map(drop).map_err(|error| error.to_string())
+}
+
 // === impl KafkaSink ===
 
 impl KafkaSink {
@@ -147,68 +209,21 @@ impl KafkaSink {
     pub fn new(destination: Destination, sender: Sender<Event>) -> Result<Self, String> {
         let config = client_config(&destination)?;
         let (again, checks) = crossbeam_channel::bounded(1);
-        let watch = Arc::new(Watch {
-            origin: Instant::now(),
-            absent_since: AtomicU64::new(0),
-            clamp: false.into(),
-            buried: false.into(),
-            check: again,
-        });
+        let watch = Arc::new(Watch::new(again));
         let context = Context { sender: sender.clone(), watch: watch.clone() };
         let producer: ThreadedProducer<Context> =
             config.create_with_context(context).map_err(|error| format!("the Kafka client could not be made: {error}"))?;
-        let to_check = destination.clone();
-        let check = move || {
-            loop {
-                let warnings = preflight(&to_check).unwrap_or_else(|reason| vec![reason]);
-                let _ = sender.send(Event::Preflight(warnings));
-                if checks.recv_timeout(PREFLIGHT) == Err(crossbeam_channel::RecvTimeoutError::Disconnected) {
-                    return;
-                }
-            }
-        };
-        std::thread::Builder::new().name("steno-preflight".into()).spawn(check).map_err(|error| error.to_string())?;
+        check_on(&destination, checks, sender)?;
         Ok(Self { producer, destination, watch, clamp: false })
-    }
-
-    fn key(&self, frame: &Frame<'_>) -> Option<Vec<u8>> {
-        let member = |path: &[&str]| {
-            let text = std::str::from_utf8(frame.json).ok()?;
-            let record = json::parse(text).ok()?;
-            let found = path.iter().try_fold(&record, |value, name| value.as_object()?.get(name))?;
-            found.as_str().map(|text| text.as_bytes().to_vec())
-        };
-        match self.destination.kafka.key {
-            KafkaKey::Chain => frame.chain_id_text().map(unescape),
-            KafkaKey::EventId => Some(unescape(frame.event_id_text())),
-            KafkaKey::Tenant => member(&["tenantId"]),
-            KafkaKey::Actor => member(&["actor", "id"]),
-            KafkaKey::Resource => member(&["resource", "id"]),
-            KafkaKey::None => None,
-        }
-    }
-
-    /// Headers of the CloudEvents Kafka binding, binary mode.
-    fn headers(&self, frame: &Frame<'_>, kind: &[u8]) -> OwnedHeaders {
-        let time = format_millis(frame.received_ms);
-        let id = unescape(frame.event_id_text());
-        let header = |key, value| Header { key, value: Some(value) };
-        OwnedHeaders::new_with_capacity(8)
-            .insert(header("ce_specversion", b"1.0".as_slice()))
-            .insert(header("ce_id", &id))
-            .insert(header("ce_source", self.destination.source.as_bytes()))
-            .insert(header("ce_type", kind))
-            .insert(header("ce_time", time.as_bytes()))
-            .insert(header("content-type", b"application/json".as_slice()))
     }
 
     fn produce(&mut self, topic: &str, opaque: usize, frame: &Frame<'_>, more: Option<&str>) -> Result<(), Refusal> {
         let kind = kind(frame);
-        let mut headers = self.headers(frame, &kind);
+        let mut headers = headers_of(&self.destination.source, &unescape(frame.event_id_text()), &kind, frame.received_ms);
         if let Some(reason) = more {
             headers = headers.insert(Header { key: "steno_reason", value: Some(reason) });
         }
-        let key = self.key(frame);
+        let key = key_of(&self.destination.kafka, frame);
         self.clamp |= self.watch.clamp.load(Ordering::Relaxed);
         let mut record: BaseRecord<'_, [u8], [u8], usize> =
             BaseRecord::with_opaque_to(topic, opaque).payload(frame.json).headers(headers);
@@ -254,8 +269,7 @@ impl Sink for KafkaSink {
     }
 
     fn absent_for(&self) -> Option<Duration> {
-        let since = self.watch.absent_since.load(Ordering::Relaxed);
-        (since > 0).then(|| self.watch.origin.elapsed().saturating_sub(Duration::from_millis(since - 1)))
+        self.watch.absent_for()
     }
 
     fn describe(&self) -> String {

@@ -10,20 +10,22 @@ use rdkafka::{
 
 use super::{Destination, client_config};
 
+/// Properties that are a producer's, which other clients warn of.
+pub(super) const PRODUCER_ONLY: [&str; 8] = [
+    "acks",
+    "enable.idempotence",
+    "compression.type",
+    "batch.num.messages",
+    "linger.ms",
+    "message.timeout.ms",
+    "queue.buffering.max.messages",
+    "queue.buffering.max.kbytes",
+];
 const WAIT: Duration = Duration::from_secs(10);
 
 fn admin(destination: &Destination) -> Result<AdminClient<DefaultClientContext>, String> {
     let mut config = client_config(destination)?;
-    for name in [
-        "acks",
-        "enable.idempotence",
-        "compression.type",
-        "batch.num.messages",
-        "linger.ms",
-        "message.timeout.ms",
-        "queue.buffering.max.messages",
-        "queue.buffering.max.kbytes",
-    ] {
+    for name in PRODUCER_ONLY {
         config.remove(name);
     }
     config.create().map_err(|error| format!("the Kafka client could not be made: {error}"))

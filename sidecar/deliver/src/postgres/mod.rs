@@ -408,7 +408,7 @@ mod tests {
     use super::*;
 
     fn record(json: &str) -> Record {
-        Record { seq: 0, json: json.into(), event_id: "e".into(), kind: "k".into(), received_ms: 0, filled: 1 }
+        Record { seq: 0, json: json.into(), event_id: "e".into(), kind: "k".into(), received_ms: 0, filled: 1, key: None }
     }
 
     #[test]
