@@ -123,6 +123,12 @@ const RULES: &[(&str, &str, &str)] = &[
         "a client certificate needs both certSecretRef and keySecretRef",
     ),
     (
+        "kafka.sasl",
+        "self.mechanism == 'OAUTHBEARER' ? (has(self.tokenSecretRef) && !has(self.passwordSecretRef)) : \
+         (has(self.passwordSecretRef) && has(self.username) && !has(self.tokenSecretRef))",
+        "set tokenSecretRef with OAUTHBEARER, username and passwordSecretRef with the others",
+    ),
+    (
         "sinks[]",
         "(!has(self.file) || self.type == 'File') && has(self.http) == (self.type == 'Http') && \
          has(self.postgres) == (self.type == 'Postgres')",

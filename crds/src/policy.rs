@@ -118,7 +118,7 @@ impl AuditPolicySpec {
     /// Secrets that the connection to Kafka needs.
     pub fn kafka_secrets(&self) -> impl Iterator<Item = &SecretRef> {
         let tls = self.kafka.tls.iter().flat_map(Tls::secrets);
-        tls.chain(self.kafka.sasl.iter().map(|sasl| &sasl.password_secret_ref))
+        tls.chain(self.kafka.sasl.iter().flat_map(|sasl| sasl.password_secret_ref.iter().chain(&sasl.token_secret_ref)))
     }
 
     /// All Secrets that a sidecar needs.
@@ -290,10 +290,15 @@ pub struct Tls {
 pub struct Sasl {
     /// The mechanism.
     pub mechanism: SaslMechanism,
-    /// The user name.
+    /// The user name. Not with `OAUTHBEARER`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub username: String,
-    /// The password.
-    pub password_secret_ref: SecretRef,
+    /// The password. Not with `OAUTHBEARER`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_secret_ref: Option<SecretRef>,
+    /// For `OAUTHBEARER`: the token, a JWT; read again before it expires. Its `sub` is the principal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_secret_ref: Option<SecretRef>,
 }
 
 /// SASL mechanisms.
@@ -306,6 +311,8 @@ pub enum SaslMechanism {
     ScramSha256,
     #[serde(rename = "SCRAM-SHA-512")]
     ScramSha512,
+    #[serde(rename = "OAUTHBEARER")]
+    OauthBearer,
 }
 
 /// Values for members that a client leaves out.

@@ -3,7 +3,7 @@ use std::collections::HashSet;
 
 use crate::{
     AuditPolicySpec, ByteSize, ClusterAuditPolicySpec, FanOut, Fault, Kafka, LimitsCeiling, MemberPath, Redaction, RedactionRule,
-    SecretRef, Span,
+    SaslMechanism, SecretRef, Span,
     bounds::{self, Bound},
     settings,
 };
@@ -94,10 +94,23 @@ impl Faults {
             }
         }
         if let Some(sasl) = &kafka.sasl {
-            if sasl.username.is_empty() {
-                self.add("kafka.sasl.username", "is empty");
+            let by_token = sasl.mechanism == SaslMechanism::OauthBearer;
+            if sasl.username.is_empty() != by_token {
+                self.add(
+                    "kafka.sasl.username",
+                    if by_token { "is set; with OAUTHBEARER the token names the user" } else { "is empty" },
+                );
             }
-            self.secret("kafka.sasl.passwordSecretRef", Some(&sasl.password_secret_ref));
+            for (name, reference, wanted) in
+                [("password", &sasl.password_secret_ref, !by_token), ("token", &sasl.token_secret_ref, by_token)]
+            {
+                let path = format!("kafka.sasl.{name}SecretRef");
+                match (reference, wanted) {
+                    (None, true) => self.add(path, "is not set; the mechanism needs it"),
+                    (Some(_), false) => self.add(path, "is set, and the mechanism takes none"),
+                    _ => self.secret(&path, reference.as_ref()),
+                }
+            }
         }
         for (name, value) in &kafka.config {
             if let Err(message) = settings::check(name, value) {

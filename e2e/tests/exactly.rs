@@ -12,7 +12,7 @@ use steno_e2e::{
     wait_for,
 };
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 const LATER: Duration = Duration::from_mins(4);
 const BRISK: &str = "  breaker: {failureThreshold: 2, cooldown: 1s, noBrokerFor: 2s}\n";
 const ONCE: &str = "    guarantee: ExactlyOnce\n";

@@ -1,7 +1,15 @@
 //! A policy's Kafka part as librdkafka's properties.
-use std::path::PathBuf;
+use std::{
+    error::Error,
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use rdkafka::ClientConfig;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use rdkafka::{
+    ClientConfig, ClientContext, client::OAuthToken, consumer::ConsumerContext, message::DeliveryResult,
+    producer::ProducerContext,
+};
 use steno_crds::{Compression, Kafka, SaslMechanism, SecretRef};
 
 /// Where secrets are mounted: `<dir>/<name>/<key>`.
@@ -110,12 +118,69 @@ pub fn client_config(destination: &Destination) -> Result<ClientConfig, String> 
             SaslMechanism::Plain => "PLAIN",
             SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
             SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
+            SaslMechanism::OauthBearer => "OAUTHBEARER",
         };
         config.set("sasl.mechanism", mechanism);
-        config.set("sasl.username", &sasl.username);
-        config.set("sasl.password", secrets.read(&sasl.password_secret_ref)?);
+        if let Some(password) = &sasl.password_secret_ref {
+            config.set("sasl.username", &sasl.username);
+            config.set("sasl.password", secrets.read(password)?);
+        }
+        if let Some(token) = &sasl.token_secret_ref {
+            // A token that is missing is told now, not as a broker that cannot be reached.
+            secrets.read(token)?;
+        }
     }
     Ok(config)
+}
+
+/// Where a client's tokens come from (OAUTHBEARER).
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    source: Option<(Secrets, SecretRef)>,
+}
+
+/// A token that says nothing of its end is read again after so long.
+const OPAQUE: Duration = Duration::from_mins(5);
+
+impl Tokens {
+    /// Those of a destination.
+    pub fn of(destination: &Destination) -> Self {
+        let reference = destination.kafka.sasl.as_ref().and_then(|sasl| sasl.token_secret_ref.clone());
+        Self { source: reference.map(|reference| (destination.secrets.clone(), reference)) }
+    }
+
+    /// Whether tokens are what a broker is shown.
+    pub fn are_used(&self) -> bool {
+        self.source.is_some()
+    }
+
+    fn read(&self) -> Result<OAuthToken, Box<dyn Error>> {
+        let Some((secrets, reference)) = &self.source else { return Err("kafka.sasl names no token".into()) };
+        let token = secrets.read(reference)?.trim().to_owned();
+        let claims = token.split('.').nth(1).and_then(|part| BASE64_URL_SAFE_NO_PAD.decode(part).ok());
+        let claims: Option<serde_json::Value> = claims.and_then(|claims| serde_json::from_slice(&claims).ok());
+        let claim = |name: &str| claims.as_ref().and_then(|claims| claims.get(name));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let ends_ms = claim("exp").and_then(serde_json::Value::as_f64).map(|exp| (exp * 1000.0) as i64);
+        let principal_name = claim("sub").and_then(serde_json::Value::as_str).unwrap_or("steno").to_owned();
+        Ok(OAuthToken { token, principal_name, lifetime_ms: ends_ms.unwrap_or((now + OPAQUE).as_millis() as i64) })
+    }
+}
+
+impl ClientContext for Tokens {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.read()
+    }
+}
+
+impl ConsumerContext for Tokens {}
+
+impl ProducerContext for Tokens {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
 }
 
 fn compression(compression: Compression) -> &'static str {

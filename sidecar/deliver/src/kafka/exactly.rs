@@ -19,6 +19,7 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use rdkafka::{
     ClientContext, Offset, TopicPartitionList,
+    client::OAuthToken,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode as Code},
     message::{DeliveryResult, Header},
@@ -27,7 +28,7 @@ use rdkafka::{
 use steno_chain::{Kind, Note};
 use steno_commit::Handle;
 
-use super::{Destination, Watch, check_on, classify, client_config, headers_of, key_of};
+use super::{Destination, Tokens, Watch, check_on, classify, client_config, headers_of, key_of};
 use crate::{Backend, Event, Manner, Record, Refusal, Sink, Worker};
 
 /// One try of anything that asks a broker.
@@ -151,7 +152,7 @@ struct Exactly {
 /// A producer whose transactions are begun.
 struct Live {
     producer: ThreadedProducer<Context>,
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Tokens>,
     /// Names the cluster that the position is of.
     cluster: String,
     /// Everything below is there.
@@ -162,11 +163,18 @@ struct Live {
 
 struct Context {
     watch: Arc<Watch>,
+    tokens: Tokens,
     /// The first record of the transaction that failed.
     failed: Mutex<Option<Code>>,
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.tokens.generate_oauth_token(config)
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         if matches!(error, KafkaError::Global(Code::AllBrokersDown)) {
             self.watch.away();
@@ -212,7 +220,8 @@ impl Exactly {
         let mut config = client_config(&self.destination).map_err(Refusal::Later)?;
         let of_message = config.get("message.timeout.ms").and_then(|ms| ms.parse::<u64>().ok()).unwrap_or_default();
         config.set("transactional.id", &id).set("transaction.timeout.ms", of_message.max(60_000).to_string());
-        let context = Context { watch: self.watch.clone(), failed: Mutex::new(None) };
+        let tokens = Tokens::of(&self.destination);
+        let context = Context { watch: self.watch.clone(), tokens: tokens.clone(), failed: Mutex::new(None) };
         let producer: ThreadedProducer<Context> =
             config.create_with_context(context).map_err(|error| later("the Kafka client could not be made", &error))?;
         producer.init_transactions(WAIT).map_err(|error| self.fault(&error))?;
@@ -221,8 +230,13 @@ impl Exactly {
             of_group.remove(name);
         }
         of_group.set("group.id", &id).set("enable.auto.commit", "false").set("isolation.level", "read_committed");
-        let consumer: BaseConsumer = of_group.create().map_err(|error| later("the Kafka client could not be made", &error))?;
+        let consumer: BaseConsumer<Tokens> =
+            of_group.create_with_context(tokens).map_err(|error| later("the Kafka client could not be made", &error))?;
         let cluster = producer.client().fetch_cluster_id(WAIT).unwrap_or_default();
+        if consumer.context().are_used() {
+            // It asks for its token when it is polled first; there are no records, for it has no topic.
+            let _ = consumer.poll(Duration::from_millis(100));
+        }
         let mut wanted = TopicPartitionList::new();
         wanted.add_partition(&self.destination.kafka.topic, 0);
         let found = consumer.committed_offsets(wanted, WAIT).map_err(|error| self.fault(&error))?;

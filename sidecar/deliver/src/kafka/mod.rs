@@ -10,6 +10,7 @@ use std::{
 use crossbeam_channel::Sender;
 use rdkafka::{
     ClientContext, Message,
+    client::OAuthToken,
     error::{KafkaError, RDKafkaErrorCode},
     message::{DeliveryResult, Header, OwnedHeaders},
     producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
@@ -27,7 +28,7 @@ mod config;
 mod exactly;
 mod preflight;
 
-pub use config::{Destination, Secrets, client_config};
+pub use config::{Destination, Secrets, Tokens, client_config};
 pub use exactly::{Transactions, exactly_once};
 pub use preflight::{create_topic, preflight};
 
@@ -83,11 +84,18 @@ impl Watch {
 struct Context {
     sender: Sender<Event>,
     watch: Arc<Watch>,
+    tokens: Tokens,
 }
 
 // === impl Context ===
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, config: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.tokens.generate_oauth_token(config)
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         if matches!(error, KafkaError::Global(RDKafkaErrorCode::AllBrokersDown)) {
             self.watch.away();
@@ -210,7 +218,7 @@ impl KafkaSink {
         let config = client_config(&destination)?;
         let (again, checks) = crossbeam_channel::bounded(1);
         let watch = Arc::new(Watch::new(again));
-        let context = Context { sender: sender.clone(), watch: watch.clone() };
+        let context = Context { sender: sender.clone(), watch: watch.clone(), tokens: Tokens::of(&destination) };
         let producer: ThreadedProducer<Context> =
             config.create_with_context(context).map_err(|error| format!("the Kafka client could not be made: {error}"))?;
         check_on(&destination, checks, sender)?;

@@ -6,9 +6,11 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     error::RDKafkaErrorCode,
+    metadata::MetadataPartition,
+    producer::{Producer, ThreadedProducer},
 };
 
-use super::{Destination, client_config};
+use super::{Destination, Tokens, client_config};
 
 /// Properties that are a producer's, which other clients warn of.
 pub(super) const PRODUCER_ONLY: [&str; 8] = [
@@ -21,6 +23,29 @@ pub(super) const PRODUCER_ONLY: [&str; 8] = [
     "queue.buffering.max.messages",
     "queue.buffering.max.kbytes",
 ];
+/// What can be seen with a token: the admin client of this library asks for none. Settings of the topic are not looked at, and it is not made.
+fn by_token(destination: &Destination) -> Result<Vec<String>, String> {
+    let (kafka, topic) = (&destination.kafka, &destination.kafka.topic);
+    let config = client_config(destination)?;
+    let producer: ThreadedProducer<Tokens> = config
+        .create_with_context(Tokens::of(destination))
+        .map_err(|error| format!("the Kafka client could not be made: {error}"))?;
+    let metadata = producer.client().fetch_metadata(Some(topic), WAIT);
+    let metadata = metadata.map_err(|error| format!("no broker answers at {}: {error}", kafka.brokers.join(",")))?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    let partitions = found.filter(|found| found.error().is_none()).map_or(&[][..], |found| found.partitions());
+    if partitions.is_empty() {
+        let made = if kafka.create.is_some() { "; with OAUTHBEARER kafka.create makes none" } else { "" };
+        return Ok(vec![format!("topic {topic} does not exist, or this user may not describe it; create it{made}")]);
+    }
+    Ok(few_copies(topic, partitions).into_iter().collect())
+}
+
+fn few_copies(topic: &str, partitions: &[MetadataPartition]) -> Option<String> {
+    let copies = partitions.iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
+    (copies < 2).then(|| format!("topic {topic} has {copies} copy of its partitions; give it a replication factor of at least 2"))
+}
+
 const WAIT: Duration = Duration::from_secs(10);
 
 fn admin(destination: &Destination) -> Result<AdminClient<DefaultClientContext>, String> {
@@ -50,6 +75,9 @@ pub fn create_topic(destination: &Destination) -> Result<(), String> {
 pub fn preflight(destination: &Destination) -> Result<Vec<String>, String> {
     let kafka = &destination.kafka;
     let topic = &kafka.topic;
+    if Tokens::of(destination).are_used() {
+        return by_token(destination);
+    }
     let admin = admin(destination)?;
     let metadata = admin
         .inner()
@@ -66,11 +94,7 @@ pub fn preflight(destination: &Destination) -> Result<Vec<String>, String> {
         drop(admin);
         return create_topic(destination).map_or_else(|reason| Ok(vec![reason]), |()| Ok(Vec::new()));
     }
-    let mut warnings = Vec::new();
-    let copies = partitions.iter().map(|partition| partition.replicas().len()).min().unwrap_or(0);
-    if copies < 2 {
-        warnings.push(format!("topic {topic} has {copies} copy of its partitions; give it a replication factor of at least 2"));
-    }
+    let mut warnings: Vec<String> = few_copies(topic, partitions).into_iter().collect();
     let asked =
         block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &AdminOptions::new().request_timeout(Some(WAIT))));
     let settings: HashMap<String, String> = if let Some(Ok(resource)) = asked.ok().and_then(|results| results.into_iter().next())
