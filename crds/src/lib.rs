@@ -19,6 +19,7 @@
 pub mod bounds;
 mod cluster;
 mod fault;
+mod listeners;
 mod merge;
 #[cfg(feature = "kube")]
 mod object;
@@ -34,6 +35,7 @@ mod volume;
 
 pub use cluster::*;
 pub use fault::Fault;
+pub use listeners::{InputFormat, ListenerSpec, ListenerTls};
 pub use merge::{Covering, Merged, merge, render_under};
 #[cfg(feature = "kube")]
 pub use object::{AuditPolicyStatus, ClusterAuditPolicyStatus, Condition, Fleet, crd_yaml, crds};

@@ -187,6 +187,9 @@ const LENGTHS: &[(&str, &str, u64)] = &[
     ("critical.severities", "maxItems", 6),
     ("spool.volumeTypes", "maxItems", 4),
     ("sinks", "maxItems", 8),
+    ("listeners", "maxItems", 8),
+    ("listeners[].address", "maxLength", 64),
+    ("listeners[].allow", "maxItems", 4),
     ("sinks[].name", "maxLength", 32),
     ("sinks[].redaction.rules", "maxItems", 256),
     ("sinks[].redaction.rules[].except", "maxItems", 64),
@@ -210,6 +213,7 @@ const LISTS: &[(&str, &str)] = &[
     ("redaction.rules[].except", "set"),
     ("redaction.rules", "atomic"),
     ("kafka.batch", "atomic"),
+    ("listeners[].allow", "set"),
     ("sinks[].redaction.rules", "atomic"),
     ("sinks[].redaction.rules[].except", "set"),
 ];
@@ -315,6 +319,10 @@ fn bound(schema: &mut Value) {
     if let Some(sinks) = field_mut(schema, "sinks") {
         sinks.insert("x-kubernetes-list-type".into(), "map".into());
         sinks.insert("x-kubernetes-list-map-keys".into(), json!(["name"]));
+    }
+    if let Some(listeners) = field_mut(schema, "listeners") {
+        listeners.insert("x-kubernetes-list-type".into(), "map".into());
+        listeners.insert("x-kubernetes-list-map-keys".into(), json!(["address"]));
     }
     for (path, kind) in LISTS {
         if let Some(field) = field_mut(schema, path) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, FanOut, SinkSpec, Span, Volume, bounds};
+use crate::{ByteSize, FanOut, ListenerSpec, SinkSpec, Span, Volume, bounds};
 
 /// An AuditPolicy: what is audited, how it is made safe, and where it goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -105,6 +105,9 @@ pub struct AuditPolicySpec {
     /// How Kafka and the further sinks go together.
     #[serde(default, skip_serializing_if = "is_default")]
     pub fan_out: FanOut,
+    /// Further listeners, beside loopback. Up to 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<ListenerSpec>,
     /// Looking back at the records that the sidecar still has.
     // Not rendered where it says nothing: a sidecar of the version before would report it as a field that it does not know.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -129,6 +132,7 @@ impl AuditPolicySpec {
             .chain(&self.query.token_secret_ref)
             .chain(spool)
             .chain(self.sinks.iter().flat_map(SinkSpec::secrets))
+            .chain(self.listeners.iter().flat_map(ListenerSpec::secrets))
     }
 }
 

@@ -199,6 +199,23 @@ spec:
             ("  redaction: {rules: [{regex: 'a*', action: Mask}]}", "spec.redaction.rules[0].regex", "empty"),
             ("  redaction: {rulez: []}", "spec.redaction", "rulez"),
             ("  deadLetter: {topic: audit}", "spec.deadLetter.topic", "another"),
+            ("  listeners: [{address: '0.0.0.0:9443'}]", "spec.listeners[0].tls", "off loopback"),
+            ("  listeners: [{address: ':9443'}]", "spec.listeners[0].address", "0.0.0.0:9443"),
+            ("  sinks: [{name: kafka, type: File}]", "spec.sinks[0].name", "another"),
+            ("  sinks: [{name: a, type: Http}]", "spec.sinks[0].http", "needs it"),
+            ("  sinks: [{name: a, type: File}, {name: a, type: File}]", "spec.sinks[1].name", "its own"),
+            ("  sinks: [{name: a, type: Http, http: {url: 'https://u:p@h/'}}]", "spec.sinks[0].http.url", "without a user"),
+            ("  sinks: [{name: a, type: File, maxLag: {age: 1h}}]", "spec.sinks[0].maxLag", "required: false"),
+            (
+                "  fanOut: AllOrNothing\n  sinks: [{name: a, type: File, required: false}]",
+                "spec.sinks[0].required",
+                "AllOrNothing",
+            ),
+            (
+                "  sinks: [{name: a, type: Postgres, postgres: {host: h, database: d, user: u, schema: 'a; drop'}}]",
+                "spec.sinks[0].postgres.schema",
+                "a-z",
+            ),
             ("  spool: {maxBytes: 9Mi}\n  limits: {maxEventBytes: 1Mi}", "spec.spool.maxBytes", "32"),
         ] {
             let found = faults(&format!("{POLICY}{edit}\n"));

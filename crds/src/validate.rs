@@ -258,6 +258,7 @@ impl Faults {
             }
         }
         self.sinks(spec);
+        self.listeners(spec);
         self.secret("query.tokenSecretRef", spec.query.token_secret_ref.as_ref());
         if let Some(topic) = &spec.dead_letter.topic {
             self.topic("deadLetter.topic", topic);
@@ -274,6 +275,24 @@ impl Faults {
 
 // The sinks' own part.
 impl Faults {
+    fn listeners(&mut self, spec: &AuditPolicySpec) {
+        if spec.listeners.len() > 8 {
+            self.add("listeners", format!("has {} listeners; at most 8", spec.listeners.len()));
+        }
+        let mut addresses = HashSet::new();
+        for (index, listener) in spec.listeners.iter().enumerate() {
+            for (path, message) in listener.faults() {
+                self.add(format!("listeners[{index}].{path}"), message);
+            }
+            if !addresses.insert(&listener.address) {
+                self.add(format!("listeners[{index}].address"), "is that of another listener");
+            }
+            for reference in listener.secrets() {
+                self.secret(&format!("listeners[{index}]"), Some(reference));
+            }
+        }
+    }
+
     fn sinks(&mut self, spec: &AuditPolicySpec) {
         if spec.sinks.len() > 8 {
             self.add("sinks", format!("has {} sinks; at most 8", spec.sinks.len()));

@@ -46,6 +46,8 @@ pub struct Intake {
     pub metrics: Metrics,
     /// Rate limits.
     pub rates: Mutex<Rates>,
+    /// What is wrong with further listeners.
+    pub listener_faults: Mutex<Vec<String>>,
     /// No more events are taken.
     pub stopping: AtomicBool,
     /// In `whenOpen: Reject`, one request was let in while the breaker is half-open.

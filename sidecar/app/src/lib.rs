@@ -17,6 +17,7 @@ pub mod http;
 pub mod identity;
 pub mod intake;
 pub mod journal;
+pub mod listeners;
 pub mod logs;
 pub mod look;
 pub mod outlets;

@@ -17,6 +17,7 @@ use steno_redact::{HashKey, Redactor};
 
 use crate::{
     identity::Identity,
+    listeners::{self, Wanted},
     outlets::{self, Further, Route, Target},
 };
 
@@ -54,6 +55,8 @@ pub struct Compiled {
     pub envelope: Envelope,
     /// Why nothing may be stored: the key is not there, or is none.
     pub no_key: Option<String>,
+    /// Further listeners.
+    pub listeners: Vec<Wanted>,
     /// Who may look back.
     pub query: QueryAccess,
     /// Secrets that are missing, by `name/key`.
@@ -128,6 +131,7 @@ impl Compiled {
                 },
             },
             missing_secrets: missing_secrets(&config, secrets),
+            listeners: listeners::wanted(&config.spec.listeners, secrets),
             unknown,
             config,
         })

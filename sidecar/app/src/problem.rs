@@ -54,7 +54,7 @@ reasons! {
     BadRequest 400 "bad_request" "The request is malformed";
     Unauthorized 401 "unauthorized" "The bearer token is missing or wrong";
     QueryOff 403 "query_disabled" "Looking back is not allowed here";
-    Forbidden 403 "forbidden" "The request does not come from this pod";
+    Forbidden 403 "forbidden" "The request is not allowed here";
     NotFound 404 "not_found" "There is nothing here";
     Method 405 "method_not_allowed" "The method is not allowed here";
     Timeout 408 "request_timeout" "The request took too long to arrive";

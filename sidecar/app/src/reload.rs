@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::{
     identity::Identity,
     intake::{Intake, Rates},
+    listeners::Listeners,
     logs,
     outlets::Route,
     policy::Compiled,
@@ -48,6 +49,8 @@ pub struct Reloader {
     pub level_fixed: bool,
     /// The journal's directory.
     pub dir: PathBuf,
+    /// Further listeners.
+    pub listeners: Arc<tokio::sync::Mutex<Listeners>>,
     /// Where records go now.
     pub routes: Vec<Route>,
 }
@@ -146,6 +149,7 @@ impl Reloader {
         if same
             && compiled.config.spec.redaction.key_secret_ref.is_none()
             && compiled.query == old.query
+            && compiled.listeners == old.listeners
             && compiled.envelope == old.envelope
             && compiled.no_key == old.no_key
         {
@@ -160,6 +164,7 @@ impl Reloader {
             logs::set_level(level(&compiled));
         }
         let commit = Arc::new(compiled.commit(&self.identity));
+        let listeners = compiled.listeners.clone();
         let fan_out = compiled.config.spec.fan_out;
         keep(&self.keep, &compiled);
         self.intake.look.follow(&compiled.query);
@@ -173,6 +178,7 @@ impl Reloader {
         }
         self.intake.outlets.reload(routes.clone(), fan_out);
         self.routes = routes;
+        self.listeners.lock().await.follow(&listeners, &self.intake).await;
         self.count("ok");
         let metrics = &self.intake.metrics;
         metrics.config_hash.clear();

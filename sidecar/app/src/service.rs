@@ -27,6 +27,7 @@ use crate::{
     http::{Ingest, Listener, StatusPort, serve},
     identity::Identity,
     intake::{Arrival, Intake, Rates},
+    listeners::Listeners,
     look::Look,
     outlets::{Common, Fan, Outlets},
     place::{self, Place},
@@ -51,6 +52,7 @@ pub struct Service {
     loop_thread: JoinHandle<()>,
     stop: watch::Sender<bool>,
     listeners: Vec<tokio::task::JoinHandle<()>>,
+    further: Arc<tokio::sync::Mutex<Listeners>>,
     last: Arc<Mutex<LastReload>>,
     /// The journal's directory.
     pub dir: PathBuf,
@@ -133,6 +135,7 @@ impl Service {
             key: IdKey(started.id_key),
             metrics,
             rates,
+            listener_faults: Mutex::default(),
             stopping: AtomicBool::new(false),
             let_in: AtomicBool::new(false),
             started: now,
@@ -149,6 +152,7 @@ impl Service {
             loop_thread,
             stop: watch::Sender::new(false),
             listeners: Vec::new(),
+            further: Arc::default(),
             last,
             dir: dir.to_owned(),
         })
@@ -161,6 +165,12 @@ impl Service {
         let gauge = self.intake.metrics.connections.clone();
         let handle = move |request| ingest.clone().handle(request);
         self.listeners.push(tokio::spawn(serve(listener, most, handle, gauge, self.stop.subscribe())));
+    }
+
+    /// Takes events on the further listeners of the policy.
+    pub async fn further(&mut self) {
+        let wanted = self.intake.compiled.load().listeners.clone();
+        self.further.lock().await.follow(&wanted, &self.intake).await;
     }
 
     /// Serves health, metrics and stats. It stays up while the sidecar drains.
@@ -198,6 +208,7 @@ impl Service {
             last: self.last.clone(),
             keep: self.dir.join("config.last"),
             level_fixed,
+            listeners: self.further.clone(),
             routes: self.intake.compiled.load().routes(identity, secrets, &self.dir),
             dir: self.dir.clone(),
         }
@@ -216,6 +227,7 @@ impl Service {
         for listener in self.listeners {
             let _ = listener.await;
         }
+        self.further.lock().await.stop().await;
         self.commit.close().await;
         let drain = self.intake.compiled.load().config.spec.sidecar.drain_timeout.duration();
         let outlets = self.intake.outlets.clone();

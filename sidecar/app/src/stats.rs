@@ -131,6 +131,7 @@ impl Stats {
             recommend("error", format!("The configuration file is invalid: {error}"));
         }
         issues.extend(compiled.no_key.clone());
+        issues.extend(intake.listener_faults.lock().iter().cloned());
         issues.extend(compiled.missing_secrets.iter().map(|secret| format!("the Secret {secret} is missing")));
         if let Some(fault) = &self.fell_back {
             issues.push(format!("the journal is on the pod's own directory and goes with it: {fault}"));

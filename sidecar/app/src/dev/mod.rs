@@ -75,6 +75,7 @@ async fn serve(args: &DevArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     let (listen, status_at) = (ingest.local_addr()?, status.local_addr()?);
     let mut service = Service::start(compiled, &identity, &secrets, place::Place::only(&dir)?, false, bell)?;
     service.ingest(Listener::Tcp(ingest), true);
+    service.further().await;
     service.status(status);
     let kind = if embedded.is_some() { "embedded Kafka" } else { "Kafka" };
     println!("{kind:<16} {brokers}   read it with: kcat -C -b {brokers} -t {topic} -o beginning");

@@ -8,10 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwap;
 use hyper::{HeaderMap, Request, body::Incoming};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use steno_event::{escape_into, ndjson};
+use steno_crds::InputFormat;
+use steno_event::{escape_into, identity, ndjson};
 use steno_limit::{Bucket, Quota};
 
 use super::{
@@ -20,6 +22,7 @@ use super::{
 };
 use crate::{
     intake::{Intake, Sent, Taken},
+    listeners::Access,
     policy::Compiled,
     problem::{Problem, Reason},
     telemetry::StatusLabel,
@@ -31,6 +34,8 @@ pub struct Ingest {
     pub(super) intake: Arc<Intake>,
     /// Whether Host and Origin are checked: on TCP, not on the Unix socket.
     loopback: bool,
+    /// Of a further listener: what it asks for, and what it takes.
+    access: Option<Arc<ArcSwap<Access>>>,
     logged: Arc<Mutex<(u64, Bucket)>>,
 }
 
@@ -54,7 +59,47 @@ impl Ingest {
     /// A handler.
     pub fn new(intake: Arc<Intake>, loopback: bool) -> Self {
         let bucket = Bucket::new(Quota { rate: 0, burst: 0 }, Duration::ZERO);
-        Self { intake, loopback, logged: Arc::new(Mutex::new((0, bucket))) }
+        Self { intake, loopback, access: None, logged: Arc::new(Mutex::new((0, bucket))) }
+    }
+
+    /// A handler of a further listener.
+    #[must_use]
+    pub fn with_access(self, access: Arc<ArcSwap<Access>>) -> Self {
+        Self { access: Some(access), ..self }
+    }
+
+    /// Whether a further listener takes a call of this request.
+    fn check_listener(&self, call: Call, headers: &HeaderMap) -> Result<(), Problem> {
+        let Some(access) = self.access.as_ref().map(|access| access.load()) else { return Ok(()) };
+        if let Some(token) = &access.token
+            && !self.carries(headers, token)
+        {
+            return Err(Problem::new(Reason::Unauthorized, "Send Authorization: Bearer with the token of this listener."));
+        }
+        let format = match call {
+            Call::Single | Call::Batch if cloud::mode(body::media_type(headers).as_deref(), headers).is_some() => {
+                InputFormat::CloudEvents
+            }
+            Call::Single | Call::Batch => InputFormat::Events,
+            Call::Logs => InputFormat::Otlp,
+            Call::Audit => InputFormat::KubernetesAudit,
+            Call::Describe => return Ok(()),
+            Call::List | Call::Query | Call::Event | Call::Flush => {
+                return Err(Problem::new(Reason::Forbidden, "This call is for the pod itself, on loopback or the Unix socket."));
+            }
+        };
+        if access.allow.is_empty() || access.allow.contains(&format) {
+            return Ok(());
+        }
+        Err(Problem::new(Reason::Forbidden, format!("This listener takes {:?} only; see listeners[].allow.", access.allow)))
+    }
+
+    /// Whether a request carries a bearer token. Hashes are compared, so that the time it takes tells nothing of the token.
+    pub(super) fn carries(&self, headers: &HeaderMap, token: &str) -> bool {
+        let sent = headers.get(hyper::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let sent = sent.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let hash = |text: &str| identity(&self.intake.key, "token", text.trim());
+        sent.is_some_and(|(_, sent)| hash(sent) == hash(token))
     }
 
     /// Answers a request.
@@ -115,6 +160,7 @@ impl Ingest {
     ) -> Result<Done, Problem> {
         guard::check(&request, self.loopback)?;
         let (route, id) = routes::find(request.method(), path)?;
+        self.check_listener(route.call, request.headers())?;
         let answered = match route.call {
             Call::Single => self.single(compiled, request, request_id).await,
             Call::Batch => self.batch(compiled, request, request_id).await,

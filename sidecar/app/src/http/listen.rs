@@ -1,6 +1,7 @@
 //! Accepting connections, within a bound, until told to stop.
 use std::{future::Future, io, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use hyper::{
     Request,
     body::Incoming,
@@ -16,8 +17,10 @@ use tokio::{
     net::{TcpListener, UnixListener},
     sync::{Semaphore, watch},
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::{Answer, sniff::sniff};
+use crate::listeners::Access;
 
 /// Where connections come from.
 pub enum Listener {
@@ -25,6 +28,8 @@ pub enum Listener {
     Tcp(TcpListener),
     /// A Unix socket.
     Unix(UnixListener),
+    /// TCP, with TLS where the policy says so just now.
+    Guarded(TcpListener, Arc<ArcSwap<Access>>),
 }
 
 /// Tells listeners and connections to end; `true` once they should.
@@ -70,6 +75,13 @@ pub async fn serve<H, F>(
                     match io {
                         Accepted::Tcp(io) => connection(io, handle, stop).await,
                         Accepted::Unix(io) => connection(io, handle, stop).await,
+                        Accepted::Tls(io, config) => {
+                            let shaking = tokio::time::timeout(HEAD, TlsAcceptor::from(config).accept(io));
+                            // Who does not speak TLS, or has no certificate that counts, is not logged: anybody can.
+                            if let Ok(Ok(io)) = shaking.await {
+                                connection(io, handle, stop).await;
+                            }
+                        }
                     }
                     gauge.dec();
                     drop(place);
@@ -92,6 +104,7 @@ pub async fn serve<H, F>(
 enum Accepted {
     Tcp(tokio::net::TcpStream),
     Unix(tokio::net::UnixStream),
+    Tls(tokio::net::TcpStream, Arc<rustls::ServerConfig>),
 }
 
 impl Listener {
@@ -101,6 +114,14 @@ impl Listener {
                 let (stream, _) = listener.accept().await?;
                 let _ = stream.set_nodelay(true);
                 Ok(Accepted::Tcp(stream))
+            }
+            Self::Guarded(listener, access) => {
+                let (stream, _) = listener.accept().await?;
+                let _ = stream.set_nodelay(true);
+                Ok(match &access.load().tls {
+                    Some(config) => Accepted::Tls(stream, config.clone()),
+                    None => Accepted::Tcp(stream),
+                })
             }
             Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),
         }

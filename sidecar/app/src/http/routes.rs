@@ -44,7 +44,7 @@ use Reason::{
 };
 
 /// Of any request.
-const ANY: &[Reason] = &[Forbidden, NotAllowed, UriTooLong, HeadersTooLarge];
+const ANY: &[Reason] = &[Forbidden, NotAllowed, Unauthorized, UriTooLong, HeadersTooLarge];
 
 /// Paths with a name in them come last: what is written out goes before.
 const ROUTES: &[Route] = &[
