@@ -27,7 +27,7 @@ pub(crate) const RULES: &str = "\
 | `integrity.scope` | the wider of `None`, `Service`, `Tenant` |
 | `spool.maxBytes` | the smaller |
 | `spool.whenFull` | `Reject` instead of `DropOldest` and `DropNewest`, where `spool.mayDrop` is false |
-| `spool.volume.type` | the policy is not accepted, where `spool.volumeTypes` lists other ones only |
+| `spool.volume.type`, `sinks[].file.volume.type` | the policy is not accepted, where `spool.volumeTypes` lists other ones only |
 | everything else | the namespace's |
 
 Of several ClusterAuditPolicies that cover a namespace all count. Their order, that of their names, matters for `kafka` and the key only.
@@ -156,6 +156,13 @@ impl Merged {
         if !kinds.is_empty() && !kinds.contains(&kind) {
             let message = format!("is {kind:?}; the ClusterAuditPolicy {name} allows {kinds:?} only");
             faults.push(Fault::new("spec.spool.volume.type", message));
+        }
+        for (index, sink) in spec.sinks.iter().enumerate() {
+            let kind = sink.file.as_ref().and_then(|file| file.volume.as_ref()).map(|volume| volume.r#type);
+            if let Some(kind) = kind.filter(|kind| !kinds.is_empty() && !kinds.contains(kind)) {
+                let message = format!("is {kind:?}; the ClusterAuditPolicy {name} allows {kinds:?} only");
+                faults.push(Fault::new(format!("spec.sinks[{index}].file.volume.type"), message));
+            }
         }
     }
 }

@@ -71,7 +71,8 @@ pub struct SinkRedaction {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct FileSink {
-    /// The volume, with a directory for each pod. Not set: `files/<name>` beside the journal, on its volume.
+    /// The volume, with a directory for each pod. Not set, or where the pod may not have it: `files/<name>` beside the journal, on its volume. A claim of the pod's own has room for
+    /// `rotateBytes` times two more than `backups`, where it has no `size`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<Volume>,
     /// A file of so many bytes is ended.
@@ -205,8 +206,13 @@ impl SinkSpec {
         let mut faults = Vec::new();
         let mut add = |path: &str, message: &str| faults.push((path.to_owned(), message.to_owned()));
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if self.name.is_empty() || self.name.len() > 32 || !self.name.chars().all(legal) || self.name.starts_with('-') {
-            add("name", "is not a name; write 1 to 32 of a-z 0-9 -, not beginning with -");
+        if self.name.is_empty()
+            || self.name.len() > 32
+            || !self.name.chars().all(legal)
+            || self.name.starts_with('-')
+            || self.name.ends_with('-')
+        {
+            add("name", "is not a name; write 1 to 32 of a-z 0-9 -, neither beginning nor ending with -");
         }
         if self.name == "kafka" {
             add("name", "is that of spec.kafka; name another");

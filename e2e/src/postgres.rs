@@ -128,6 +128,18 @@ impl Postgres {
         String::from_utf8_lossy(&asked.stdout).lines().map(str::to_owned).collect()
     }
 
+    /// Has the server and all its processes stand still (`true`), or go on.
+    pub fn hang(&self, hang: bool) {
+        use rustix::process::{Pid, Signal, kill_process};
+        let Some(id) = self.child.as_ref().map(Child::id) else { return };
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).expect("its children");
+        let children = children.split_whitespace().filter_map(|id| id.parse().ok());
+        for id in std::iter::once(id as i32).chain(children) {
+            let pid = Pid::from_raw(id).expect("a process");
+            kill_process(pid, if hang { Signal::STOP } else { Signal::CONT }).expect("the signal is sent");
+        }
+    }
+
     /// `kill -9` of the server; its other processes end with it.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

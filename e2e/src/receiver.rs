@@ -3,8 +3,9 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU16, Ordering},
+        atomic::{AtomicU16, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use http_body_util::{BodyExt, Full};
@@ -63,6 +64,10 @@ pub struct Receiver {
 struct State {
     /// Answers with this status; 200: takes events.
     answer: AtomicU16,
+    /// Milliseconds before it answers.
+    delay: AtomicU64,
+    /// Requests that it has got, whatever it answered.
+    asked: AtomicU64,
     token: Mutex<String>,
     events: Mutex<Vec<Value>>,
     refused: Mutex<Vec<u16>>,
@@ -83,6 +88,8 @@ impl Receiver {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let state = Arc::new(State {
             answer: AtomicU16::new(200),
+            delay: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
             token: Mutex::new(token.into()),
             events: Mutex::default(),
             refused: Mutex::default(),
@@ -114,6 +121,16 @@ impl Receiver {
         self.state.answer.store(status, Ordering::SeqCst);
     }
 
+    /// Answers so late from now on.
+    pub fn delay(&self, delay: Duration) {
+        self.state.delay.store(delay.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// Requests that it has got.
+    pub fn asked(&self) -> u64 {
+        self.state.asked.load(Ordering::SeqCst)
+    }
+
     /// Wants another token from now on.
     pub fn token(&self, token: &str) {
         *self.state.token.lock().expect("a lock") = token.into();
@@ -134,6 +151,8 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Respons
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let (token, media) = (header("authorization"), header("content-type"));
     let body = request.into_body().collect().await?.to_bytes();
+    state.asked.fetch_add(1, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_millis(state.delay.load(Ordering::SeqCst))).await;
     let batch: Option<Vec<Value>> = serde_json::from_slice(&body).ok();
     let wanted = format!("Bearer {}", state.token.lock().expect("a lock"));
     let status = match (state.answer.load(Ordering::SeqCst), batch) {

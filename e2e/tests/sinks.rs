@@ -216,6 +216,64 @@ fn a_record_that_a_sink_refuses_is_a_dead_letter_alone_and_the_database_tells_co
 }
 
 #[test]
+fn a_receiver_that_refuses_everything_makes_no_dead_letters_of_dead_letters() {
+    let (kafka, certs) = (Kafka::start(), Certs::make());
+    kafka.topic("audit");
+    let receiver = Receiver::start(&certs, TOKEN);
+    receiver.answer(422);
+    let mut sidecar = Sidecar::prepare(&spec(&kafka, &[http_sink(&receiver, "")], ""));
+    secrets(&sidecar, &certs);
+    sidecar.up();
+    let acked = post(&sidecar, "r", 7);
+    sidecar.drained(LATER);
+    let records = read_all(&kafka.plain(), "audit");
+    check(&records, &acked);
+    let told = records.iter().filter(|record| record.json["kind"] == "DeadLetter").count();
+    assert_eq!(told, 7, "one for each event");
+    assert_eq!(sink(&sidecar, "siem")["backlog"], 0);
+}
+
+#[test]
+fn a_new_destination_gets_what_the_old_one_had_not_confirmed_in_time() {
+    let (kafka, certs) = (Kafka::start(), Certs::make());
+    kafka.topic("audit");
+    let (old, new) = (Receiver::start(&certs, TOKEN), Receiver::start(&certs, TOKEN));
+    let patient = |receiver: &Receiver| vec![http_sink(receiver, "").replace("timeout: 3s", "timeout: 30s")];
+    let mut sidecar = Sidecar::prepare(&spec(&kafka, &patient(&old), ""));
+    secrets(&sidecar, &certs);
+    sidecar.up();
+    sidecar.drained(SOON);
+    old.delay(Duration::from_secs(8));
+    let asked = old.asked();
+    let acked = post(&sidecar, "n", 3);
+    wait_for("the old one to be asked", SOON, || old.asked() > asked);
+    sidecar.write_policy(&spec(&kafka, &patient(&new), ""));
+    wait_for("the old one's late answer", SOON, || events(&received(&old)).len() == 3);
+    sidecar.drained(SOON);
+    let there = received(&new);
+    assert!(acked.keys().all(|id| events(&there).contains_key(id)), "the old one's answer counted for the new one");
+}
+
+#[test]
+fn a_database_that_hangs_is_seen_and_used_again_when_it_answers() {
+    let (kafka, certs) = (Kafka::start(), Certs::make());
+    kafka.topic("audit");
+    let database = Postgres::start(&certs.server.0, &certs.server.1);
+    let mut sidecar = Sidecar::prepare(&spec(&kafka, &[postgres_sink(&database, "")], ""));
+    secrets(&sidecar, &certs);
+    sidecar.up();
+    let mut acked = post(&sidecar, "h", 5);
+    sidecar.drained(SOON);
+    database.hang(true);
+    acked.extend(post(&sidecar, "hung", 5));
+    wait_for("the hang to be seen", Duration::from_mins(1), || is_open(&sidecar, "db"));
+    assert_eq!(sidecar.breaker(), "closed", "Kafka goes on");
+    database.hang(false);
+    sidecar.drained(LATER);
+    check_of("db", &stored(&database), &acked);
+}
+
+#[test]
 fn a_sink_that_may_be_left_behind_holds_nothing_up_and_a_record_names_what_it_missed() {
     let (kafka, certs) = (Kafka::start(), Certs::make());
     kafka.topic("audit");

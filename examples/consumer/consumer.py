@@ -32,7 +32,9 @@ class Follower:
         link = record.get("integrity")
         if link:
             chain, seq = link["chainId"], link["seq"]
-            for gone in record.get("lost", []) if record["kind"] != "Event" else []:
+            # What another sink did not get, this one has.
+            of_sink = (record.get("metadata") or {}).get("sink", "kafka") if record["kind"] != "Event" else None
+            for gone in record.get("lost", []) if of_sink == "kafka" else []:
                 self.lost.setdefault(gone["chainId"], []).append((gone["first"], gone["last"]))
             if not intact(text):
                 print(f"{chain} {seq}: edited", file=sys.stderr)

@@ -316,6 +316,14 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
     let (spool, told) = container::Spool::of(config, namespace);
     let files = container::file_volumes(config, namespace);
     let mut warnings: Vec<String> = told.into_iter().collect();
+    for sink in config.spec.sinks.iter().filter(|sink| sink.file.as_ref().is_some_and(|file| file.volume.is_some())) {
+        if files.iter().all(|(name, _)| *name != sink.name) {
+            warnings.push(format!(
+                "the namespace may not have the volume of sink {}: its files are beside the journal, on its volume",
+                sink.name
+            ));
+        }
+    }
     let sidecar = container::sidecar(pod, config, &spool, &files, settings, &mut warnings)?;
     adds.item(pod, &["spec", "initContainers"], Some(place(pod)), sidecar);
     for volume in container::volumes(policy, config, &spool, &files) {

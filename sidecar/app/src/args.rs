@@ -270,6 +270,9 @@ pub enum DeadAction {
         key: Vec<PathBuf>,
         /// Its sequence number, as `list` shows it
         seq: u64,
+        /// The sink that refused it, where several did
+        #[arg(long)]
+        sink: Option<String>,
     },
 }
 

@@ -30,13 +30,21 @@ pub fn dead(args: &DeadArgs) -> anyhow::Result<ExitCode> {
                 Format::Table if letters.is_empty() => println!("no dead letters"),
                 Format::Table => {
                     let mut table = Table::new();
-                    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(["seq", "since", "bytes", "destination", "reason"]);
+                    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header([
+                        "seq",
+                        "since",
+                        "bytes",
+                        "sink",
+                        "destination",
+                        "reason",
+                    ]);
                     for letter in &letters {
                         let bytes = letter.record.len().to_string();
                         table.add_row([
                             &letter.seq.to_string(),
                             &format_millis(letter.at_ms),
                             &bytes,
+                            &letter.sink,
                             &letter.destination,
                             &letter.reason,
                         ]);
@@ -47,9 +55,10 @@ pub fn dead(args: &DeadArgs) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        DeadAction::Show { dir, key, seq } => {
+        DeadAction::Show { dir, key, seq, sink } => {
             let letters = DeadFolder::of(dir).list(&keys(key)?).with_context(|| format!("{} cannot be read", dir.display()))?;
-            let letter = letters.into_iter().find(|letter| letter.seq == *seq);
+            let letter =
+                letters.into_iter().find(|letter| letter.seq == *seq && sink.as_ref().is_none_or(|sink| *sink == letter.sink));
             let letter =
                 letter.with_context(|| format!("there is no dead letter {seq}; `steno-sidecar dead list` shows them"))?;
             println!("{}", letter.record);

@@ -2,7 +2,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -98,7 +101,8 @@ pub struct Outlets {
     all: Mutex<Vec<Outlet>>,
     /// Whom an answer that waits for delivery waits for.
     answers: ArcSwap<Deliveries>,
-    gated: ArcSwap<bool>,
+    gate: Mutex<Option<Arc<Gate>>>,
+    gated: AtomicBool,
     /// How Kafka stands; always there.
     pub kafka: Arc<Status>,
 }
@@ -230,18 +234,25 @@ impl Further {
         let rules = steno_crds::Redaction { builtin: false, rules: self.spec.redaction.rules.clone(), key_secret_ref: None };
         let redactor =
             Redactor::compile(&rules, &steno_crds::Capture::default(), self.key.clone()).map_err(|error| error.to_string())?;
-        Ok(Some(Arc::new(move |record: &[u8]| derive(&redactor, record))))
+        Ok(Some(Arc::new(move |record: &[u8]| derive(&redactor, record).map_err(str::to_owned))))
     }
 }
 
-/// A record under further redaction; `None`: nothing of it changes.
-fn derive(redactor: &Redactor, record: &[u8]) -> Option<Vec<u8>> {
-    let Json::Object(members) = parse(std::str::from_utf8(record).ok()?).ok()? else { return None };
+/// A record under further redaction; `None`: nothing of it changes. The sidecar's own records stay as they are: they tell of losses.
+fn derive(redactor: &Redactor, record: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
+    let text = std::str::from_utf8(record).map_err(|_| "it is no text")?;
+    let Ok(Json::Object(members)) = parse(text) else { return Err("it is no record") };
+    if members.get("kind").and_then(Json::as_str) != Some("Event") {
+        return Ok(None);
+    }
     let (kept, may): (Vec<_>, Vec<_>) = members.into_members().into_iter().partition(|(name, _)| KEPT.contains(&&**name));
-    let mut may = Object::from_members(may).ok()?;
+    let mut may = Object::from_members(may).map_err(|_| "a member stands twice in it")?;
     let before = may.remove("redactions");
     let report = redactor.apply(&mut may);
-    let done = report.redactions?;
+    if report.failed {
+        return Err("a rule could not be applied");
+    }
+    let Some(done) = report.redactions else { return Ok(None) };
     // What intake did stands first.
     let mut all = match before {
         Some(Json::Array(entries)) => entries,
@@ -259,7 +270,7 @@ fn derive(redactor: &Redactor, record: &[u8]) -> Option<Vec<u8>> {
     }
     let mut out = Vec::with_capacity(record.len());
     write_json(&mut out, &Json::Object(may), Form::Shown);
-    Some(out)
+    Ok(Some(out))
 }
 
 // === impl Outlets ===
@@ -274,8 +285,14 @@ impl Outlets {
     ) -> anyhow::Result<Arc<Self>> {
         let kafka = Arc::new(Status::default());
         let nobody = Arc::new(Deliveries::new(0));
-        let outlets =
-            Self { common, all: Mutex::default(), answers: ArcSwap::from(nobody), gated: ArcSwap::from_pointee(false), kafka };
+        let outlets = Self {
+            common,
+            all: Mutex::default(),
+            answers: ArcSwap::from(nobody),
+            gate: Mutex::new(None),
+            gated: AtomicBool::new(false),
+            kafka,
+        };
         {
             let mut all = outlets.all.lock();
             for route in routes {
@@ -320,16 +337,21 @@ impl Outlets {
     /// Has them go as the policy says.
     fn go_together(&self, all: &[Outlet], fan_out: FanOut) {
         let gated = fan_out == FanOut::AllOrNothing && all.len() > 1;
-        let gate = gated.then(|| {
-            let members = all.iter();
-            Arc::new(Gate::new(
-                members.map(|outlet| (outlet.route.name.clone(), outlet.deliveries.position(), outlet.inbox.sender())),
-            ))
+        let mut kept = self.gate.lock();
+        // The same sinks keep their gate, and who waits at it.
+        let gate = kept.take().filter(|gate| gated && gate.is_of(all.iter().map(|outlet| &*outlet.route.name))).or_else(|| {
+            gated.then(|| {
+                let members = all.iter();
+                Arc::new(Gate::new(
+                    members.map(|outlet| (outlet.route.name.clone(), outlet.deliveries.position(), outlet.inbox.sender())),
+                ))
+            })
         });
+        kept.clone_from(&gate);
         for outlet in all {
             outlet.inbox.ask(Control::Gate(gate.clone()));
         }
-        self.gated.store(Arc::new(gated));
+        self.gated.store(gated, Ordering::Release);
         let answers = gate.map(|gate| gate.all().clone()).or_else(|| all.first().map(|outlet| outlet.deliveries.clone()));
         if let Some(answers) = answers {
             self.answers.store(answers);
@@ -402,7 +424,7 @@ impl Outlets {
 
     /// The sink whose breaker new events meet: Kafka's, or with `AllOrNothing` the first that is not closed.
     pub fn met(&self) -> Snapshot {
-        if **self.gated.load() {
+        if self.gated.load(Ordering::Acquire) {
             let all = self.all.lock();
             if let Some(open) = all.iter().map(|outlet| outlet.status.get()).find(|snapshot| snapshot.breaker != "closed") {
                 return open;
@@ -413,7 +435,7 @@ impl Outlets {
 
     /// Whether an answer that waits for delivery has something to wait for.
     pub fn is_closed(&self) -> bool {
-        if **self.gated.load() { self.met().breaker == "closed" } else { self.kafka.is_closed() }
+        if self.gated.load(Ordering::Acquire) { self.met().breaker == "closed" } else { self.kafka.is_closed() }
     }
 
     /// Records that the slowest of the required sinks does not have.
@@ -449,7 +471,9 @@ impl Outlets {
     pub fn stop(&self, most: Duration) -> u64 {
         let ask = |outlet: &Outlet| {
             let (reply, left) = crossbeam_channel::bounded(1);
-            outlet.inbox.ask(Control::Stop(most, reply));
+            // Nobody waits for a sink that may be left behind and is away.
+            let is_away = !outlet.route.required && !outlet.status.is_closed();
+            outlet.inbox.ask(Control::Stop(if is_away { Duration::ZERO } else { most }, reply));
             (outlet.route.required, left)
         };
         let asked: Vec<_> = self.all.lock().iter().map(ask).collect();
@@ -468,6 +492,13 @@ impl Outlets {
             // One that panicked told so itself.
             let _ = thread.join();
         }
+        // Those that ended first did not know how far the others would come.
+        let gate = self.gate.lock().clone();
+        let position = |outlet: &Outlet| {
+            let own = outlet.deliveries.position();
+            (sink_id(&outlet.route.name), gate.as_ref().map_or(own, |gate| gate.position().min(own)))
+        };
+        self.common.commit.positions(self.all.lock().iter().map(position).collect());
         if is_known { undelivered } else { self.undelivered() }
     }
 }
@@ -490,7 +521,7 @@ mod tests {
         let redaction = steno_crds::Redaction { builtin: false, rules: rules.unwrap(), key_secret_ref: None };
         let redactor = Redactor::compile(&redaction, &steno_crds::Capture::default(), None).unwrap();
         let record = r#"{"action":"a","actor":{"id":"alice"},"eventId":"e","integrity":{"hash":"00ff","seq":1},"kind":"Event","message":"secret","receivedAt":"r","redactions":[{"action":"Mask","path":"metadata.pan","rule":"detector:pan"}],"schemaVersion":"1","tenantId":"t"}"#;
-        let derived = String::from_utf8(derive(&redactor, record.as_bytes()).unwrap()).unwrap();
+        let derived = String::from_utf8(derive(&redactor, record.as_bytes()).unwrap().unwrap()).unwrap();
         let read: serde_json::Value = serde_json::from_str(&derived).unwrap();
         assert!(!derived.contains("secret") && !derived.contains("alice"), "{derived}");
         assert_eq!(read["integrity"], serde_json::json!({"hash": "00ff", "seq": 1, "derived": true}));
@@ -502,6 +533,9 @@ mod tests {
             key_secret_ref: None,
         };
         let redactor = Redactor::compile(&redaction, &steno_crds::Capture::default(), None).unwrap();
-        assert!(derive(&redactor, record.as_bytes()).is_none(), "what is not changed stays byte for byte");
+        assert_eq!(derive(&redactor, record.as_bytes()), Ok(None), "what is not changed stays byte for byte");
+        let note = record.replace(r#""kind":"Event""#, r#""kind":"Drop""#).replace("alice", "steno-sidecar");
+        assert_eq!(derive(&redactor, note.as_bytes()), Ok(None), "a record of the sidecar stays as it is");
+        assert!(derive(&redactor, b"{").is_err(), "what cannot be redacted does not go");
     }
 }

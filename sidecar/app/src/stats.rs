@@ -194,6 +194,12 @@ fn further(standings: &[Standing], issues: &mut Vec<String>, recommend: &mut imp
         } else if !snapshot.reason.is_empty() && snapshot.failures > 0 {
             recommend("warning", format!("The last delivery to sink {name} failed: {}.", snapshot.reason));
         }
+        if *required && age(snapshot) > 60_000 {
+            recommend(
+                "warning",
+                format!("The oldest record that sink {name} does not have is {} minutes old.", age(snapshot) / 60_000),
+            );
+        }
         if snapshot.left_out > 0 {
             recommend("warning", format!("{} records were left out for sink {name} since the start.", snapshot.left_out));
         }

@@ -22,7 +22,7 @@ pub struct DeadLetter {
     pub sink: String,
     /// Where it should have gone.
     pub destination: String,
-    /// The record, as text, exactly as it would have been sent.
+    /// The record, as text, as intake left it: before what the sink's own redaction takes out.
     pub record: String,
 }
 

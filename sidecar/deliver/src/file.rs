@@ -83,8 +83,16 @@ impl Files {
             more => format!("audit-{stamp}-{more}.jsonl"),
         };
         let free = (0..).map(|more| self.dir.join(name(more))).find(|path| !path.exists());
-        fs::rename(self.dir.join(CURRENT), free.unwrap_or_default())?;
-        (self.file, self.length, self.began) = open(&self.dir)?;
+        let (current, ended) = (self.dir.join(CURRENT), free.unwrap_or_default());
+        fs::rename(&current, &ended)?;
+        (self.file, self.length, self.began) = match open(&self.dir) {
+            Ok(opened) => opened,
+            Err(error) => {
+                // It is still the file that is written to.
+                let _ = fs::rename(&ended, &current);
+                return Err(error);
+            }
+        };
         self.prune()
     }
 

@@ -46,7 +46,14 @@ pub struct Lag {
 }
 
 /// Makes a sink that reports to a channel.
-pub type SinkFactory = Box<dyn Fn(Sender<Event>) -> Result<Box<dyn Sink>, String> + Send>;
+pub type SinkFactory = Box<dyn Fn(Reporter) -> Result<Box<dyn Sink>, String> + Send>;
+
+/// How a sink reports. What one reports whose place another has taken counts for nobody.
+#[derive(Clone)]
+pub struct Reporter {
+    events: Sender<Event>,
+    generation: u64,
+}
 
 /// What the forwarder is told.
 pub enum Event {
@@ -54,10 +61,10 @@ pub enum Event {
     Synced(u64),
     /// A critical event was synced.
     Critical(Critical),
-    /// A record came back.
-    Outcome(Outcome),
-    /// What the preflight found.
-    Preflight(Vec<String>),
+    /// A record came back, from a sink of this generation.
+    Outcome(u64, Outcome),
+    /// What the preflight found, of a sink of this generation.
+    Preflight(u64, Vec<String>),
     /// Something from outside.
     Control(Control),
 }
@@ -101,6 +108,8 @@ pub struct Forwarder {
     events: Receiver<Event>,
     factory: SinkFactory,
     sink: Option<Box<dyn Sink>>,
+    /// Of the sink, or of the next one where there is none.
+    generation: u64,
     breaker: Breaker,
     started: Instant,
     reader: Reader,
@@ -174,6 +183,25 @@ pub struct Parts {
     pub metrics: Metrics,
 }
 
+// === impl Reporter ===
+
+impl Reporter {
+    /// For a sink that reports to a channel.
+    pub fn new(events: Sender<Event>, generation: u64) -> Self {
+        Self { events, generation }
+    }
+
+    /// What became of a record.
+    pub fn outcome(&self, seq: u64, result: Result<(), Refusal>) {
+        let _ = self.events.send(Event::Outcome(self.generation, Outcome { seq, result }));
+    }
+
+    /// What a preflight found.
+    pub fn preflight(&self, warnings: Vec<String>) {
+        let _ = self.events.send(Event::Preflight(self.generation, warnings));
+    }
+}
+
 // === impl Inbox ===
 
 impl Inbox {
@@ -224,6 +252,7 @@ impl Forwarder {
             events,
             factory,
             sink: None,
+            generation: 0,
             breaker,
             started: now,
             reader,
@@ -324,8 +353,9 @@ impl Forwarder {
         match event {
             Event::Synced(_) => self.look_at = Some(Instant::now() + self.linger()),
             Event::Critical(event) => self.critical.push_back(event),
-            Event::Outcome(outcome) => outcomes.push(outcome),
-            Event::Preflight(warnings) => {
+            Event::Outcome(generation, _) | Event::Preflight(generation, _) if generation != self.generation => {}
+            Event::Outcome(_, outcome) => outcomes.push(outcome),
+            Event::Preflight(_, warnings) => {
                 for warning in &warnings {
                     tracing::warn!(warning, "preflight");
                 }
@@ -439,7 +469,11 @@ impl Forwarder {
             self.breaker.no_broker(
                 self.now(),
                 absent,
-                "no broker can be reached; check kafka.brokers, the network and the brokers' logs",
+                if self.name == "kafka" {
+                    "no broker can be reached; check kafka.brokers, the network and the brokers' logs"
+                } else {
+                    "a batch is under way for long, and the destination does not answer"
+                },
             );
             self.note_breaker();
         }
@@ -518,7 +552,8 @@ impl Forwarder {
     }
 
     fn make_sink(&mut self) -> bool {
-        match (self.factory)(self.inbox.sender()) {
+        self.generation += 1;
+        match (self.factory)(Reporter::new(self.inbox.sender(), self.generation)) {
             Ok(sink) => {
                 let destination = sink.describe();
                 self.status.update(|status| status.destination = destination);
@@ -675,6 +710,7 @@ impl Forwarder {
             let seq = critical.seq;
             let behind = self.current.as_ref().map_or(self.reader.position(), |cursor| cursor.seq) > seq;
             if behind
+                || self.gate.as_ref().is_some_and(|gate| seq >= gate.position() + self.settings.ahead())
                 || self.in_flight.contains_key(&seq)
                 || self.deliveries.is_done(seq)
                 || self.deliveries.ahead() >= MOST_AHEAD
@@ -736,10 +772,8 @@ impl Forwarder {
             return;
         };
         let record = String::from_utf8_lossy(frame.json).into_owned();
-        if let Err(error) = self.commit.note(dead_note(&self.name, seq, &record, reason)) {
-            self.failed(&format!("a dead letter could not be recorded: {error}"));
-            return;
-        }
+        // A record of the sidecar that is refused makes no other one, which might be refused in its turn, and so on.
+        let note = (!frame.is_note).then(|| dead_note(&self.name, seq, &record, reason));
         let by_topic = self.sink.as_mut().map(|sink| sink.send_dead(seq, &frame, reason));
         if !matches!(by_topic, Some(Ok(()))) {
             let destination = self.sink.as_ref().map(|sink| sink.describe()).unwrap_or_default();
@@ -754,6 +788,11 @@ impl Forwarder {
                 self.failed(&format!("a dead letter could not be kept: {error}"));
                 return;
             }
+        }
+        // Behind the letter, which is the same however often it is kept: where there is no room for it nothing else piles up.
+        if let Some(Err(error)) = note.map(|note| self.commit.note(note)) {
+            self.failed(&format!("a dead letter could not be recorded: {error}"));
+            return;
         }
         tracing::error!(sink = self.name, seq, reason, "a record was refused for good; it is a dead letter");
         self.metrics.dead.inc();
@@ -789,6 +828,7 @@ impl Forwarder {
         self.suspects.clear();
         self.refused_now.clear();
         self.sink = None;
+        self.generation += 1;
         self.factory = factory;
         self.breaker = Breaker::new(self.settings.breaker, self.now());
         self.resume_at = Instant::now();

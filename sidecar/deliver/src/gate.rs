@@ -29,6 +29,14 @@ impl Gate {
         Self { members: Mutex::new(members), all: Arc::new(Deliveries::new(least)) }
     }
 
+    /// Whether it is of these sinks and no others.
+    pub fn is_of<'a>(&self, names: impl Iterator<Item = &'a str>) -> bool {
+        let members = self.members.lock();
+        let mut count = 0;
+        let all = names.inspect(|_| count += 1).all(|name| members.contains_key(name));
+        all && count == members.len()
+    }
+
     /// What every sink has: for those that wait until a record is delivered.
     pub fn all(&self) -> &Arc<Deliveries> {
         &self.all

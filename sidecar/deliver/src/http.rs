@@ -16,8 +16,6 @@ use ureq::{
 
 use crate::{Backend, Record, Refusal, kafka::Secrets, tls::Pem};
 
-/// What an answer's body tells of a refusal, at most.
-const TOLD: usize = 200;
 /// A longer `Retry-After` is not waited for in one go.
 const MOST_WAIT: Duration = Duration::from_mins(5);
 
@@ -133,12 +131,12 @@ impl Backend for Http {
         let status = answer.status().as_u16();
         let wait = answer.headers().get("Retry-After").and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now()));
         // Read to its end, so that the connection is used again.
-        let text = answer.body_mut().with_config().limit(64 << 10).read_to_string().unwrap_or_default();
+        let _ = answer.body_mut().with_config().limit(64 << 10).read_to_vec();
         if (200..300).contains(&status) {
             return Ok(());
         }
-        let told: String = text.chars().filter(|c| !c.is_control()).take(TOLD).collect();
-        let said = format!("{} answers {status}{}{told}", self.shown, if told.is_empty() { "" } else { ": " });
+        // Not what its body says: that may be what was sent.
+        let said = format!("{} answers {status}", self.shown);
         Err(match (status, wait) {
             (400 | 413 | 415 | 422, _) => Refusal::Refused { reason: said, alone: false },
             (401 | 403, _) => Refusal::Later(format!("{said}; check http.tokenSecretRef and http.tls")),

@@ -34,7 +34,7 @@ mod worker;
 
 pub use breaker::{Breaker, Config as BreakerConfig, Permit, State};
 pub use dead::{DeadFolder, DeadLetter};
-pub use forwarder::{Control, Event, Forwarder, Inbox, Lag, Parts, Settings, SinkFactory};
+pub use forwarder::{Control, Event, Forwarder, Inbox, Lag, Parts, Reporter, Settings, SinkFactory};
 pub use gate::Gate;
 pub use metrics::{Families, Metrics};
 pub use record::Record;

@@ -1,7 +1,10 @@
 //! A sink that takes several records at a time, each batch whole or not at all, on a thread of its own.
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -9,7 +12,9 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use steno_commit::Frame;
 
-use crate::{Event, Outcome, Record, Refusal, Sink};
+use steno_event::json::{Json, parse};
+
+use crate::{Record, Refusal, Reporter, Sink};
 
 /// A destination as its thread sees it. Calls may block.
 pub trait Backend: Send {
@@ -28,8 +33,8 @@ pub trait Backend: Send {
     fn idle(&mut self) {}
 }
 
-/// What a sink's own redaction makes of a record's text; `None`: it stays as it is.
-pub type Shape = Arc<dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync>;
+/// What a sink's own redaction makes of a record's text; `None`: it stays as it is. The error: it could not be applied, and the record must not go.
+pub type Shape = Arc<dyn Fn(&[u8]) -> Result<Option<Vec<u8>>, String> + Send + Sync>;
 
 /// The key of a record, where a sink has keys.
 pub(crate) type KeyOf = Arc<dyn Fn(&Frame<'_>) -> Option<Vec<u8>> + Send + Sync>;
@@ -61,7 +66,12 @@ pub struct Worker {
     jobs: Option<Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     manner: Manner,
+    /// Since when a batch is under way: milliseconds since the process began, and one; 0: none is.
+    under_way: Arc<AtomicU64>,
 }
+
+/// A batch that is under way for longer is as good as none.
+const LONG: Duration = Duration::from_secs(15);
 
 enum Job {
     Record(Record),
@@ -76,19 +86,25 @@ const DEAD_WAIT: Duration = Duration::from_mins(1);
 
 impl Worker {
     /// A thread for a destination, reporting to a channel.
-    pub fn new(backend: Box<dyn Backend>, manner: Manner, events: Sender<Event>) -> Result<Self, String> {
+    pub fn new(backend: Box<dyn Backend>, manner: Manner, reporter: Reporter) -> Result<Self, String> {
         let (sender, jobs) = unbounded();
+        let under_way = Arc::new(AtomicU64::new(0));
+        let busy = under_way.clone();
         let (records, bytes, in_order) = (manner.records, manner.bytes, manner.in_order);
-        let work = move || work(backend, &jobs, &events, (records, bytes), in_order);
+        let work = move || work(backend, &jobs, &reporter, &busy, (records, bytes), in_order);
         let thread = std::thread::Builder::new().name("steno-sink".into()).spawn(work).map_err(|error| error.to_string())?;
-        Ok(Self { jobs: Some(sender), thread: Some(thread), manner })
+        Ok(Self { jobs: Some(sender), thread: Some(thread), manner, under_way })
     }
 }
 
 impl Worker {
     fn record(&self, seq: u64, frame: &Frame<'_>, shaped: Option<Vec<u8>>) -> Record {
         let key = self.manner.key.as_ref().and_then(|key| key(frame));
-        Record { key, ..Record::new(seq, frame, shaped.unwrap_or_else(|| frame.json.to_vec())) }
+        if let Some(json) = shaped {
+            let kind = kind_of(&json);
+            return Record { kind, key, ..Record::new(seq, frame, json) };
+        }
+        Record { key, ..Record::new(seq, frame, frame.json.to_vec()) }
     }
 }
 
@@ -103,7 +119,13 @@ impl Drop for Worker {
 
 impl Sink for Worker {
     fn send(&mut self, seq: u64, frame: &Frame<'_>) -> Result<(), Refusal> {
-        let shaped = self.manner.shape.as_ref().and_then(|shape| shape(frame.json));
+        let shaped = self.manner.shape.as_ref().map_or(Ok(None), |shape| {
+            catch_unwind(AssertUnwindSafe(|| shape(frame.json))).unwrap_or_else(|_| Err("it panicked".into()))
+        });
+        let shaped = shaped.map_err(|why| Refusal::Refused {
+            reason: format!("the sink's own redaction could not be applied: {why}"),
+            alone: true,
+        })?;
         let record = self.record(seq, frame, shaped);
         let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(Job::Record(record)).is_ok());
         if sent { Ok(()) } else { Err(Refusal::Broken("the sink's thread ended".into())) }
@@ -125,7 +147,12 @@ impl Sink for Worker {
     }
 
     fn absent_for(&self) -> Option<Duration> {
-        self.manner.absence.as_ref().and_then(|absence| absence())
+        if let Some(absence) = &self.manner.absence {
+            return absence();
+        }
+        let since = self.under_way.load(Ordering::Relaxed);
+        let lasting = (since > 0).then(|| Duration::from_millis(clock().saturating_sub(since)));
+        lasting.filter(|lasting| *lasting > LONG)
     }
 
     fn describe(&self) -> String {
@@ -136,7 +163,8 @@ impl Sink for Worker {
 fn work(
     mut backend: Box<dyn Backend>,
     jobs: &Receiver<Job>,
-    events: &Sender<Event>,
+    reporter: &Reporter,
+    busy: &AtomicU64,
     (records, bytes): (usize, usize),
     in_order: bool,
 ) {
@@ -177,14 +205,16 @@ fn work(
             }
         }
         // A panic ends the batch, not the thread: the forwarder waits for an outcome of each record.
+        busy.store(clock(), Ordering::Relaxed);
         let result = catch_unwind(AssertUnwindSafe(|| backend.write(&batch)))
             .unwrap_or_else(|_| Err(Refusal::Broken("the sink panicked; it is made anew".into())));
+        busy.store(0, Ordering::Relaxed);
         let alone = batch.len() == 1;
         let result = result.map_err(|refusal| match refusal {
             Refusal::Refused { reason, .. } => Refusal::Refused { reason, alone },
             other => other,
         });
-        let tell = |seq: u64, result: Result<(), Refusal>| drop(events.send(Event::Outcome(Outcome { seq, result })));
+        let tell = |seq: u64, result: Result<(), Refusal>| reporter.outcome(seq, result);
         for record in &batch {
             tell(record.seq, result.clone());
         }
@@ -205,6 +235,22 @@ fn work(
     }
 }
 
+/// The type of a record whose own redaction may have changed its action.
+fn kind_of(json: &[u8]) -> String {
+    let text = std::str::from_utf8(json).unwrap_or_default();
+    let action = match parse(text) {
+        Ok(Json::Object(record)) => record.get("action").and_then(Json::as_str).map(str::to_owned),
+        _ => None,
+    };
+    action.map_or_else(|| "steno.event".into(), |action| format!("steno.event.{action}"))
+}
+
+/// Milliseconds since the first call, and one.
+fn clock() -> u64 {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    ORIGIN.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1
+}
+
 fn dead(backend: &mut dyn Backend, record: &Record, reason: &str) -> Result<(), Refusal> {
     let written = catch_unwind(AssertUnwindSafe(|| backend.write_dead(record, reason)));
     written.unwrap_or_else(|_| Err(Refusal::Broken("the sink panicked".into())))
@@ -217,6 +263,7 @@ fn probed(backend: &mut dyn Backend) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Event;
 
     /// Panics at the first batch, refuses the second for a while, and takes the third.
     struct Fickle(u32);
@@ -249,7 +296,7 @@ mod tests {
             absence: None,
             describe: String::new(),
         };
-        let mut worker = Worker::new(Box::new(Fickle(0)), manner, sender).unwrap();
+        let mut worker = Worker::new(Box::new(Fickle(0)), manner, Reporter::new(sender, 1)).unwrap();
         let frame = Frame {
             is_note: false,
             is_critical: false,
@@ -266,7 +313,7 @@ mod tests {
         let mut seen = Vec::new();
         while seen.last() != Some(&Ok(())) {
             worker.send(seen.len() as u64, &frame).unwrap();
-            let Ok(Event::Outcome(outcome)) = events.recv_timeout(Duration::from_secs(10)) else { panic!("no outcome") };
+            let Ok(Event::Outcome(1, outcome)) = events.recv_timeout(Duration::from_secs(10)) else { panic!("no outcome") };
             assert_eq!(outcome.seq, seen.len() as u64);
             seen.push(outcome.result);
         }

@@ -15,7 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use rdkafka::{
     ClientContext, Offset, TopicPartitionList,
@@ -29,7 +28,7 @@ use steno_chain::{Kind, Note};
 use steno_commit::Handle;
 
 use super::{Destination, Tokens, Watch, check_on, classify, client_config, headers_of, key_of};
-use crate::{Backend, Event, Manner, Record, Refusal, Sink, Worker};
+use crate::{Backend, Manner, Record, Refusal, Reporter, Sink, Worker};
 
 /// One try of anything that asks a broker.
 const WAIT: Duration = Duration::from_secs(15);
@@ -112,11 +111,7 @@ impl PartialEq for Transactions {
 const FENCED: &str = "fenced: another process delivers from a copy of this journal; end one of the two, and restart this one";
 
 /// A sink that delivers in transactions.
-pub fn exactly_once(
-    destination: Destination,
-    transactions: Transactions,
-    events: Sender<Event>,
-) -> Result<Box<dyn Sink>, String> {
+pub fn exactly_once(destination: Destination, transactions: Transactions, reporter: Reporter) -> Result<Box<dyn Sink>, String> {
     if transactions.inner.fenced.load(Ordering::Acquire) {
         return Err(FENCED.into());
     }
@@ -124,7 +119,7 @@ pub fn exactly_once(
     client_config(&destination)?;
     let (again, checks) = crossbeam_channel::bounded(1);
     let watch = Arc::new(Watch::new(again));
-    check_on(&destination, checks, events.clone())?;
+    check_on(&destination, checks, reporter.clone())?;
     let kafka = destination.kafka.clone();
     let absence = watch.clone();
     let manner = Manner {
@@ -139,7 +134,7 @@ pub fn exactly_once(
         absence: Some(Arc::new(move || absence.absent_for())),
     };
     let backend = Exactly { destination, transactions, watch, live: None };
-    Ok(Box::new(Worker::new(Box::new(backend), manner, events)?))
+    Ok(Box::new(Worker::new(Box::new(backend), manner, reporter)?))
 }
 
 struct Exactly {

@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam_channel::Sender;
 use rdkafka::{
     ClientContext, Message,
     client::OAuthToken,
@@ -20,7 +19,7 @@ use steno_crds::{Kafka, KafkaKey};
 use steno_event::{format_millis, json};
 
 use crate::{
-    Event, Outcome, Refusal, Sink,
+    Refusal, Reporter, Sink,
     record::{kind, unescape},
 };
 
@@ -82,7 +81,7 @@ impl Watch {
 }
 
 struct Context {
-    sender: Sender<Event>,
+    reporter: Reporter,
     watch: Arc<Watch>,
     tokens: Tokens,
 }
@@ -124,7 +123,7 @@ impl ProducerContext for Context {
         if seq & DEAD != 0 {
             self.watch.buried.store(result.is_ok(), Ordering::Release);
         } else {
-            let _ = self.sender.send(Event::Outcome(Outcome { seq: seq as u64, result }));
+            self.reporter.outcome(seq as u64, result);
         }
     }
 }
@@ -195,12 +194,12 @@ pub(crate) fn headers_of(source: &str, id: &[u8], kind: &[u8], received_ms: u64)
 }
 
 /// Looks at the destination now, when it is asked to, and hourly, until nobody can ask any more.
-fn check_on(destination: &Destination, checks: crossbeam_channel::Receiver<()>, sender: Sender<Event>) -> Result<(), String> {
+fn check_on(destination: &Destination, checks: crossbeam_channel::Receiver<()>, reporter: Reporter) -> Result<(), String> {
     let to_check = destination.clone();
     let check = move || {
         loop {
             let warnings = preflight(&to_check).unwrap_or_else(|reason| vec![reason]);
-            let _ = sender.send(Event::Preflight(warnings));
+            reporter.preflight(warnings);
             if checks.recv_timeout(PREFLIGHT) == Err(crossbeam_channel::RecvTimeoutError::Disconnected) {
                 return;
             }
@@ -214,14 +213,14 @@ fn check_on(destination: &Destination, checks: crossbeam_channel::Receiver<()>, 
 
 impl KafkaSink {
     /// A producer for a destination, reporting to a channel.
-    pub fn new(destination: Destination, sender: Sender<Event>) -> Result<Self, String> {
+    pub fn new(destination: Destination, reporter: Reporter) -> Result<Self, String> {
         let config = client_config(&destination)?;
         let (again, checks) = crossbeam_channel::bounded(1);
         let watch = Arc::new(Watch::new(again));
-        let context = Context { sender: sender.clone(), watch: watch.clone(), tokens: Tokens::of(&destination) };
+        let context = Context { reporter: reporter.clone(), watch: watch.clone(), tokens: Tokens::of(&destination) };
         let producer: ThreadedProducer<Context> =
             config.create_with_context(context).map_err(|error| format!("the Kafka client could not be made: {error}"))?;
-        check_on(&destination, checks, sender)?;
+        check_on(&destination, checks, reporter)?;
         Ok(Self { producer, destination, watch, clamp: false })
     }
 

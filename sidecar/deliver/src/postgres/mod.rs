@@ -6,22 +6,25 @@
 //! advisory lock, or printed by [`script`].
 use std::{
     collections::BTreeSet,
+    pin::pin,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use jiff::{Timestamp, civil, tz::TimeZone};
-use postgres::{
-    Client, Config, NoTls, Transaction,
-    binary_copy::BinaryCopyInWriter,
-    error::SqlState,
-    types::{ToSql, Type},
-};
 use sha2::{Digest, Sha256};
 use steno_crds::{PostgresSink, SecretRef};
 use steno_event::{
     Filled,
     json::{Json, Object, canonical, parse},
     names::RESERVED,
+};
+use tokio::runtime::Runtime;
+use tokio_postgres::{
+    Client, Config, NoTls, Transaction,
+    binary_copy::BinaryCopyInWriter,
+    config::SslMode,
+    error::SqlState,
+    types::{ToSql, Type},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -36,10 +39,19 @@ const LOCK: i64 = 0x53_5445_4E4F;
 const COLUMNS: &str = "tenant_id, event_id, received_at, occurred_at, kind, action, category, service, severity, outcome, actor_type, actor_id, \
                        entity_type, entity_id, request_id, trace_id, chain_id, chain_epoch, chain_seq, hash, body";
 
+/// How long a batch may take, a new connection included. A server that hangs answers nothing, and closes nothing.
+const LIMIT: Duration = Duration::from_mins(1);
+
 /// The destination.
 pub struct Postgres {
+    runtime: Runtime,
+    database: Database,
+}
+
+struct Database {
     config: Config,
     tls: Option<rustls::ClientConfig>,
+    /// Its name, quoted: it may be a word of SQL.
     schema: String,
     create: bool,
     client: Option<Client>,
@@ -49,22 +61,32 @@ pub struct Postgres {
 
 /// The whole schema as a script for `psql`, with partitions for some months from one on.
 pub fn script(schema: &str, from: Timestamp, months: u8) -> String {
+    let schema = quoted(schema);
+    // It may be applied again: for a later version, and for more months.
     let mut text = format!(
-        "BEGIN;\nCREATE SCHEMA IF NOT EXISTS {schema};\nSET LOCAL search_path TO {schema};\n\
-         CREATE TABLE schema_version (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());\n\n"
+        "BEGIN;\nSELECT pg_advisory_xact_lock({LOCK});\nCREATE SCHEMA IF NOT EXISTS {schema};\nSET LOCAL search_path TO {schema};\n\
+         CREATE TABLE IF NOT EXISTS schema_version (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());\n\n"
     );
     for (index, step) in MIGRATIONS.iter().enumerate() {
-        text.push_str(step);
-        text.push_str(&format!("\nINSERT INTO schema_version (version) VALUES ({});\n\n", index + 1));
+        let version = index + 1;
+        text.push_str(&format!(
+            "DO $steno$ BEGIN\nIF NOT EXISTS (SELECT FROM schema_version WHERE version = {version}) THEN\n{step}\n\
+             INSERT INTO schema_version (version) VALUES ({version});\nEND IF;\nEND $steno$;\n\n"
+        ));
     }
     let mut first = from.to_zoned(TimeZone::UTC).date().first_of_month();
     for _ in 0..months {
-        text.push_str(&partition(schema, first));
+        text.push_str(&partition(&schema, first));
         text.push_str(";\n");
         first = next_month(first);
     }
     text.push_str("COMMIT;\n");
     text
+}
+
+/// A schema's name as an identifier; a policy allows letters, digits and `_` only.
+fn quoted(schema: &str) -> String {
+    format!("\"{schema}\"")
 }
 
 fn next_month(first: civil::Date) -> civil::Date {
@@ -87,76 +109,117 @@ impl Postgres {
     pub fn new(spec: &PostgresSink, secrets: &Secrets) -> Result<Self, String> {
         let mut config = Config::new();
         config.host(&spec.host).port(spec.port).dbname(&spec.database).user(&spec.user).application_name("steno-sidecar");
-        config.connect_timeout(Duration::from_secs(10)).options("-c statement_timeout=60000 -c TimeZone=UTC");
+        config.connect_timeout(Duration::from_secs(10)).options("-c statement_timeout=50000 -c TimeZone=UTC");
         config.keepalives_idle(Duration::from_secs(30)).tcp_user_timeout(Duration::from_secs(30));
         let password: Option<&SecretRef> = spec.password_secret_ref.as_ref();
         if let Some(password) = password {
             config.password(secrets.read(password)?);
         }
         let tls = spec.tls.as_ref().map(|tls| Pem::read(Some(tls), secrets)?.config()).transpose()?;
-        config.ssl_mode(if tls.is_some() { postgres::config::SslMode::Require } else { postgres::config::SslMode::Disable });
-        Ok(Self { config, tls, schema: spec.schema.clone(), create: spec.create_schema, client: None, months: BTreeSet::new() })
+        config.ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable });
+        let (schema, create) = (quoted(&spec.schema), spec.create_schema);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let database = Database { config, tls, schema, create, client: None, months: BTreeSet::new() };
+        Ok(Self { runtime, database })
     }
+}
 
-    fn connected(&mut self) -> Result<(), Refusal> {
-        if self.client.as_ref().is_some_and(|client| !client.is_closed()) {
-            return Ok(());
+// === impl Database ===
+
+impl Database {
+    async fn connected(&mut self) -> Result<&mut Client, Refusal> {
+        if self.client.as_ref().is_none_or(Client::is_closed) {
+            let fault = |error: tokio_postgres::Error| Refusal::Later(format!("the database cannot be used: {}", told(&error)));
+            let mut client = if let Some(tls) = self.tls.clone() {
+                let (client, connection) = self.config.connect(MakeRustlsConnect::new(tls)).await.map_err(fault)?;
+                // Ends with the client; what ends it is told by what the client was doing.
+                tokio::spawn(async move { drop(connection.await) });
+                client
+            } else {
+                let (client, connection) = self.config.connect(NoTls).await.map_err(fault)?;
+                tokio::spawn(async move { drop(connection.await) });
+                client
+            };
+            self.months.clear();
+            bring_up(&mut client, &self.schema, self.create).await?;
+            self.client = Some(client);
         }
-        let client = match self.tls.clone() {
-            Some(tls) => self.config.connect(MakeRustlsConnect::new(tls)),
-            None => self.config.connect(NoTls),
-        };
-        let mut client = client.map_err(|error| Refusal::Later(format!("the database cannot be used: {}", told(&error))))?;
-        self.months.clear();
-        bring_up(&mut client, &self.schema, self.create)?;
-        self.client = Some(client);
-        Ok(())
+        self.client.as_mut().ok_or(Refusal::Busy)
     }
 
     /// Makes the partitions of a batch's months, where it may. Without one, records go to `events_other`.
-    fn partitions(&mut self, rows: &[Row]) {
-        if !self.create {
-            return;
-        }
-        let Some(client) = &mut self.client else { return };
+    async fn partitions(&mut self, rows: &[Row]) {
+        let Some(client) = self.client.as_ref().filter(|_| self.create) else { return };
         let mut months = BTreeSet::new();
         for row in rows {
             let at = Timestamp::try_from(row.received_at).unwrap_or_default().to_zoned(TimeZone::UTC).date();
             months.insert((at.year(), at.month()));
         }
-        for month in months.difference(&self.months.clone()) {
+        months.retain(|month| !self.months.contains(month));
+        for month in months {
             let first = civil::Date::new(month.0, month.1, 1).unwrap_or_default();
-            if let Err(error) = client.batch_execute(&partition(&self.schema, first)) {
-                tracing::warn!(error = told(&error), %first, "a month's partition could not be made; its records go to events_other");
+            let Err(error) = client.batch_execute(&partition(&self.schema, first)).await else {
+                self.months.insert(month);
+                continue;
+            };
+            tracing::warn!(error = told(&error), %first, "a month's partition could not be made; its records go to events_other");
+            // With rows of the month in events_other it never can be; a lost race or a lock passes.
+            if error.code() == Some(&SqlState::CHECK_VIOLATION) {
+                self.months.insert(month);
             }
-            self.months.insert(*month);
         }
     }
 
-    fn store(&mut self, rows: &[Row]) -> Result<(), postgres::Error> {
+    async fn deliver(&mut self, rows: &[Row]) -> Result<(), Refusal> {
+        self.connected().await?;
+        self.partitions(rows).await;
+        self.store(rows).await.map_err(|error| {
+            let refusal = classify(&error);
+            if !matches!(refusal, Refusal::Refused { .. }) {
+                // Whatever state the connection is in, the next one is in none.
+                self.client = None;
+            }
+            refusal
+        })
+    }
+
+    async fn store(&mut self, rows: &[Row]) -> Result<(), tokio_postgres::Error> {
         let Some(client) = &mut self.client else { return Ok(()) };
-        let mut transaction = client.transaction()?;
-        copy(&mut transaction, &self.schema, rows)?;
-        insert(&mut transaction, &self.schema)?;
-        transaction.commit()
+        let transaction = client.transaction().await?;
+        copy(&transaction, &self.schema, rows).await?;
+        insert(&transaction, &self.schema).await?;
+        transaction.commit().await
+    }
+
+    async fn probe(&mut self) -> Result<(), Refusal> {
+        let client = self.connected().await?;
+        let asked = client.simple_query("SELECT 1").await.map(drop);
+        asked.map_err(|error| {
+            self.client = None;
+            Refusal::Later(told(&error))
+        })
     }
 }
 
-fn bring_up(client: &mut Client, schema: &str, create: bool) -> Result<(), Refusal> {
-    let fault = |error: postgres::Error| Refusal::Later(format!("the schema {schema} cannot be looked at: {}", told(&error)));
+async fn version(transaction: &Transaction<'_>, schema: &str) -> Result<i32, tokio_postgres::Error> {
+    let there = transaction.query_one("SELECT to_regclass($1) IS NOT NULL", &[&format!("{schema}.schema_version")]).await?;
+    if !there.get::<_, bool>(0) {
+        return Ok(0);
+    }
+    let asked = format!("SELECT coalesce(max(version), 0) FROM {schema}.schema_version");
+    Ok(transaction.query_one(&asked, &[]).await?.get(0))
+}
+
+async fn bring_up(client: &mut Client, schema: &str, create: bool) -> Result<(), Refusal> {
+    let fault =
+        |error: tokio_postgres::Error| Refusal::Later(format!("the schema {schema} cannot be looked at: {}", told(&error)));
     let known = MIGRATIONS.len() as i32;
-    let version = |client: &mut Transaction<'_>| -> Result<i32, postgres::Error> {
-        let there = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&format!("{schema}.schema_version")])?;
-        if !there.get::<_, bool>(0) {
-            return Ok(0);
-        }
-        Ok(client.query_one(&format!("SELECT coalesce(max(version), 0) FROM {schema}.schema_version"), &[])?.get(0))
-    };
-    let mut transaction = client.transaction().map_err(fault)?;
-    let mut at = version(&mut transaction).map_err(fault)?;
+    let transaction = client.transaction().await.map_err(fault)?;
+    let mut at = version(&transaction, schema).await.map_err(fault)?;
     if at < known && create {
-        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).map_err(fault)?;
-        at = version(&mut transaction).map_err(fault)?;
+        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await.map_err(fault)?;
+        at = version(&transaction, schema).await.map_err(fault)?;
         let mut text = format!(
             "CREATE SCHEMA IF NOT EXISTS {schema}; SET LOCAL search_path TO {schema}; \
              CREATE TABLE IF NOT EXISTS schema_version (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());\n"
@@ -164,11 +227,11 @@ fn bring_up(client: &mut Client, schema: &str, create: bool) -> Result<(), Refus
         for (index, step) in MIGRATIONS.iter().enumerate().skip(at as usize) {
             text.push_str(&format!("{step}\nINSERT INTO schema_version (version) VALUES ({});\n", index + 1));
         }
-        let made = transaction.batch_execute(&text);
+        let made = transaction.batch_execute(&text).await;
         made.map_err(|error| Refusal::Later(format!("the schema {schema} cannot be made: {}", told(&error))))?;
         at = known;
     }
-    transaction.commit().map_err(fault)?;
+    transaction.commit().await.map_err(fault)?;
     if at < known {
         let what = if at == 0 { "is not there".into() } else { format!("is of version {at}, older than {known}") };
         let fix = "set createSchema: true, or have somebody apply what `steno-sidecar postgres schema` prints";
@@ -177,29 +240,30 @@ fn bring_up(client: &mut Client, schema: &str, create: bool) -> Result<(), Refus
     Ok(())
 }
 
-fn copy(transaction: &mut Transaction<'_>, schema: &str, rows: &[Row]) -> Result<(), postgres::Error> {
-    transaction.batch_execute(&format!(
+async fn copy(transaction: &Transaction<'_>, schema: &str, rows: &[Row]) -> Result<(), tokio_postgres::Error> {
+    let table = format!(
         "CREATE TEMPORARY TABLE IF NOT EXISTS steno_incoming (position bigint, fingerprint bytea, LIKE {schema}.events) ON COMMIT DELETE ROWS; \
          TRUNCATE pg_temp.steno_incoming"
-    ))?;
+    );
+    transaction.batch_execute(&table).await?;
     let types: Vec<Type> = [Type::INT8, Type::BYTEA, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ, Type::TIMESTAMPTZ]
         .into_iter()
         .chain(std::iter::repeat_n(Type::TEXT, 13))
         .chain([Type::INT8, Type::INT8, Type::BYTEA, Type::BYTEA])
         .collect();
-    let writer =
-        transaction.copy_in(&format!("COPY pg_temp.steno_incoming (position, fingerprint, {COLUMNS}) FROM STDIN BINARY"))?;
-    let mut writer = BinaryCopyInWriter::new(writer, &types);
+    let asked = format!("COPY pg_temp.steno_incoming (position, fingerprint, {COLUMNS}) FROM STDIN BINARY");
+    let writer = BinaryCopyInWriter::new(transaction.copy_in(&asked).await?, &types);
+    let mut writer = pin!(writer);
     for (position, row) in rows.iter().enumerate() {
-        writer.write(&row.values(&(position as i64)))?;
+        writer.as_mut().write(&row.values(&(position as i64))).await?;
     }
-    writer.finish().map(drop)
+    writer.finish().await.map(drop)
 }
 
-fn insert(transaction: &mut Transaction<'_>, schema: &str) -> Result<(), postgres::Error> {
+async fn insert(transaction: &Transaction<'_>, schema: &str) -> Result<(), tokio_postgres::Error> {
     // In the order of the key, so that two sidecars with the same ids wait for each other and do not lock each other out.
     let of_first = COLUMNS.split(", ").map(|column| format!("i.{column}")).collect::<Vec<_>>().join(", ");
-    transaction.batch_execute(&format!(
+    let statements = format!(
         "WITH fresh AS ( \
            INSERT INTO {schema}.event_ids (tenant_id, event_id, fingerprint, received_at) \
            SELECT DISTINCT ON (tenant_id, event_id) tenant_id, event_id, fingerprint, received_at FROM pg_temp.steno_incoming \
@@ -213,11 +277,12 @@ fn insert(transaction: &mut Transaction<'_>, schema: &str) -> Result<(), postgre
          SELECT i.tenant_id, i.event_id, i.fingerprint, i.received_at, i.body FROM pg_temp.steno_incoming i \
          JOIN {schema}.event_ids k ON k.tenant_id = i.tenant_id AND k.event_id = i.event_id AND k.fingerprint <> i.fingerprint \
          ORDER BY i.tenant_id, i.event_id, i.fingerprint, i.position ON CONFLICT DO NOTHING"
-    ))
+    );
+    transaction.batch_execute(&statements).await
 }
 
 /// What an error says, with what the server says of it; never a value.
-fn told(error: &postgres::Error) -> String {
+fn told(error: &tokio_postgres::Error) -> String {
     if let Some(db) = error.as_db_error() {
         return format!("{} ({})", db.message(), db.code().code());
     }
@@ -231,7 +296,7 @@ fn told(error: &postgres::Error) -> String {
 }
 
 /// What an error means for a batch.
-fn classify(error: &postgres::Error) -> Refusal {
+fn classify(error: &tokio_postgres::Error) -> Refusal {
     let of_record = |state: &SqlState| {
         let code = state.code();
         // What a partition or a check says is about the tables; data, its size and its encoding are about the record.
@@ -252,29 +317,26 @@ impl Backend for Postgres {
             let row = Row::new(record).ok_or_else(|| Refusal::Refused { reason: "it is no record".into(), alone: false });
             rows.push(row?);
         }
-        self.connected()?;
-        self.partitions(&rows);
-        self.store(&rows).map_err(|error| {
-            let refusal = classify(&error);
-            if !matches!(refusal, Refusal::Refused { .. }) {
-                // Whatever state the connection is in, the next one is in none.
-                self.client = None;
-            }
-            refusal
+        let Self { runtime, database } = self;
+        let done = runtime.block_on(async { tokio::time::timeout(LIMIT, database.deliver(&rows)).await });
+        done.unwrap_or_else(|_| {
+            database.client = None;
+            Err(Refusal::Later(format!("the database does not answer in {} seconds", LIMIT.as_secs())))
         })
     }
 
     fn probe(&mut self) -> Result<(), String> {
-        let fault = |refusal: Refusal| match refusal {
-            Refusal::Later(reason) => reason,
-            other => format!("{other:?}"),
-        };
-        self.connected().map_err(fault)?;
-        let asked = self.client.as_mut().map_or(Ok(()), |client| client.simple_query("SELECT 1").map(drop));
-        asked.map_err(|error| {
-            self.client = None;
-            told(&error)
-        })
+        let Self { runtime, database } = self;
+        let done = runtime.block_on(async { tokio::time::timeout(LIMIT, database.probe()).await });
+        match done {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Refusal::Later(reason))) => Err(reason),
+            Ok(Err(other)) => Err(format!("{other:?}")),
+            Err(_) => {
+                database.client = None;
+                Err("the database does not answer".into())
+            }
+        }
     }
 }
 
