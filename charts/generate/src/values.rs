@@ -20,8 +20,83 @@ pub struct Values {
     pub network_policy: NetworkPolicy,
     /// Metrics, alerts and dashboards.
     pub monitoring: Monitoring,
+    /// A sidecar by itself, for events that come from elsewhere than a pod: an API server's audit webhook, machines, CI.
+    pub collector: Collector,
     /// What `helm test` uses.
     pub test: Test,
+}
+
+/// The collector.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Collector {
+    /// Whether there is one.
+    pub enabled: bool,
+    /// Replicas, 1 to 10; each with a volume and chains of its own.
+    #[schemars(range(min = 1, max = 10))]
+    pub replicas: u32,
+    /// What it runs by: the `spec` of an AuditPolicy, without `listeners`.
+    pub policy: Map<String, Value>,
+    /// Formats it takes: `Events`, `CloudEvents`, `Otlp`, `KubernetesAudit`. Empty: all.
+    pub allow: Vec<String>,
+    /// Secret with `tls.crt` and `tls.key`, in the release's namespace. Read again when it changes.
+    pub tls_secret: String,
+    /// Who sends must show a certificate of `ca.crt` in `tlsSecret`.
+    pub client_certificates: bool,
+    /// Secret with `token`: who sends must carry it as a bearer token.
+    pub token_secret: String,
+    /// Further Secrets that `policy` refers to, for Kafka and the like.
+    pub secrets: Vec<String>,
+    /// Address of the Service; empty: any. An API server's webhook names it, for it asks no DNS of the cluster.
+    #[serde(rename = "clusterIP")]
+    pub cluster_ip: String,
+    /// Volume of each replica.
+    pub storage: CollectorStorage,
+    /// Requests and limits.
+    pub resources: Map<String, Value>,
+    /// Priority class of the pods.
+    pub priority_class_name: String,
+    /// Node selector of the pods.
+    pub node_selector: Map<String, Value>,
+    /// Tolerations of the pods.
+    pub tolerations: Vec<Map<String, Value>>,
+}
+
+/// Volume of a collector's replica.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CollectorStorage {
+    /// Its size; a quarter more than `policy.spool.maxBytes` at least.
+    pub size: String,
+    /// Its class; empty: the cluster's default.
+    pub class_name: String,
+}
+
+impl Default for Collector {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            replicas: 1,
+            policy: Map::new(),
+            allow: vec!["KubernetesAudit".into()],
+            tls_secret: String::new(),
+            client_certificates: false,
+            token_secret: String::new(),
+            secrets: Vec::new(),
+            cluster_ip: String::new(),
+            storage: CollectorStorage::default(),
+            resources: Map::new(),
+            priority_class_name: String::new(),
+            node_selector: Map::new(),
+            tolerations: Vec::new(),
+        }
+    }
+}
+
+impl Default for CollectorStorage {
+    fn default() -> Self {
+        Self { size: "2Gi".into(), class_name: String::new() }
+    }
 }
 
 /// Images.

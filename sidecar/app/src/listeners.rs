@@ -40,6 +40,8 @@ pub struct Access {
     pub allow: Vec<InputFormat>,
     /// TLS.
     pub tls: Option<Arc<ServerConfig>>,
+    /// Tells connections of these terms to end.
+    pub over: watch::Receiver<bool>,
 }
 
 /// Those that run.
@@ -52,6 +54,8 @@ struct Running {
     parts: Parts,
     access: Arc<ArcSwap<Access>>,
     stop: watch::Sender<bool>,
+    /// Ends the connections of the terms that count now.
+    over: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
@@ -80,9 +84,9 @@ pub fn wanted(specs: &[ListenerSpec], secrets: &Secrets) -> Vec<Wanted> {
 // === impl Parts ===
 
 impl Parts {
-    fn access(&self) -> Result<Access, String> {
+    fn access(&self, over: watch::Receiver<bool>) -> Result<Access, String> {
         let tls = self.tls.as_ref().map(|(cert, key, client)| server(cert, key, client.as_deref())).transpose()?;
-        Ok(Access { token: self.token.clone(), allow: self.allow.clone(), tls })
+        Ok(Access { token: self.token.clone(), allow: self.allow.clone(), tls, over })
     }
 }
 
@@ -120,6 +124,7 @@ impl Listeners {
             self.running.keys().filter(|address| wanted.iter().all(|wanted| wanted.address != **address)).copied().collect();
         for running in gone.iter().filter_map(|address| self.running.remove(address)) {
             running.stop.send_replace(true);
+            running.over.send_replace(true);
             // Its address may be wanted again.
             let _ = running.task.await;
         }
@@ -141,12 +146,16 @@ impl Listeners {
         let parts = parts.as_ref().map_err(Clone::clone)?;
         if let Some(running) = self.running.get_mut(&address) {
             if running.parts != *parts {
-                running.access.store(Arc::new(parts.access()?));
+                let (over, receiver) = watch::channel(false);
+                running.access.store(Arc::new(parts.access(receiver)?));
                 running.parts = parts.clone();
+                // A connection has shown what the terms asked for when it was made; under others it makes a new one.
+                std::mem::replace(&mut running.over, over).send_replace(true);
             }
             return Ok(());
         }
-        let access = Arc::new(ArcSwap::from_pointee(parts.access()?));
+        let (over, receiver) = watch::channel(false);
+        let access = Arc::new(ArcSwap::from_pointee(parts.access(receiver)?));
         let listener = TcpListener::bind(address).await.map_err(|error| format!("it cannot be bound: {error}"))?;
         let ingest = Ingest::new(intake.clone(), address.ip().is_loopback()).with_access(access.clone());
         let handle = move |request| ingest.clone().handle(request);
@@ -155,7 +164,7 @@ impl Listeners {
         let gauge = intake.metrics.connections.clone();
         let task = tokio::spawn(serve(Listener::Guarded(listener, access.clone()), most, handle, gauge, stopped));
         tracing::info!(%address, "a further listener takes events");
-        self.running.insert(address, Running { parts: parts.clone(), access, stop, task });
+        self.running.insert(address, Running { parts: parts.clone(), access, stop, over, task });
         Ok(())
     }
 
@@ -163,6 +172,7 @@ impl Listeners {
     pub async fn stop(&mut self) {
         for running in self.running.values() {
             running.stop.send_replace(true);
+            running.over.send_replace(true);
         }
         for (_, running) in std::mem::take(&mut self.running) {
             let _ = running.task.await;

@@ -247,12 +247,14 @@ impl Compiled {
     /// Where records go.
     pub fn destination(&self, identity: &Identity, secrets: &Secrets) -> Destination {
         let spec = &self.config.spec;
+        let token = spec.kafka.sasl.as_ref().and_then(|sasl| sasl.token_secret_ref.as_ref());
         Destination {
             kafka: spec.kafka.clone(),
             dead_letter: spec.dead_letter.topic.clone(),
             source: identity.source(),
             secrets: secrets.clone(),
-            secrets_hash: secrets_hash(self.config.spec.kafka_secrets(), secrets),
+            // A token is read again by itself.
+            secrets_hash: secrets_hash(self.config.spec.kafka_secrets().filter(|reference| Some(*reference) != token), secrets),
             client_id: format!("steno-{}", identity.pod),
             max_record: spec.limits.max_event_bytes.bytes(),
         }

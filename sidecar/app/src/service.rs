@@ -112,7 +112,7 @@ impl Service {
             damage: Arc::new(Mutex::new(started.damage.clone())),
             metrics: metrics.deliver.clone(),
             fan,
-            transactions: Transactions::new(&started.uuid, dir, started.shared.synced(), commit.clone()),
+            transactions: Transactions::new(&started.uuid, dir, started.shared.clone(), commit.clone()),
         };
         let routes = compiled.routes(identity, secrets, dir);
         let outlets = Outlets::start(common, routes, compiled.config.spec.fan_out, &started.positions)?;

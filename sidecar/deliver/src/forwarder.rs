@@ -484,14 +484,17 @@ impl Forwarder {
         if !self.in_flight.is_empty() {
             return;
         }
-        if let Some(trial) = self.on_trial.take()
-            && self.trial_failed
-            && trial.len() > 1
-        {
-            let half = trial.len() / 2;
-            self.suspects.push(trial[half..].to_vec());
-            self.suspects.push(trial[..half].to_vec());
-            self.refused_now.clear();
+        if let Some(trial) = self.on_trial.take() {
+            // What is left of it goes first, before those behind it.
+            let mut left: Vec<u64> = trial.into_iter().filter(|seq| !self.deliveries.is_done(*seq)).collect();
+            if self.trial_failed && left.len() > 1 {
+                let second = left.split_off(left.len() / 2);
+                self.suspects.push(second);
+            }
+            if !left.is_empty() {
+                self.suspects.push(left);
+                self.refused_now.clear();
+            }
         }
         self.trial_failed = false;
         if !self.refused_now.is_empty() {
@@ -504,6 +507,9 @@ impl Forwarder {
             self.probed = false;
             self.current = None;
             self.reader = Reader::new(self.shared.clone(), self.deliveries.position());
+            if let Some(sink) = &mut self.sink {
+                sink.resume();
+            }
         }
     }
 
@@ -743,7 +749,13 @@ impl Forwarder {
                     self.in_flight.insert(*seq, place);
                 }
                 Some(Err(Refusal::Refused { reason, .. })) => self.bury(*seq, &reason),
-                Some(Err(Refusal::Busy | Refusal::Behind)) | None => {}
+                Some(Err(Refusal::Busy | Refusal::Behind)) => break,
+                None => {
+                    // It cannot be read now: whoever reads from the watermark learns why.
+                    self.suspects.clear();
+                    self.draining = true;
+                    break;
+                }
                 Some(Err(Refusal::Later(reason) | Refusal::Wait(_, reason) | Refusal::Broken(reason))) => {
                     self.failed(&reason);
                     break;

@@ -42,6 +42,9 @@ pub trait Sink: Send {
     /// Sends a record to the dead-letter destination; `Refused` where there is none or it is too large.
     fn send_dead(&mut self, seq: u64, frame: &Frame<'_>, reason: &str) -> Result<(), Refusal>;
 
+    /// All that was sent has come back, and what comes now begins at the first record that is not delivered.
+    fn resume(&mut self) {}
+
     /// Asks whether the destination is there. May wait up to `wait`.
     fn probe(&mut self, wait: Duration) -> Result<(), String>;
 

@@ -3,7 +3,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -68,13 +68,18 @@ pub struct Worker {
     manner: Manner,
     /// Since when a batch is under way: milliseconds since the process began, and one; 0: none is.
     under_way: Arc<AtomicU64>,
+    /// Begun anew when all that was sent before has come back.
+    round: u64,
+    /// Nothing more is written: another worker takes the place.
+    abandoned: Arc<AtomicBool>,
 }
 
 /// A batch that is under way for longer is as good as none.
 const LONG: Duration = Duration::from_secs(15);
 
 enum Job {
-    Record(Record),
+    /// A record, and the round that it was sent in.
+    Record(u64, Record),
     Probe(Sender<Result<(), String>>),
     Dead(Record, String, Sender<Result<(), Refusal>>),
 }
@@ -90,10 +95,12 @@ impl Worker {
         let (sender, jobs) = unbounded();
         let under_way = Arc::new(AtomicU64::new(0));
         let busy = under_way.clone();
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let over = abandoned.clone();
         let (records, bytes, in_order) = (manner.records, manner.bytes, manner.in_order);
-        let work = move || work(backend, &jobs, &reporter, &busy, (records, bytes), in_order);
+        let work = move || work(backend, &jobs, &reporter, (&busy, &over), (records, bytes), in_order);
         let thread = std::thread::Builder::new().name("steno-sink".into()).spawn(work).map_err(|error| error.to_string())?;
-        Ok(Self { jobs: Some(sender), thread: Some(thread), manner, under_way })
+        Ok(Self { jobs: Some(sender), thread: Some(thread), manner, under_way, round: 0, abandoned })
     }
 }
 
@@ -110,6 +117,8 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        // What is queued still is not for this one to write: who comes next begins with what was confirmed.
+        self.abandoned.store(true, Ordering::Release);
         self.jobs = None;
         if let Some(thread) = self.thread.take().filter(|_| self.manner.alone) {
             let _ = thread.join();
@@ -127,7 +136,7 @@ impl Sink for Worker {
             alone: true,
         })?;
         let record = self.record(seq, frame, shaped);
-        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(Job::Record(record)).is_ok());
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(Job::Record(self.round, record)).is_ok());
         if sent { Ok(()) } else { Err(Refusal::Broken("the sink's thread ended".into())) }
     }
 
@@ -137,6 +146,10 @@ impl Sink for Worker {
         let asked = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
         let answer = if asked { answer.recv_timeout(DEAD_WAIT).ok() } else { None };
         answer.unwrap_or_else(|| Err(Refusal::Later("the sink does not answer in time".into())))
+    }
+
+    fn resume(&mut self) {
+        self.round += 1;
     }
 
     fn probe(&mut self, wait: Duration) -> Result<(), String> {
@@ -164,15 +177,26 @@ fn work(
     mut backend: Box<dyn Backend>,
     jobs: &Receiver<Job>,
     reporter: &Reporter,
-    busy: &AtomicU64,
+    (busy, abandoned): (&AtomicU64, &AtomicBool),
     (records, bytes): (usize, usize),
     in_order: bool,
 ) {
     let second = Duration::from_secs(1);
     let mut quiet_since = Instant::now();
+    // In order: a batch of this round failed, and nothing of it that comes behind may go before it.
+    let mut halted = None;
+    let tell = |seq: u64, result: Result<(), Refusal>| reporter.outcome(seq, result);
     loop {
-        let first = match jobs.recv_timeout(second) {
-            Ok(Job::Record(record)) => record,
+        let next = jobs.recv_timeout(second);
+        if abandoned.load(Ordering::Acquire) {
+            return;
+        }
+        let (round, first) = match next {
+            Ok(Job::Record(round, record)) if halted == Some(round) => {
+                tell(record.seq, Err(Refusal::Behind));
+                continue;
+            }
+            Ok(Job::Record(round, record)) => (round, record),
             Ok(Job::Dead(record, reason, reply)) => {
                 let _ = reply.send(dead(&mut *backend, &record, &reason));
                 continue;
@@ -182,13 +206,13 @@ fn work(
                 continue;
             }
             Err(RecvTimeoutError::Timeout) => {
-                backend.idle();
+                idle(&mut *backend);
                 continue;
             }
             Err(RecvTimeoutError::Disconnected) => return,
         };
         if quiet_since.elapsed() > second {
-            backend.idle();
+            idle(&mut *backend);
             quiet_since = Instant::now();
         }
         let mut batch = vec![first];
@@ -196,7 +220,7 @@ fn work(
         let mut other = None;
         while batch.len() < records && size < bytes && other.is_none() {
             match jobs.try_recv() {
-                Ok(Job::Record(record)) => {
+                Ok(Job::Record(_, record)) => {
                     size += record.json.len();
                     batch.push(record);
                 }
@@ -214,20 +238,22 @@ fn work(
             Refusal::Refused { reason, .. } => Refusal::Refused { reason, alone },
             other => other,
         });
-        let tell = |seq: u64, result: Result<(), Refusal>| reporter.outcome(seq, result);
         for record in &batch {
             tell(record.seq, result.clone());
         }
         // What was to come behind a batch that may go later would overtake it, or wait for the same time-out again.
         let behind = match &result {
-            Err(Refusal::Refused { .. }) if in_order => Some(Refusal::Behind),
+            Err(_) if in_order => {
+                halted = Some(round);
+                Some(Refusal::Behind)
+            }
             Err(refusal @ (Refusal::Later(_) | Refusal::Wait(..) | Refusal::Broken(_))) => Some(refusal.clone()),
             _ => None,
         };
         let mut rest = other;
         while let Some(job) = rest.take().or_else(|| behind.as_ref().and_then(|_| jobs.try_recv().ok())) {
             match job {
-                Job::Record(record) => tell(record.seq, behind.clone().map_or(Ok(()), Err)),
+                Job::Record(_, record) => tell(record.seq, behind.clone().map_or(Ok(()), Err)),
                 Job::Probe(reply) => drop(reply.send(probed(&mut *backend))),
                 Job::Dead(record, reason, reply) => drop(reply.send(dead(&mut *backend, &record, &reason))),
             }
@@ -256,6 +282,12 @@ fn dead(backend: &mut dyn Backend, record: &Record, reason: &str) -> Result<(), 
     written.unwrap_or_else(|_| Err(Refusal::Broken("the sink panicked".into())))
 }
 
+fn idle(backend: &mut dyn Backend) {
+    if catch_unwind(AssertUnwindSafe(|| backend.idle())).is_err() {
+        tracing::error!("a sink panicked while it was idle");
+    }
+}
+
 fn probed(backend: &mut dyn Backend) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(|| backend.probe())).unwrap_or_else(|_| Err("the sink panicked".into()))
 }
@@ -263,7 +295,7 @@ fn probed(backend: &mut dyn Backend) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Event;
+    use crate::{Event, Outcome};
 
     /// Panics at the first batch, refuses the second for a while, and takes the third.
     struct Fickle(u32);
@@ -283,36 +315,108 @@ mod tests {
         }
     }
 
+    /// Refuses the batch that a record is in, and keeps what it takes.
+    struct Refusing(u64, Arc<parking_lot::Mutex<Vec<u64>>>);
+
+    impl Backend for Refusing {
+        fn write(&mut self, batch: &[Record]) -> Result<(), Refusal> {
+            if batch.iter().any(|record| record.seq == self.0) {
+                return Err(Refusal::Refused { reason: "it".into(), alone: false });
+            }
+            self.1.lock().extend(batch.iter().map(|record| record.seq));
+            Ok(())
+        }
+
+        fn probe(&mut self) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
     #[test]
-    fn each_record_has_an_outcome_whatever_the_destination_does() {
-        let (sender, events) = unbounded();
-        let manner = Manner {
+    fn in_order_nothing_goes_before_what_failed_however_fast_more_is_sent() {
+        for refused in [0, 3, 57, 400] {
+            let (sender, events) = unbounded();
+            let written = Arc::default();
+            let mut worker =
+                Worker::new(Box::new(Refusing(refused, Arc::clone(&written))), manner(true), Reporter::new(sender, 1)).unwrap();
+            (0..500).for_each(|seq| worker.send(seq, &FRAME).unwrap());
+            let outcomes: Vec<Outcome> = (0..500)
+                .map(|_| match events.recv_timeout(Duration::from_secs(10)) {
+                    Ok(Event::Outcome(1, outcome)) => outcome,
+                    _ => panic!("no outcome"),
+                })
+                .collect();
+            assert!(written.lock().iter().all(|seq| *seq < refused), "{refused}: {:?}", written.lock());
+            assert!(outcomes.iter().filter(|outcome| outcome.seq > refused).all(|outcome| outcome.result.is_err()));
+            // Until all has come back, and it is begun anew.
+            worker.send(600, &FRAME).unwrap();
+            assert!(matches!(events.recv(), Ok(Event::Outcome(1, Outcome { seq: 600, result: Err(Refusal::Behind) }))));
+            worker.resume();
+            worker.send(600, &FRAME).unwrap();
+            assert!(matches!(events.recv(), Ok(Event::Outcome(1, Outcome { seq: 600, result: Ok(()) }))));
+        }
+    }
+
+    #[test]
+    fn a_worker_that_is_given_up_writes_nothing_more() {
+        let (sender, _events) = unbounded();
+        let written: Arc<parking_lot::Mutex<Vec<u64>>> = Arc::default();
+        let slow = Slow(written.clone());
+        let mut worker = Worker::new(Box::new(slow), Manner { records: 1, ..manner(true) }, Reporter::new(sender, 1)).unwrap();
+        (0..50).for_each(|seq| worker.send(seq, &FRAME).unwrap());
+        // Waits for the batch that is under way.
+        drop(worker);
+        assert!(written.lock().len() < 50, "what was queued was written though another takes the place");
+    }
+
+    struct Slow(Arc<parking_lot::Mutex<Vec<u64>>>);
+
+    impl Backend for Slow {
+        fn write(&mut self, batch: &[Record]) -> Result<(), Refusal> {
+            std::thread::sleep(Duration::from_millis(20));
+            self.0.lock().extend(batch.iter().map(|record| record.seq));
+            Ok(())
+        }
+
+        fn probe(&mut self) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    const FRAME: Frame<'static> = Frame {
+        is_note: false,
+        is_critical: false,
+        identity: [0; 16],
+        print: [0; 16],
+        rules: 0,
+        filled: 0,
+        received_ms: 0,
+        action: (0, 0),
+        event_id: (0, 0),
+        split: 0,
+        json: b"{}",
+    };
+
+    fn manner(in_order: bool) -> Manner {
+        Manner {
             records: 10,
             bytes: 1 << 20,
             alone: true,
-            in_order: false,
+            in_order,
             shape: None,
             key: None,
             absence: None,
             describe: String::new(),
-        };
-        let mut worker = Worker::new(Box::new(Fickle(0)), manner, Reporter::new(sender, 1)).unwrap();
-        let frame = Frame {
-            is_note: false,
-            is_critical: false,
-            identity: [0; 16],
-            print: [0; 16],
-            rules: 0,
-            filled: 0,
-            received_ms: 0,
-            action: (0, 0),
-            event_id: (0, 0),
-            split: 0,
-            json: b"{}",
-        };
+        }
+    }
+
+    #[test]
+    fn each_record_has_an_outcome_whatever_the_destination_does() {
+        let (sender, events) = unbounded();
+        let mut worker = Worker::new(Box::new(Fickle(0)), manner(false), Reporter::new(sender, 1)).unwrap();
         let mut seen = Vec::new();
         while seen.last() != Some(&Ok(())) {
-            worker.send(seen.len() as u64, &frame).unwrap();
+            worker.send(seen.len() as u64, &FRAME).unwrap();
             let Ok(Event::Outcome(1, outcome)) = events.recv_timeout(Duration::from_secs(10)) else { panic!("no outcome") };
             assert_eq!(outcome.seq, seen.len() as u64);
             seen.push(outcome.result);

@@ -77,9 +77,9 @@ impl Ingest {
             return Err(Problem::new(Reason::Unauthorized, "Send Authorization: Bearer with the token of this listener."));
         }
         let format = match call {
-            Call::Single | Call::Batch if cloud::mode(body::media_type(headers).as_deref(), headers).is_some() => {
-                InputFormat::CloudEvents
-            }
+            Call::Single if cloud::mode(body::media_type(headers).as_deref(), headers).is_some() => InputFormat::CloudEvents,
+            // Headers say nothing of a batch.
+            Call::Batch if body::media_type(headers).as_deref() == Some(cloud::BATCH) => InputFormat::CloudEvents,
             Call::Single | Call::Batch => InputFormat::Events,
             Call::Logs => InputFormat::Otlp,
             Call::Audit => InputFormat::KubernetesAudit,

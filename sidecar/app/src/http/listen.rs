@@ -75,7 +75,8 @@ pub async fn serve<H, F>(
                     match io {
                         Accepted::Tcp(io) => connection(io, handle, stop).await,
                         Accepted::Unix(io) => connection(io, handle, stop).await,
-                        Accepted::Tls(io, config) => {
+                        Accepted::Guarded(io, stop) => connection(io, handle, stop).await,
+                        Accepted::Tls(io, config, stop) => {
                             let shaking = tokio::time::timeout(HEAD, TlsAcceptor::from(config).accept(io));
                             // Who does not speak TLS, or has no certificate that counts, is not logged: anybody can.
                             if let Ok(Ok(io)) = shaking.await {
@@ -104,7 +105,8 @@ pub async fn serve<H, F>(
 enum Accepted {
     Tcp(tokio::net::TcpStream),
     Unix(tokio::net::UnixStream),
-    Tls(tokio::net::TcpStream, Arc<rustls::ServerConfig>),
+    Guarded(tokio::net::TcpStream, Stop),
+    Tls(tokio::net::TcpStream, Arc<rustls::ServerConfig>, Stop),
 }
 
 impl Listener {
@@ -118,9 +120,11 @@ impl Listener {
             Self::Guarded(listener, access) => {
                 let (stream, _) = listener.accept().await?;
                 let _ = stream.set_nodelay(true);
-                Ok(match &access.load().tls {
-                    Some(config) => Accepted::Tls(stream, config.clone()),
-                    None => Accepted::Tcp(stream),
+                let access = access.load();
+                let over = access.over.clone();
+                Ok(match &access.tls {
+                    Some(config) => Accepted::Tls(stream, config.clone(), over),
+                    None => Accepted::Guarded(stream, over),
                 })
             }
             Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Accepted::Unix(stream)),

@@ -24,8 +24,11 @@ use rdkafka::{
     message::{DeliveryResult, Header},
     producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
 };
+use sha2::{Digest, Sha256};
 use steno_chain::{Kind, Note};
-use steno_commit::Handle;
+use steno_commit::{Handle, frames};
+use steno_event::hex;
+use steno_journal::{Next, Reader, Shared};
 
 use super::{Destination, Tokens, Watch, check_on, classify, client_config, headers_of, key_of};
 use crate::{Backend, Manner, Record, Refusal, Reporter, Sink, Worker};
@@ -36,6 +39,8 @@ const WAIT: Duration = Duration::from_secs(15);
 const COMMIT: Duration = Duration::from_secs(45);
 /// Brokers forget offsets of a group that commits nothing, after a week by default.
 const AGAIN: Duration = Duration::from_hours(24);
+/// One fence may be a time-out; another one so soon is somebody else.
+const PATIENCE: Duration = Duration::from_mins(2);
 /// Bytes of a transaction.
 const BYTES: usize = 4 << 20;
 
@@ -50,36 +55,47 @@ struct Inner {
     uuid: String,
     /// Where the number of fences is kept.
     fences: PathBuf,
-    /// The journal's end when the process began: a position beyond it is of another history.
-    tail: u64,
+    /// The journal: a position says something only where its records are those that were sent.
+    shared: Arc<Shared>,
     commit: Handle,
+    /// Tells this process's commits from those of others.
+    nonce: String,
     /// How many times this journal was fenced before.
     number: AtomicU16,
     fenced: AtomicBool,
-    /// What came of comparing the position with the tail; `None`: it was not yet.
-    looked: Mutex<Option<Look>>,
+    /// When a fence was taken for a time-out of a transaction.
+    begun_anew: Mutex<Option<Instant>>,
+    /// That Kafka has another history was told.
+    told: AtomicBool,
 }
 
-/// What came of comparing the position that Kafka has with the journal's end at the start.
-enum Look {
-    /// It is of this journal.
-    Fine,
-    /// It is beyond the end: this number says nothing about the journal as it is.
-    Beyond(u64),
+/// A position as Kafka has it.
+struct Committed {
+    position: u64,
+    /// The cluster; the record before the position; who committed it.
+    cluster: String,
+    mark: String,
+    nonce: String,
 }
 
 // === impl Transactions ===
 
 impl Transactions {
     /// Those of a journal that has just been opened.
-    pub fn new(uuid: &[u8; 16], dir: &Path, tail: u64, commit: Handle) -> Self {
+    pub fn new(uuid: &[u8; 16], dir: &Path, shared: Arc<Shared>, commit: Handle) -> Self {
         let fences = dir.join("fenced");
         let number = std::fs::read_to_string(&fences).ok().and_then(|text| text.trim().parse().ok()).unwrap_or_default();
-        let uuid = uuid.iter().enumerate().fold(String::new(), |text, (at, byte)| {
-            text + if matches!(at, 4 | 6 | 8 | 10) { "-" } else { "" } + &format!("{byte:02x}")
-        });
-        let inner =
-            Inner { uuid, fences, tail, commit, number: AtomicU16::new(number), fenced: false.into(), looked: Mutex::new(None) };
+        let inner = Inner {
+            uuid: uuid::Uuid::from_bytes(*uuid).to_string(),
+            fences,
+            shared,
+            commit,
+            nonce: format!("{:016x}", uuid::Uuid::new_v4().as_u64_pair().0),
+            number: AtomicU16::new(number),
+            fenced: false.into(),
+            begun_anew: Mutex::new(None),
+            told: false.into(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -137,6 +153,20 @@ pub fn exactly_once(destination: Destination, transactions: Transactions, report
     Ok(Box::new(Worker::new(Box::new(backend), manner, reporter)?))
 }
 
+/// What stands for a record.
+fn mark(json: &[u8]) -> String {
+    hex(&Sha256::digest(json)[..8])
+}
+
+fn is_fence(code: Code) -> bool {
+    matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)
+}
+
+/// What the broker, or the client, says of a record itself.
+fn is_of_record(code: Code) -> bool {
+    matches!(code, Code::MessageSizeTooLarge | Code::InvalidRecord | Code::InvalidMessage | Code::MessageBatchTooLarge)
+}
+
 struct Exactly {
     destination: Destination,
     transactions: Transactions,
@@ -150,6 +180,10 @@ struct Live {
     consumer: BaseConsumer<Tokens>,
     /// Names the cluster that the position is of.
     cluster: String,
+    /// Stands for the record before the position.
+    mark: String,
+    /// Everything below was there when it began: what came of a crash, or of a commit whose outcome was not known.
+    begun_at: u64,
     /// Everything below is there.
     position: u64,
     committed_at: Instant,
@@ -178,6 +212,18 @@ impl ClientContext for Context {
     }
 }
 
+impl Context {
+    /// A record failed. What is said of a record itself counts most; what only follows from another failure tells nothing.
+    fn note(&self, code: Option<Code>) {
+        let mut failed = self.failed.lock();
+        match code {
+            Some(code) if is_of_record(code) => *failed = Some(code),
+            Some(Code::PurgeQueue | Code::PurgeInflight | Code::State | Code::Fatal) | None => {}
+            Some(code) => *failed = failed.or(Some(code)),
+        }
+    }
+}
+
 impl ProducerContext for Context {
     type DeliveryOpaque = ();
 
@@ -189,11 +235,7 @@ impl ProducerContext for Context {
                 if code == Some(Code::InvalidTimestamp) {
                     self.watch.clamp.store(true, Ordering::Relaxed);
                 }
-                // Those that were purged with it tell nothing.
-                let mut failed = self.failed.lock();
-                if !matches!(code, Some(Code::PurgeQueue | Code::PurgeInflight)) {
-                    *failed = failed.or(code);
-                }
+                self.note(code);
             }
         }
     }
@@ -210,6 +252,10 @@ impl Exactly {
     }
 
     fn begin(&self) -> Result<Live, Refusal> {
+        if self.transactions.inner.fenced.load(Ordering::Acquire) {
+            // To begin anew would fence the other one.
+            return Err(Refusal::Broken(FENCED.into()));
+        }
         let later = |what: &str, error: &dyn std::fmt::Display| Refusal::Later(format!("{what}: {error}"));
         let id = self.transactions.id();
         let mut config = client_config(&self.destination).map_err(Refusal::Later)?;
@@ -227,63 +273,76 @@ impl Exactly {
         of_group.set("group.id", &id).set("enable.auto.commit", "false").set("isolation.level", "read_committed");
         let consumer: BaseConsumer<Tokens> =
             of_group.create_with_context(tokens).map_err(|error| later("the Kafka client could not be made", &error))?;
-        let cluster = producer.client().fetch_cluster_id(WAIT).unwrap_or_default();
-        if consumer.context().are_used() {
-            // It asks for its token when it is polled first; there are no records, for it has no topic.
-            let _ = consumer.poll(Duration::from_millis(100));
-        }
-        let mut wanted = TopicPartitionList::new();
-        wanted.add_partition(&self.destination.kafka.topic, 0);
-        let found = consumer.committed_offsets(wanted, WAIT).map_err(|error| self.fault(&error))?;
-        let found = found.elements().first().and_then(|element| match element.offset() {
-            Offset::Offset(offset) if offset >= 0 && element.metadata() == cluster => Some(offset as u64),
-            _ => None,
-        });
-        let position = self.look(found);
+        let cluster = producer.client().fetch_cluster_id(WAIT);
+        let cluster = cluster.ok_or_else(|| Refusal::Later("the broker does not tell the cluster's id".into()))?;
+        let found = self.committed(&consumer).map_err(|error| self.fault(&error))?;
+        let position = self.look(found.filter(|found| found.cluster == cluster));
         self.watch.present();
         tracing::info!(position, transactional_id = id, "transactions are begun");
-        Ok(Live { producer, consumer, cluster, position, committed_at: Instant::now(), in_transaction: false })
+        let mark = String::new();
+        Ok(Live {
+            producer,
+            consumer,
+            cluster,
+            mark,
+            begun_at: position,
+            position,
+            committed_at: Instant::now(),
+            in_transaction: false,
+        })
     }
 
-    /// What counts of the position that Kafka has.
-    fn look(&self, found: Option<u64>) -> u64 {
+    /// The position that Kafka has.
+    fn committed(&self, consumer: &BaseConsumer<Tokens>) -> Result<Option<Committed>, KafkaError> {
+        let mut wanted = TopicPartitionList::new();
+        wanted.add_partition(&self.destination.kafka.topic, 0);
+        let found = consumer.committed_offsets(wanted, WAIT)?;
+        let Some(element) = found.elements().into_iter().next() else { return Ok(None) };
+        element.error()?;
+        let Offset::Offset(offset) = element.offset() else { return Ok(None) };
+        let mut parts = element.metadata().split(';').map(str::to_owned);
+        let mut next = || parts.next().unwrap_or_default();
+        let (cluster, mark, nonce) = (next(), next(), next());
+        Ok((offset >= 0).then_some(Committed { position: offset as u64, cluster, mark, nonce }))
+    }
+
+    /// What counts of the position that Kafka has: nothing, where the record before it is not the one that was sent. A journal that was put back to an
+    /// earlier state has other records under the same numbers.
+    fn look(&self, found: Option<Committed>) -> u64 {
         let inner = &self.transactions.inner;
-        let mut looked = inner.looked.lock();
-        let Some(position) = found else {
+        let Some(Committed { position, mark, .. }) = found else {
             tracing::info!("Kafka has no position of this journal; the journal's own counts");
-            looked.get_or_insert(Look::Fine);
             return 0;
         };
-        match &*looked {
-            None if position > inner.tail => {
-                tracing::error!(
-                    position,
-                    tail = inner.tail,
-                    "the journal was put back to an earlier state: Kafka has a position beyond its end"
-                );
-                let message = "The journal was put back to an earlier state: Kafka has records beyond its end. Their numbers are used again.";
-                let note = Note::new(Kind::Epoch, message).number("kafkaPosition", position).number("journalEnd", inner.tail);
-                if let Err(error) = inner.commit.note(note) {
-                    tracing::warn!(%error, "that could not be recorded");
-                }
-                *looked = Some(Look::Beyond(position));
-                0
-            }
-            Some(Look::Beyond(beyond)) if position == *beyond => 0,
-            _ => {
-                looked.get_or_insert(Look::Fine);
-                position
+        let end = inner.shared.synced();
+        let is_ours = position <= end && self.mark_before(position).is_none_or(|ours| ours == mark);
+        if is_ours {
+            return position;
+        }
+        tracing::error!(position, end, "the journal was put back to an earlier state: Kafka has other records under its numbers");
+        if !inner.told.swap(true, Ordering::AcqRel) {
+            let message =
+                "The journal was put back to an earlier state: Kafka has other records under numbers that are used again.";
+            let note = Note::new(Kind::Epoch, message).number("kafkaPosition", position).number("journalEnd", end);
+            if let Err(error) = inner.commit.note(note) {
+                tracing::warn!(%error, "that could not be recorded");
             }
         }
+        0
+    }
+
+    /// What stands for the record before a position; `None`: the journal has it no longer, and so none below the position that waits.
+    fn mark_before(&self, position: u64) -> Option<String> {
+        let shared = &self.transactions.inner.shared;
+        let seq = position.checked_sub(1).filter(|seq| *seq >= shared.oldest())?;
+        let Ok(Next::Block(block)) = Reader::new(shared.clone(), seq).next() else { return None };
+        let index = seq.checked_sub(block.header.first_seq)? as usize;
+        frames(&block.payload).nth(index).map(|frame| mark(frame.json))
     }
 
     /// What an error of a transaction means, whatever came of the transaction.
     fn fault(&self, error: &KafkaError) -> Refusal {
         let code = error.rdkafka_error_code();
-        if matches!(code, Some(Code::Fenced | Code::ProducerFenced)) {
-            self.transactions.fence();
-            return Refusal::Broken(FENCED.into());
-        }
         match code {
             Some(Code::TransactionalIdAuthorizationFailed) => {
                 let id = self.transactions.id();
@@ -298,14 +357,34 @@ impl Exactly {
         }
     }
 
+    /// The broker says that another producer has this one's place: somebody else; or the broker itself, whose patience with a transaction ended.
+    fn fenced(&mut self) -> Refusal {
+        let live = self.live.take();
+        let found = live.map(|live| self.committed(&live.consumer));
+        let inner = &self.transactions.inner;
+        let is_somebody = match found {
+            Some(Ok(Some(found))) => found.nonce != inner.nonce && found.position > 0,
+            _ => false,
+        };
+        let mut begun_anew = inner.begun_anew.lock();
+        let again = begun_anew.is_some_and(|at| at.elapsed() < PATIENCE);
+        if is_somebody || again {
+            self.transactions.fence();
+            return Refusal::Broken(FENCED.into());
+        }
+        *begun_anew = Some(Instant::now());
+        Refusal::Later("the transaction took longer than the broker waits for; it is begun anew".into())
+    }
+
     /// Sends records in one transaction, with a position where there is one.
     fn transact(&mut self, topic: &str, records: &[&Record], reason: Option<&str>, position: Option<u64>) -> Result<(), Refusal> {
         let done = self.try_transact(topic, records, reason, position);
         let Err(error) = done else { return Ok(()) };
         let failed = self.live.as_ref().and_then(|live| live.producer.context().failed.lock().take());
-        if matches!(error.rdkafka_error_code(), Some(Code::Fenced | Code::ProducerFenced)) {
-            self.live = None;
-            return Err(self.fault(&error));
+        // A fatal error hides behind whatever was called when it was there already.
+        let fatal = self.live.as_ref().and_then(|live| live.producer.client().fatal_error()).map(|(code, _)| code);
+        if fatal.or_else(|| error.rdkafka_error_code()).is_some_and(is_fence) {
+            return Err(self.fenced());
         }
         // Abort what can be; where even that fails, a new producer settles it.
         let aborted = self.live.as_mut().is_some_and(|live| {
@@ -338,9 +417,12 @@ impl Exactly {
         position: Option<u64>,
     ) -> Result<(), KafkaError> {
         let (source, clamp) = (self.destination.source.clone(), self.watch.clamp.load(Ordering::Relaxed));
-        let audit = self.destination.kafka.topic.clone();
+        let (audit, nonce) = (self.destination.kafka.topic.clone(), self.transactions.inner.nonce.clone());
         let Some(live) = &mut self.live else { return Err(KafkaError::Canceled) };
         live.producer.context().failed.lock().take();
+        if let Some(last) = records.last().filter(|_| position.is_some()) {
+            live.mark = mark(&last.json);
+        }
         live.producer.begin_transaction()?;
         live.in_transaction = true;
         for record in records {
@@ -355,18 +437,29 @@ impl Exactly {
             if let Some(key) = &record.key {
                 sent = sent.key(key.as_slice());
             }
-            live.producer.send(sent).map_err(|(error, _)| {
-                // What the client itself refuses is of this record, as where the broker does.
-                let mut failed = live.producer.context().failed.lock();
-                *failed = failed.or_else(|| error.rdkafka_error_code());
-                error
-            })?;
+            // Where the client's queue is full it empties, for it is being sent.
+            let until = Instant::now() + WAIT;
+            let mut waiting = Some(sent);
+            while let Some(sent) = waiting.take() {
+                match live.producer.send(sent) {
+                    Ok(()) => {}
+                    Err((error, sent)) if error.rdkafka_error_code() == Some(Code::QueueFull) && Instant::now() < until => {
+                        std::thread::sleep(Duration::from_millis(5));
+                        waiting = Some(sent);
+                    }
+                    Err((error, _)) => {
+                        // What the client itself refuses is of this record, as where the broker does.
+                        live.producer.context().note(error.rdkafka_error_code());
+                        return Err(error);
+                    }
+                }
+            }
         }
         if let Some(position) = position {
             let mut offsets = TopicPartitionList::new();
             offsets.add_partition_offset(&audit, 0, Offset::Offset(position as i64))?;
             if let Some(mut element) = offsets.find_partition(&audit, 0) {
-                element.set_metadata(live.cluster.clone());
+                element.set_metadata(format!("{};{};{nonce}", live.cluster, live.mark));
             }
             let group = live.consumer.group_metadata().ok_or(KafkaError::Canceled)?;
             live.producer.send_offsets_to_transaction(&offsets, &group, WAIT)?;
@@ -396,8 +489,8 @@ impl Exactly {
 
 impl Backend for Exactly {
     fn write(&mut self, batch: &[Record]) -> Result<(), Refusal> {
-        let position = self.begun()?.position;
-        // Committed before a crash, or by a commit whose outcome was not known.
+        let position = self.begun()?.begun_at;
+        // Committed before a crash, or by a commit whose outcome was not known. What this producer committed itself comes again never: batches go in order.
         let left: Vec<&Record> = batch.iter().filter(|record| record.seq >= position).collect();
         let Some(last) = left.last() else { return Ok(()) };
         let (topic, next) = (self.destination.kafka.topic.clone(), last.seq + 1);
@@ -425,7 +518,8 @@ impl Backend for Exactly {
     }
 
     fn idle(&mut self) {
-        let due = self.live.as_ref().filter(|live| live.position > 0 && live.committed_at.elapsed() > AGAIN);
+        let due =
+            self.live.as_ref().filter(|live| live.position > 0 && !live.mark.is_empty() && live.committed_at.elapsed() > AGAIN);
         if let Some(position) = due.map(|live| live.position) {
             let topic = self.destination.kafka.topic.clone();
             if let Err(refusal) = self.transact(&topic, &[], None, Some(position)) {

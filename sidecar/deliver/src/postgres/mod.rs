@@ -283,6 +283,10 @@ async fn insert(transaction: &Transaction<'_>, schema: &str) -> Result<(), tokio
 
 /// What an error says, with what the server says of it; never a value.
 fn told(error: &tokio_postgres::Error) -> String {
+    // What the server says of bad data may quote it.
+    if let Some(code) = error.code().filter(|state| state.code().starts_with("22")) {
+        return format!("the data cannot be stored (SQLSTATE {})", code.code());
+    }
     if let Some(db) = error.as_db_error() {
         return format!("{} ({})", db.message(), db.code().code());
     }
