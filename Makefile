@@ -4,7 +4,7 @@ ARGS ?=
 # Tests and the quick start share one profile, so that OpenSSL and librdkafka are built once.
 BIN = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: run test e2e e2e-formats e2e-cluster bench lint fmt rules generate deny nightly help
+.PHONY: fuzz soak run test e2e e2e-formats e2e-cluster bench lint fmt rules generate deny nightly help
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -36,10 +36,18 @@ e2e-cluster: ## against a real Kubernetes cluster and Kafka (root, Go, container
 nightly: ## everything, in full size
 	$(MAKE) lint test
 	$(MAKE) e2e STENO_E2E_SCALE=full
+	$(CARGO) test -p steno-e2e --test exactly -- --ignored
 
 bench: ## ratios against this machine's own baselines; writes bench/results.md
 	$(CARGO) build --release -p steno-app -p steno-bench
 	$(BIN)/release/steno-bench --sidecar $(BIN)/release/steno-sidecar --out bench/results.md $(ARGS)
+
+fuzz: ## each fuzz target for SECONDS (15) over its committed corpus (fuzz/run)
+	fuzz/run $(or $(SECONDS),15)
+
+soak: ## mixed load for SECONDS (7200): memory and descriptors stay flat
+	$(CARGO) build --release -p steno-app -p steno-bench
+	$(BIN)/release/steno-bench soak $(BIN)/release/steno-sidecar $(or $(SECONDS),7200)
 
 lint: ## formatting, clippy, generated files
 	$(CARGO) fmt --check

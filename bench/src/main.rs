@@ -12,6 +12,7 @@ mod baseline;
 mod load;
 mod process;
 mod replay;
+mod soak;
 mod stages;
 
 /// What is measured, and where the page goes.
@@ -60,6 +61,15 @@ fn main() -> anyhow::Result<()> {
             println!("{what:<32} {median:?} {slowest:?}");
         }
         println!("resident {} MiB", replay.queries.resident >> 20);
+        return Ok(());
+    }
+    if let (Some("soak"), Some(binary)) = (std::env::args().nth(1).as_deref(), std::env::args().nth(2)) {
+        let seconds = std::env::args().nth(3).and_then(|seconds| seconds.parse().ok()).context("soak BINARY SECONDS")?;
+        return soak::run(std::path::Path::new(&binary), Duration::from_secs(seconds));
+    }
+    if let (Some("guarantees"), Some(binary)) = (std::env::args().nth(1).as_deref(), std::env::args().nth(2)) {
+        let (least, exactly) = replay::guarantees(std::path::Path::new(&binary), 192)?;
+        println!("exactly once {exactly:.0}/s of at least once {least:.0}/s: {:.2}", exactly / least);
         return Ok(());
     }
     let args = Args::parse();
@@ -138,6 +148,8 @@ fn main() -> anyhow::Result<()> {
     row("ready, empty", format!("{} ms", empty_ready.as_millis()), "target 100 ms".into(), of(empty_ready.as_secs_f64(), 0.1));
     sidecar.stop();
     let replay = replay::run(&args.sidecar, args.spool)?;
+    let (least, exactly) = replay::guarantees(&args.sidecar, 192)?;
+    row("replay, exactly once, against at least once", format!("{exactly:.0}/s"), format!("{least:.0}/s"), of(exactly, least));
     row(
         "ready, with the large spool",
         format!("{} ms at {} MiB", replay.ready_in.as_millis(), replay.spool_mib),

@@ -63,17 +63,17 @@ fn is_ready(address: &str) -> bool {
 impl Sidecar {
     /// Starts one that delivers to `place` (brokers and directory), or to nobody.
     pub fn start(binary: &Path, place: Option<(&str, &Path, u64)>) -> anyhow::Result<Self> {
-        Self::start_with(binary, place, "")
+        Self::start_with(binary, place, "AtLeastOnce", "")
     }
 
     /// The same, with further lines of the policy's spec.
-    pub fn start_with(binary: &Path, place: Option<(&str, &Path, u64)>, more: &str) -> anyhow::Result<Self> {
+    pub fn start_with(binary: &Path, place: Option<(&str, &Path, u64)>, guarantee: &str, more: &str) -> anyhow::Result<Self> {
         let own = if place.is_none() { Some(tempfile::tempdir()?) } else { None };
         let root = place.map(|(_, dir, _)| dir).or(own.as_ref().map(tempfile::TempDir::path)).context("no directory")?.to_owned();
         let brokers = place.map_or("127.0.0.1:1", |(brokers, _, _)| brokers);
         let spool = place.map_or(8192, |(_, _, spool)| spool);
         let policy = format!(
-            "apiVersion: audit.steno.dev/v1alpha1\nkind: AuditPolicy\nmetadata: {{name: bench, namespace: bench}}\nspec:\n  kafka: {{brokers: ['{brokers}'], topic: bench}}\n  spool: {{maxBytes: {spool}Mi}}\n  breaker: {{cooldown: 1s}}\n  sidecar: {{requestLogRate: 0, logLevel: error}}\n{more}"
+            "apiVersion: audit.steno.dev/v1alpha1\nkind: AuditPolicy\nmetadata: {{name: bench, namespace: bench}}\nspec:\n  kafka: {{brokers: ['{brokers}'], topic: bench, guarantee: {guarantee}}}\n  spool: {{maxBytes: {spool}Mi}}\n  breaker: {{cooldown: 1s}}\n  sidecar: {{requestLogRate: 0, logLevel: error}}\n{more}"
         );
         std::fs::write(root.join("policy.yaml"), policy)?;
         let (ingest, status) = (format!("127.0.0.1:{}", free_port()?), format!("127.0.0.1:{}", free_port()?));
@@ -91,6 +91,11 @@ impl Sidecar {
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(Self { child, address: ingest, status, ready_in: begun.elapsed(), _dir: own })
+    }
+
+    /// Open file descriptors.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
     }
 
     /// Resident memory in bytes.

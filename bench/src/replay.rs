@@ -47,7 +47,7 @@ fn ask(address: &str, path: &str) -> anyhow::Result<Duration> {
 }
 
 fn queries(binary: &Path, dir: &Path, spool: u64) -> anyhow::Result<Queries> {
-    let sidecar = Sidecar::start_with(binary, Some(("127.0.0.1:1", dir, spool)), "  query: {enabled: true}\n")?;
+    let sidecar = Sidecar::start_with(binary, Some(("127.0.0.1:1", dir, spool)), "AtLeastOnce", "  query: {enabled: true}\n")?;
     let indexed_in = ask(&sidecar.address, "/v1/events?limit=1")?;
     let mut answers = Vec::new();
     for (what, path) in [
@@ -68,14 +68,7 @@ fn queries(binary: &Path, dir: &Path, spool: u64) -> anyhow::Result<Queries> {
 pub fn run(binary: &Path, mib: u64) -> anyhow::Result<Replay> {
     let dir = tempfile::tempdir()?;
     let spool = mib + mib / 4 + 128;
-    let mut sidecar = Sidecar::start(binary, Some(("127.0.0.1:1", dir.path(), spool)))?;
-    let begun = Instant::now();
-    while sidecar.stat("/journal/usedBytes") < mib << 20 {
-        anyhow::ensure!(begun.elapsed() < Duration::from_mins(5), "the spool does not fill");
-        load::batches(&sidecar.address, 2, Duration::from_secs(2));
-        println!("  filling the spool: {} MiB", sidecar.stat("/journal/usedBytes") >> 20);
-    }
-    sidecar.stop();
+    fill(binary, dir.path(), mib, spool)?;
     let queries = queries(binary, dir.path(), spool)?;
     let cluster = MockCluster::new(1).map_err(|error| anyhow::anyhow!("{error}"))?;
     cluster.create_topic("bench", 4, 1).map_err(|error| anyhow::anyhow!("{error}"))?;
@@ -83,6 +76,43 @@ pub fn run(binary: &Path, mib: u64) -> anyhow::Result<Replay> {
     let raw = raw(&brokers, 400_000)?;
     let mut sidecar = Sidecar::start(binary, Some((&brokers, dir.path(), spool)))?;
     let (ready_in, resident) = (sidecar.ready_in, sidecar.resident());
+    let rate = drain(&sidecar)?;
+    let resident_after = sidecar.resident();
+    sidecar.stop();
+    Ok(Replay { spool_mib: mib, ready_in, resident, resident_after, rate, raw, queries })
+}
+
+/// What exactly once costs: records a second out of a spool, at least once and exactly once.
+pub fn guarantees(binary: &Path, mib: u64) -> anyhow::Result<(f64, f64)> {
+    let cluster = MockCluster::new(1).map_err(|error| anyhow::anyhow!("{error}"))?;
+    cluster.create_topic("bench", 4, 1).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let brokers = std::env::var("STENO_BENCH_BROKERS").unwrap_or_else(|_| cluster.bootstrap_servers());
+    let rate = |guarantee: &str| {
+        let dir = tempfile::tempdir()?;
+        let spool = mib + mib / 4 + 128;
+        fill(binary, dir.path(), mib, spool)?;
+        let mut sidecar = Sidecar::start_with(binary, Some((&brokers, dir.path(), spool)), guarantee, "")?;
+        let rate = drain(&sidecar)?;
+        sidecar.stop();
+        anyhow::Ok(rate)
+    };
+    Ok((rate("AtLeastOnce")?, rate("ExactlyOnce")?))
+}
+
+fn fill(binary: &Path, dir: &Path, mib: u64, spool: u64) -> anyhow::Result<()> {
+    let mut sidecar = Sidecar::start(binary, Some(("127.0.0.1:1", dir, spool)))?;
+    let begun = Instant::now();
+    while sidecar.stat("/journal/usedBytes") < mib << 20 {
+        anyhow::ensure!(begun.elapsed() < Duration::from_mins(5), "the spool does not fill");
+        load::batches(&sidecar.address, 2, Duration::from_secs(2));
+        println!("  filling the spool: {} MiB", sidecar.stat("/journal/usedBytes") >> 20);
+    }
+    sidecar.stop();
+    Ok(())
+}
+
+/// Records a second that leave a spool.
+fn drain(sidecar: &Sidecar) -> anyhow::Result<f64> {
     let (mut first, begun) = (None, Instant::now());
     let mut last = (Instant::now(), 0);
     // The first seconds are connection and warm-up; the rate is that of what follows.
@@ -98,10 +128,7 @@ pub fn run(binary: &Path, mib: u64) -> anyhow::Result<Replay> {
         std::thread::sleep(Duration::from_millis(20));
     }
     let (at, count) = first.context("nothing was delivered")?;
-    let rate = (last.1 - count) as f64 / (last.0 - at).as_secs_f64();
-    let resident_after = sidecar.resident();
-    sidecar.stop();
-    Ok(Replay { spool_mib: mib, ready_in, resident, resident_after, rate, raw, queries })
+    Ok((last.1 - count) as f64 / (last.0 - at).as_secs_f64())
 }
 
 /// librdkafka by itself, with the sidecar's settings, headers and sizes.

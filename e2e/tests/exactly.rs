@@ -145,3 +145,24 @@ fn a_change_of_guarantee_takes_effect_while_it_runs_and_loses_nothing() {
     sidecar.drained(LATER);
     check(&read_all(&kafka.plain(), "audit"), &acked);
 }
+
+#[test]
+#[ignore = "stands still for longer than the broker waits for a transaction: `make nightly`"]
+fn a_pause_longer_than_the_brokers_patience_is_no_fence() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let kafka = kafka();
+    let sidecar = Sidecar::start(&policy(&kafka.plain(), "audit", &format!("{ONCE}{BRISK}")));
+    let load = Load::start(&sidecar.ingest(), 8, "p");
+    wait_for("events to be taken", SOON, || load.count() > 2000);
+    let pid = Pid::from_raw(sidecar.pid() as i32).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    // Not a wait for something: the pause itself.
+    std::thread::sleep(Duration::from_secs(75));
+    kill_process(pid, Signal::CONT).unwrap();
+    let before = load.count();
+    wait_for("events to be taken again", SOON, || load.count() > before + 500);
+    let acked = load.finish();
+    sidecar.drained(LATER);
+    once(&read_all(&kafka.plain(), "audit"), &acked);
+    assert!(!sidecar.log().contains("fenced: another"), "a pause was taken for somebody else");
+}

@@ -41,8 +41,9 @@ const COMMIT: Duration = Duration::from_secs(45);
 const AGAIN: Duration = Duration::from_hours(24);
 /// One fence may be a time-out; another one so soon is somebody else.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// Bytes of a transaction.
-const BYTES: usize = 4 << 20;
+/// Records and bytes of a transaction, at most.
+const RECORDS: usize = 20_000;
+const BYTES: usize = 12 << 20;
 
 /// What the transactions of a journal need, for as long as the process lives.
 #[derive(Clone)]
@@ -139,7 +140,8 @@ pub fn exactly_once(destination: Destination, transactions: Transactions, report
     let kafka = destination.kafka.clone();
     let absence = watch.clone();
     let manner = Manner {
-        records: kafka.batch.iter().map(|step| step.size).max().unwrap_or(1000) as usize,
+        // All that is on its way: a transaction costs several round trips, whatever is in it.
+        records: RECORDS,
         bytes: BYTES,
         // The next producer fences this one, which must not take that for somebody else.
         alone: true,
