@@ -244,9 +244,9 @@ fn a_new_destination_gets_what_the_old_one_had_not_confirmed_in_time() {
     sidecar.up();
     sidecar.drained(SOON);
     old.delay(Duration::from_secs(8));
-    let asked = old.asked();
+    let before = old.asked();
     let acked = post(&sidecar, "n", 3);
-    wait_for("the old one to be asked", SOON, || old.asked() > asked);
+    wait_for("the old one to be asked", SOON, || old.asked() > before);
     sidecar.write_policy(&spec(&kafka, &patient(&new), ""));
     wait_for("the old one's late answer", SOON, || events(&received(&old)).len() == 3);
     sidecar.drained(SOON);

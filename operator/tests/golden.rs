@@ -44,6 +44,13 @@ fn policies() -> Vec<Policy> {
             "{matchLabels: {app: never}}",
             &format!("{plain}  spool: {{volume: {{type: HostPath, hostPath: {{path: /var/lib/steno}}}}}}\n"),
         ),
+        policy(
+            "files",
+            "{matchLabels: {app: never}}",
+            &format!(
+                "{plain}  spool: {{maxBytes: 64Mi}}\n  sinks:\n  - {{name: beside, type: File, file: {{rotateBytes: 4Mi, backups: 3}}}}\n  - {{name: claim, type: File, file: {{volume: {{type: PersistentVolumeClaim, persistentVolumeClaim: {{claimName: archive}}}}}}}}\n  - {{name: host, type: File, file: {{volume: {{type: HostPath, hostPath: {{path: /var/log/audit}}}}}}}}\n  - {{name: siem, type: Http, http: {{url: 'https://siem/', tokenSecretRef: {{name: siem, key: token}}}}}}\n"
+            ),
+        ),
         policy("broken", "{matchLabels: {app: broken}}", "  kafka: {brokers: [], topic: audit}\n"),
     ]
 }
