@@ -35,7 +35,7 @@ pub struct Collector {
     /// Replicas, 1 to 10; each with a volume and chains of its own.
     #[schemars(range(min = 1, max = 10))]
     pub replicas: u32,
-    /// What it runs by: the `spec` of an AuditPolicy, without `listeners`.
+    /// What it runs by: the `spec` of an AuditPolicy, without `listeners`. A File sink writes to the volume of `storage`.
     pub policy: Map<String, Value>,
     /// Formats it takes: `Events`, `CloudEvents`, `Otlp`, `KubernetesAudit`. Empty: all.
     pub allow: Vec<String>,
@@ -52,6 +52,9 @@ pub struct Collector {
     pub cluster_ip: String,
     /// Volume of each replica.
     pub storage: CollectorStorage,
+    /// Seconds that a replica has for delivering what it holds when it stops; more than `policy.sidecar.drainTimeout`.
+    #[schemars(range(min = 10, max = 3600))]
+    pub termination_grace_period_seconds: u32,
     /// Requests and limits.
     pub resources: Map<String, Value>,
     /// Priority class of the pods.
@@ -85,6 +88,7 @@ impl Default for Collector {
             secrets: Vec::new(),
             cluster_ip: String::new(),
             storage: CollectorStorage::default(),
+            termination_grace_period_seconds: 60,
             resources: Map::new(),
             priority_class_name: String::new(),
             node_selector: Map::new(),

@@ -103,6 +103,8 @@ pub struct Outlets {
     answers: ArcSwap<Deliveries>,
     gate: Mutex<Option<Arc<Gate>>>,
     gated: AtomicBool,
+    /// Positions of sinks that no policy has named since the start: until one comes they are kept.
+    kept: Mutex<BTreeMap<u64, u64>>,
     /// How Kafka stands; always there.
     pub kafka: Arc<Status>,
 }
@@ -292,11 +294,12 @@ impl Outlets {
             gate: Mutex::new(None),
             gated: AtomicBool::new(false),
             kafka,
+            kept: Mutex::new(positions.clone()),
         };
         {
             let mut all = outlets.all.lock();
             for route in routes {
-                let position = positions.get(&sink_id(&route.name)).copied().unwrap_or_default();
+                let position = outlets.kept.lock().remove(&sink_id(&route.name)).unwrap_or_default();
                 all.push(outlets.begin(route, position)?);
             }
             outlets.go_together(&all, fan_out);
@@ -378,7 +381,8 @@ impl Outlets {
             }
             moved = true;
             let name = route.name.clone();
-            match self.begin(route, self.common.shared.oldest()) {
+            let kept = self.kept.lock().remove(&sink_id(&route.name));
+            match self.begin(route, kept.unwrap_or_else(|| self.common.shared.oldest())) {
                 Ok(outlet) => all.push(outlet),
                 Err(error) => tracing::error!(sink = name, error = format!("{error:#}"), "a sink could not be started"),
             }
@@ -391,6 +395,8 @@ impl Outlets {
             tracing::info!(sink = name, "the sink is no longer in the policy");
             moved = true;
         }
+        // The commit loop has let go of those that this policy does not name.
+        self.kept.lock().clear();
         // Those that were not told of what was synced meanwhile look now.
         let synced = self.common.shared.synced();
         self.common.fan.0.lock().iter_mut().for_each(|inbox| inbox.synced(synced, Vec::new()));
@@ -488,9 +494,16 @@ impl Outlets {
             }
         }
         let threads: Vec<_> = self.all.lock().iter_mut().filter_map(|outlet| outlet.thread.take()).collect();
-        for thread in threads.into_iter().filter(|thread| is_known || thread.is_finished()) {
-            // One that panicked told so itself.
-            let _ = thread.join();
+        // A destination that hangs holds its thread; what it confirms later is sent again by whoever comes next.
+        let until = Instant::now() + Duration::from_secs(5);
+        for thread in threads {
+            while !thread.is_finished() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if thread.is_finished() {
+                // One that panicked told so itself.
+                let _ = thread.join();
+            }
         }
         // Those that ended first did not know how far the others would come.
         let gate = self.gate.lock().clone();

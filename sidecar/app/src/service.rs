@@ -245,7 +245,7 @@ impl Service {
     }
 }
 
-/// Binds the listeners of intake. Off loopback it is refused: TLS listeners come with a later version.
+/// Binds the listeners of intake. Off loopback it is refused: for that a policy has `listeners`, with TLS.
 pub async fn bind_ingest(address: &str) -> anyhow::Result<TcpListener> {
     let listener =
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}; is another sidecar running?"))?;

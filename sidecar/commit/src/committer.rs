@@ -691,7 +691,8 @@ impl Committer {
     // --- positions, space and the rest ---
 
     fn positions(&mut self, positions: &BTreeMap<u64, u64>) {
-        let mut merged = self.journal.positions().clone();
+        // As the configuration has them, also where that could not be saved when it came.
+        let mut merged = positions_of(&self.config.sinks, self.journal.positions(), self.journal.shared().oldest());
         for (sink, position) in positions {
             // A sink that is gone holds nothing any more.
             if let Some(known) = merged.get_mut(sink) {

@@ -526,6 +526,8 @@ impl Forwarder {
         }
         let permit = self.breaker.permit(self.now());
         if permit == Permit::Nothing {
+            // What is tried after the next cooldown is tried anew, whatever came of the last time.
+            self.probed = false;
             if !std::mem::replace(&mut self.released, true) {
                 self.current = None;
                 self.reader = Reader::new(self.shared.clone(), self.deliveries.position());
@@ -764,8 +766,14 @@ impl Forwarder {
         }
         if !self.in_flight.is_empty() {
             self.on_trial = Some(trial);
-        } else if self.suspects.is_empty() {
-            self.draining = true;
+            return;
+        }
+        // What could not be sent goes first again.
+        let left: Vec<u64> = trial.into_iter().filter(|seq| !self.deliveries.is_done(*seq)).collect();
+        if left.is_empty() || self.suspects.is_empty() {
+            self.draining |= self.suspects.is_empty();
+        } else {
+            self.suspects.push(left);
         }
     }
 
@@ -820,9 +828,11 @@ impl Forwarder {
         let Some(factory) = factory else { return };
         // The old destination gets a little time for what is on its way; what is left goes to the new one.
         let until = Instant::now() + Duration::from_secs(5);
-        let mut outcomes = Vec::new();
+        let (mut outcomes, mut later) = (Vec::new(), Vec::new());
         while outcomes.len() < self.in_flight.len() && self.breaker.state() == State::Closed {
             match self.events.recv_deadline(until) {
+                // One change after the other: a later one counts.
+                Ok(Event::Control(control)) => later.push(control),
                 Ok(event) => self.take(event, &mut outcomes),
                 Err(_) => break,
             }
@@ -845,6 +855,9 @@ impl Forwarder {
         self.breaker = Breaker::new(self.settings.breaker, self.now());
         self.resume_at = Instant::now();
         self.draining = true;
+        for control in later {
+            self.take(Event::Control(control), &mut Vec::new());
+        }
     }
 
     fn tell(&mut self) {

@@ -189,6 +189,13 @@ fn work(
     loop {
         let next = jobs.recv_timeout(second);
         if abandoned.load(Ordering::Acquire) {
+            // Each has an outcome all the same: where the sink is made anew, somebody waits for it.
+            let mut left = next.ok();
+            while let Some(job) = left.take().or_else(|| jobs.recv().ok()) {
+                if let Job::Record(_, record) = job {
+                    tell(record.seq, Err(Refusal::Behind));
+                }
+            }
             return;
         }
         let (round, first) = match next {

@@ -638,13 +638,17 @@ impl Shared {
             let end = if is_tail { Some(inner.tail.offset) } else { segment.end.get().copied() };
             end.unwrap_or_else(|| segment.file.size().unwrap_or_default())
         };
-        let mut left: u64 = inner.segments.iter().skip(first).map(held).sum();
-        let mut cut = first;
+        // Not the segment that holds `seq`: how much of it is behind that number is not known.
+        let mut left: u64 = inner.segments.iter().skip(first + 1).map(held).sum();
+        if left <= bytes {
+            return None;
+        }
+        let mut cut = first + 1;
         while left > bytes && cut + 1 < inner.segments.len() {
             left -= inner.segments.get(cut).map_or(0, held);
             cut += 1;
         }
-        (cut > first).then(|| inner.segments.get(cut).map(|segment| segment.first_seq)).flatten()
+        inner.segments.get(cut).map(|segment| segment.first_seq)
     }
 
     /// First sequence numbers of the segments in use, oldest first.

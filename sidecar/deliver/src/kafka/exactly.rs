@@ -1,6 +1,6 @@
 //! Kafka, each record exactly once for consumers that read committed records only.
 //!
-//! A batch is one transaction, and the journal's position is committed in it, as an offset of the group `steno-<journal's UUID>` for partition 0 of the
+//! A batch is one transaction, and the journal's position is committed in it, as an offset of the group `steno-<journal's UUID>` (the transactional id) for partition 0 of the
 //! topic (KIP-447; the offset is the sequence number after the batch's last). After a crash `init_transactions` settles what was under
 //! way, and the committed position tells what of the journal is there: records below it are not sent again, whatever the journal's own
 //! position says. A commit whose outcome is not known is settled in the same way, by a new producer.
@@ -39,8 +39,9 @@ const WAIT: Duration = Duration::from_secs(15);
 const COMMIT: Duration = Duration::from_secs(45);
 /// Brokers forget offsets of a group that commits nothing, after a week by default.
 const AGAIN: Duration = Duration::from_hours(24);
-/// One fence may be a time-out; another one so soon is somebody else.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// A fence may be a time-out of a transaction; so many in so long are somebody else, who commits nothing.
+const MOST_ANEW: usize = 5;
+const PATIENCE: Duration = Duration::from_mins(10);
 /// Records and bytes of a transaction, at most.
 const RECORDS: usize = 20_000;
 const BYTES: usize = 12 << 20;
@@ -64,8 +65,8 @@ struct Inner {
     /// How many times this journal was fenced before.
     number: AtomicU16,
     fenced: AtomicBool,
-    /// When a fence was taken for a time-out of a transaction.
-    begun_anew: Mutex<Option<Instant>>,
+    /// When fences were taken for time-outs of transactions.
+    begun_anew: Mutex<Vec<Instant>>,
     /// That Kafka has another history was told.
     told: AtomicBool,
 }
@@ -94,7 +95,7 @@ impl Transactions {
             nonce: format!("{:016x}", uuid::Uuid::new_v4().as_u64_pair().0),
             number: AtomicU16::new(number),
             fenced: false.into(),
-            begun_anew: Mutex::new(None),
+            begun_anew: Mutex::default(),
             told: false.into(),
         };
         Self { inner: Arc::new(inner) }
@@ -184,6 +185,8 @@ struct Live {
     cluster: String,
     /// Stands for the record before the position.
     mark: String,
+    /// Who had committed the position that was there when it began.
+    seen: String,
     /// Everything below was there when it began: what came of a crash, or of a commit whose outcome was not known.
     begun_at: u64,
     /// Everything below is there.
@@ -278,15 +281,18 @@ impl Exactly {
         let cluster = producer.client().fetch_cluster_id(WAIT);
         let cluster = cluster.ok_or_else(|| Refusal::Later("the broker does not tell the cluster's id".into()))?;
         let found = self.committed(&consumer).map_err(|error| self.fault(&error))?;
-        let position = self.look(found.filter(|found| found.cluster == cluster));
+        let found = found.filter(|found| found.cluster == cluster);
+        let (seen, mark) = found.as_ref().map_or_else(Default::default, |found| (found.nonce.clone(), found.mark.clone()));
+        let position = self.look(found);
+        let mark = if position > 0 { mark } else { String::new() };
         self.watch.present();
         tracing::info!(position, transactional_id = id, "transactions are begun");
-        let mark = String::new();
         Ok(Live {
             producer,
             consumer,
             cluster,
             mark,
+            seen,
             begun_at: position,
             position,
             committed_at: Instant::now(),
@@ -362,19 +368,21 @@ impl Exactly {
     /// The broker says that another producer has this one's place: somebody else; or the broker itself, whose patience with a transaction ended.
     fn fenced(&mut self) -> Refusal {
         let live = self.live.take();
+        let seen = live.as_ref().map(|live| live.seen.clone()).unwrap_or_default();
         let found = live.map(|live| self.committed(&live.consumer));
         let inner = &self.transactions.inner;
         let is_somebody = match found {
-            Some(Ok(Some(found))) => found.nonce != inner.nonce && found.position > 0,
+            // Neither this process's own, nor what was there when it began.
+            Some(Ok(Some(found))) => found.nonce != inner.nonce && found.nonce != seen,
             _ => false,
         };
         let mut begun_anew = inner.begun_anew.lock();
-        let again = begun_anew.is_some_and(|at| at.elapsed() < PATIENCE);
-        if is_somebody || again {
+        begun_anew.retain(|at| at.elapsed() < PATIENCE);
+        if is_somebody || begun_anew.len() >= MOST_ANEW {
             self.transactions.fence();
             return Refusal::Broken(FENCED.into());
         }
-        *begun_anew = Some(Instant::now());
+        begun_anew.push(Instant::now());
         Refusal::Later("the transaction took longer than the broker waits for; it is begun anew".into())
     }
 
@@ -385,7 +393,7 @@ impl Exactly {
         let failed = self.live.as_ref().and_then(|live| live.producer.context().failed.lock().take());
         // A fatal error hides behind whatever was called when it was there already.
         let fatal = self.live.as_ref().and_then(|live| live.producer.client().fatal_error()).map(|(code, _)| code);
-        if fatal.or_else(|| error.rdkafka_error_code()).is_some_and(is_fence) {
+        if [fatal, failed, error.rdkafka_error_code()].into_iter().flatten().any(is_fence) {
             return Err(self.fenced());
         }
         // Abort what can be; where even that fails, a new producer settles it.
@@ -422,9 +430,8 @@ impl Exactly {
         let (audit, nonce) = (self.destination.kafka.topic.clone(), self.transactions.inner.nonce.clone());
         let Some(live) = &mut self.live else { return Err(KafkaError::Canceled) };
         live.producer.context().failed.lock().take();
-        if let Some(last) = records.last().filter(|_| position.is_some()) {
-            live.mark = mark(&last.json);
-        }
+        let of_last = records.last().filter(|_| position.is_some()).map(|last| mark(&last.json));
+        let mark = of_last.unwrap_or_else(|| live.mark.clone());
         live.producer.begin_transaction()?;
         live.in_transaction = true;
         for record in records {
@@ -461,7 +468,7 @@ impl Exactly {
             let mut offsets = TopicPartitionList::new();
             offsets.add_partition_offset(&audit, 0, Offset::Offset(position as i64))?;
             if let Some(mut element) = offsets.find_partition(&audit, 0) {
-                element.set_metadata(format!("{};{};{nonce}", live.cluster, live.mark));
+                element.set_metadata(format!("{};{mark};{nonce}", live.cluster));
             }
             let group = live.consumer.group_metadata().ok_or(KafkaError::Canceled)?;
             live.producer.send_offsets_to_transaction(&offsets, &group, WAIT)?;
@@ -483,7 +490,7 @@ impl Exactly {
         live.in_transaction = false;
         live.committed_at = Instant::now();
         if let Some(position) = position {
-            live.position = position;
+            (live.position, live.mark) = (position, mark);
         }
         Ok(())
     }
