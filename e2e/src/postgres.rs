@@ -48,7 +48,7 @@ impl Postgres {
         let (data_at, password_at) = (data.display().to_string(), password.display().to_string());
         let made = server
             .command("initdb")
-            .args(["-D", &data_at, "-U", "steno", "-A", "scram-sha-256", "--pwfile", &password_at])
+            .args(["-D", &data_at, "-U", "steno", "-E", "UTF8", "--locale=C", "-A", "scram-sha-256", "--pwfile", &password_at])
             .output();
         let made = made.expect("initdb runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
