@@ -81,7 +81,7 @@ fn a_broker_that_is_killed_under_load_loses_nothing_and_the_spool_drains() {
         let spooled = load.count();
         wait_for("events to be taken while Kafka is away", SOON, || load.count() > spooled + 500);
         wait_for("a try while it is away", SOON, || {
-            sidecar.metric("steno_breaker_opened_total ") >= 1.0 && sidecar.breaker() != "closed"
+            sidecar.metric("steno_breaker_opened_total{sink=\"kafka\"} ") >= 1.0 && sidecar.breaker() != "closed"
         });
         kafka.up();
         wait_for("the breaker to close", SOON, || sidecar.breaker() == "closed");
