@@ -407,7 +407,7 @@ fn tls_with_client_certificates_and_every_sasl_mechanism_deliver() {
     }
     let records = read_all(&kafka.plain(), "audit");
     let found = events(&records);
-    assert!(["mtls", "scram256", "scram512", "plain"].iter().all(|name| found.contains_key(*name)));
+    assert!(["mtls", "scram256", "scram512", "plain", "token", "token-once"].iter().all(|name| found.contains_key(*name)));
     assert!(verify(&records).is_clean());
 }
 

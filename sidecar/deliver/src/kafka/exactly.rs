@@ -35,6 +35,8 @@ use crate::{Backend, Manner, Record, Refusal, Reporter, Sink, Worker};
 
 /// One try of anything that asks a broker.
 const WAIT: Duration = Duration::from_secs(15);
+/// How often the consumer looks whether its position was told.
+const SERVE: Duration = Duration::from_millis(50);
 /// How long a commit is tried before its outcome is left to the next producer.
 const COMMIT: Duration = Duration::from_secs(45);
 /// Brokers forget offsets of a group that commits nothing, after a week by default.
@@ -304,7 +306,18 @@ impl Exactly {
     fn committed(&self, consumer: &BaseConsumer<Tokens>) -> Result<Option<Committed>, KafkaError> {
         let mut wanted = TopicPartitionList::new();
         wanted.add_partition(&self.destination.kafka.topic, 0);
-        let found = consumer.committed_offsets(wanted, WAIT)?;
+        // A consumer gets its token (OAUTHBEARER) from whoever polls it, and to ask for a position is no polling.
+        let is_told = AtomicBool::new(false);
+        let found = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_told.load(Ordering::Acquire) {
+                    drop(consumer.poll(SERVE));
+                }
+            });
+            let found = consumer.committed_offsets(wanted, WAIT);
+            is_told.store(true, Ordering::Release);
+            found
+        })?;
         let Some(element) = found.elements().into_iter().next() else { return Ok(None) };
         element.error()?;
         let Offset::Offset(offset) = element.offset() else { return Ok(None) };
