@@ -218,6 +218,9 @@ const LISTS: &[(&str, &str)] = &[
     ("sinks[].redaction.rules[].except", "set"),
 ];
 
+/// Lists whose items are merged one by one: path, and the member that tells them apart.
+const MAPS: &[(&str, &str)] = &[("sinks", "name"), ("listeners", "address")];
+
 /// The CustomResourceDefinitions, each with its plural name.
 pub fn crds() -> [(&'static str, Value); 2] {
     let mut policy = finish(serde_json::to_value(AuditPolicyObject::crd()).unwrap_or_default());
@@ -243,8 +246,7 @@ fn finish(mut crd: Value) -> Value {
         plain(schema);
         bound(schema);
         if let Some(status) = schema.pointer_mut("/properties/status/properties/conditions").and_then(Value::as_object_mut) {
-            status.insert("x-kubernetes-list-type".into(), "map".into());
-            status.insert("x-kubernetes-list-map-keys".into(), json!(["type"]));
+            map_list(status, "type");
             if let Some(item) = status.get_mut("items").and_then(Value::as_object_mut) {
                 // A key of a list map has no default; it is there.
                 if let Some(kind) =
@@ -316,13 +318,10 @@ fn bound(schema: &mut Value) {
             field.insert((*name).into(), json!(value));
         }
     }
-    if let Some(sinks) = field_mut(schema, "sinks") {
-        sinks.insert("x-kubernetes-list-type".into(), "map".into());
-        sinks.insert("x-kubernetes-list-map-keys".into(), json!(["name"]));
-    }
-    if let Some(listeners) = field_mut(schema, "listeners") {
-        listeners.insert("x-kubernetes-list-type".into(), "map".into());
-        listeners.insert("x-kubernetes-list-map-keys".into(), json!(["address"]));
+    for (path, key) in MAPS {
+        if let Some(field) = field_mut(schema, path) {
+            map_list(field, key);
+        }
     }
     for (path, kind) in LISTS {
         if let Some(field) = field_mut(schema, path) {
@@ -338,6 +337,11 @@ fn bound(schema: &mut Value) {
             validate(field, rule, fix);
         }
     }
+}
+
+fn map_list(field: &mut Map<String, Value>, key: &str) {
+    field.insert("x-kubernetes-list-type".into(), json!("map"));
+    field.insert("x-kubernetes-list-map-keys".into(), json!([key]));
 }
 
 fn validate(field: &mut Map<String, Value>, rule: &str, message: &str) {

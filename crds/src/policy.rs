@@ -607,7 +607,7 @@ pub struct Encryption {
     pub old_key_secret_refs: Vec<SecretRef>,
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 

@@ -2,7 +2,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Breaker, ByteSize, RedactionRule, SecretRef, Span, Tls, Volume, bounds};
+use crate::{Breaker, ByteSize, RedactionRule, SecretRef, Span, Tls, Volume, bounds, policy::is_default};
 
 /// A further place that records go to: `type`, and the member of that name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -169,10 +169,6 @@ fn postgres_schema() -> String {
     "steno".into()
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
 impl Default for FileSink {
     fn default() -> Self {
         Self {
@@ -260,10 +256,8 @@ impl SinkSpec {
                     add(&format!("postgres.{path}"), "is empty, too long or has blanks in it");
                 }
             }
-            let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-            let is_name = !db.schema.is_empty() && db.schema.len() <= 63 && db.schema.chars().all(legal);
-            if !is_name || db.schema.starts_with(|c: char| c.is_ascii_digit()) || db.schema.starts_with("pg_") {
-                add("postgres.schema", "is not a name; write 1 to 63 of a-z 0-9 _, beginning with a letter or _, not with pg_");
+            if let Err(message) = PostgresSink::check_schema(&db.schema) {
+                add("postgres.schema", message);
             }
             if db.port == 0 {
                 add("postgres.port", "is 0; leave it out for 5432");
@@ -273,17 +267,39 @@ impl SinkSpec {
             ("http", self.http.as_ref().and_then(|http| http.tls.as_ref())),
             ("postgres", self.postgres.as_ref().and_then(|db| db.tls.as_ref())),
         ] {
-            if tls.is_some_and(|tls| tls.cert_secret_ref.is_some() != tls.key_secret_ref.is_some()) {
-                add(&format!("{name}.tls"), "sets one of certSecretRef and keySecretRef; a client certificate needs both");
+            if let Some(Err(message)) = tls.map(Tls::check) {
+                add(&format!("{name}.tls"), message);
             }
         }
         faults
     }
 }
 
+// === impl PostgresSink ===
+
+impl PostgresSink {
+    /// Whether this may be the name of a schema; the error says what may.
+    pub fn check_schema(name: &str) -> Result<(), &'static str> {
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let is_name = !name.is_empty() && name.len() <= 63 && name.chars().all(legal);
+        if is_name && !name.starts_with(|c: char| c.is_ascii_digit()) && !name.starts_with("pg_") {
+            return Ok(());
+        }
+        Err("is not a name; write 1 to 63 of a-z 0-9 _, beginning with a letter or _, not with pg_")
+    }
+}
+
 // === impl Tls ===
 
 impl Tls {
+    /// Whether certificate and key are both there, or neither.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        if self.cert_secret_ref.is_some() == self.key_secret_ref.is_some() {
+            return Ok(());
+        }
+        Err("sets one of certSecretRef and keySecretRef; a client certificate needs both")
+    }
+
     /// Secrets that it needs.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretRef> {
         [&self.ca_secret_ref, &self.cert_secret_ref, &self.key_secret_ref].into_iter().flatten()

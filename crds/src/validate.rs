@@ -86,8 +86,8 @@ impl Faults {
             self.within_at(&format!("kafka.batch[{index}].size"), &bounds::BATCH_SIZE, step.size);
         }
         if let Some(tls) = &kafka.tls {
-            if tls.cert_secret_ref.is_some() != tls.key_secret_ref.is_some() {
-                self.add("kafka.tls", "sets one of certSecretRef and keySecretRef; a client certificate needs both");
+            if let Err(message) = tls.check() {
+                self.add("kafka.tls", message);
             }
             for (name, reference) in [("ca", &tls.ca_secret_ref), ("cert", &tls.cert_secret_ref), ("key", &tls.key_secret_ref)] {
                 self.secret(&format!("kafka.tls.{name}SecretRef"), reference.as_ref());
@@ -271,10 +271,7 @@ impl Faults {
             self.add("critical.severities", "names a severity twice");
         }
     }
-}
 
-// The sinks' own part.
-impl Faults {
     fn listeners(&mut self, spec: &AuditPolicySpec) {
         if spec.listeners.len() > 8 {
             self.add("listeners", format!("has {} listeners; at most 8", spec.listeners.len()));

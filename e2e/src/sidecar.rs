@@ -97,6 +97,15 @@ impl Sidecar {
         self.root.path().join("secrets")
     }
 
+    /// Puts a Secret's key there, or another value in its place, as the kubelet does: by one rename.
+    pub fn put_secret(&self, secret: &str, key: &str, value: impl AsRef<[u8]>) {
+        let dir = self.secrets().join(secret);
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let part = dir.join("part");
+        std::fs::write(&part, value).expect("the secret is written");
+        std::fs::rename(part, dir.join(key)).expect("the secret is renamed");
+    }
+
     /// Where the journal is.
     pub fn journal(&self) -> &Path {
         &self.journal

@@ -400,7 +400,7 @@ fn tls_with_client_certificates_and_every_sasl_mechanism_deliver() {
     for (name, brokers, more) in ways {
         let mut sidecar = Sidecar::prepare(&policy(&brokers, "audit", &more));
         kafka.secrets(&sidecar.secrets());
-        std::fs::write(sidecar.secrets().join("kafka/token"), unsecured_token("steno", Duration::from_mins(10))).unwrap();
+        sidecar.put_secret("kafka", "token", unsecured_token("steno", Duration::from_mins(10)));
         sidecar.up();
         assert_eq!(Client::new(&sidecar.ingest()).insist(&event(name), SOON), 201);
         sidecar.drained(LATER);

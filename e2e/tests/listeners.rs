@@ -15,18 +15,10 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, TlsPr
 
 const SOON: Duration = Duration::from_secs(30);
 
-fn put(sidecar: &Sidecar, secret: &str, key: &str, value: &str) {
-    let dir = sidecar.secrets().join(secret);
-    std::fs::create_dir_all(&dir).unwrap();
-    let part = dir.join("part");
-    std::fs::write(&part, value).unwrap();
-    std::fs::rename(part, dir.join(key)).unwrap();
-}
-
 fn put_server(sidecar: &Sidecar, certs: &Certs) {
-    put(sidecar, "server", "ca", &certs.ca);
-    put(sidecar, "server", "key", &certs.server.1);
-    put(sidecar, "server", "cert", &certs.server.0);
+    sidecar.put_secret("server", "ca", &certs.ca);
+    sidecar.put_secret("server", "key", &certs.server.1);
+    sidecar.put_secret("server", "cert", &certs.server.0);
 }
 
 fn free_port() -> u16 {
@@ -72,7 +64,7 @@ fn each_listener_takes_what_it_may_from_whom_it_may_and_follows_the_policy() {
     let with = |listeners: &str| policy(&kafka.plain(), "audit", &format!("  listeners:\n{listeners}"));
     let mut sidecar = Sidecar::prepare(&with(&format!("{of_cert}{of_token}")));
     put_server(&sidecar, &certs);
-    put(&sidecar, "server", "token", "t0ken");
+    sidecar.put_secret("server", "token", "t0ken");
     sidecar.up();
     let events_at = |port: u16| format!("https://127.0.0.1:{port}/v1/events");
     let json_media = "application/json";
@@ -101,7 +93,7 @@ fn each_listener_takes_what_it_may_from_whom_it_may_and_follows_the_policy() {
     assert_eq!(post(&anyone, &events_at(by_token), json_media, Some("t0ken"), &body), Some(403));
 
     // Certificate, authority and token rotate while it runs; a connection that is open goes on.
-    put(&sidecar, "server", "token", "another");
+    sidecar.put_secret("server", "token", "another");
     put_server(&sidecar, &others);
     let of_others = agent(&others, true);
     let renewed = event("renewed").to_string();
@@ -118,7 +110,7 @@ fn each_listener_takes_what_it_may_from_whom_it_may_and_follows_the_policy() {
     assert_eq!(post(&anyone, &audit_at, json_media, Some("another"), &list), Some(200), "a repeat under the new token");
 
     // A Secret that is put out of order closes nothing, and is told.
-    put(&sidecar, "server", "key", "no key");
+    sidecar.put_secret("server", "key", "no key");
     wait_for("the fault to be told", SOON, || sidecar.stats()["health"]["issues"].to_string().contains("the listener"));
     assert_eq!(post(&agent(&others, true), &events_at(by_cert), json_media, None, &event("still").to_string()), Some(201));
     put_server(&sidecar, &others);

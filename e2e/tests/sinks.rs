@@ -19,20 +19,12 @@ const LATER: Duration = Duration::from_mins(3);
 const BRISK: &str = "breaker: {failureThreshold: 2, cooldown: 1s, noBrokerFor: 1s}";
 const TOKEN: &str = "a-token";
 
-fn put(sidecar: &Sidecar, secret: &str, key: &str, value: &str) {
-    let dir = sidecar.secrets().join(secret);
-    std::fs::create_dir_all(&dir).unwrap();
-    let part = dir.join("part");
-    std::fs::write(&part, value).unwrap();
-    std::fs::rename(part, dir.join(key)).unwrap();
-}
-
 fn secrets(sidecar: &Sidecar, certs: &Certs) {
     for (key, value) in [("ca", &certs.ca), ("cert", &certs.client.0), ("key", &certs.client.1)] {
-        put(sidecar, "tls", key, value);
+        sidecar.put_secret("tls", key, value);
     }
-    put(sidecar, "http", "token", TOKEN);
-    put(sidecar, "db", "password", PASSWORD);
+    sidecar.put_secret("http", "token", TOKEN);
+    sidecar.put_secret("db", "password", PASSWORD);
 }
 
 fn tls(mutual: bool) -> String {
@@ -358,7 +350,7 @@ fn sinks_come_and_go_tokens_rotate_and_a_sinks_own_redaction_is_its_own() {
     receiver.token("another");
     acked.extend(post(&sidecar, "rotated", 20));
     wait_for("the receiver to refuse the token", SOON, || receiver.refused().contains(&401));
-    put(&sidecar, "http", "token", "another");
+    sidecar.put_secret("http", "token", "another");
     sidecar.drained(LATER);
     let of_events = received(&receiver);
     assert!(acked.keys().all(|id| events(&of_events).contains_key(id)), "nothing was lost on the way");

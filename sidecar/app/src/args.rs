@@ -192,10 +192,7 @@ pub enum PostgresAction {
 }
 
 fn schema_name(name: &str) -> Result<String, String> {
-    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    let is_name =
-        !name.is_empty() && name.len() <= 63 && name.chars().all(legal) && !name.starts_with(|c: char| c.is_ascii_digit());
-    if is_name { Ok(name.into()) } else { Err("write 1 to 63 of a-z 0-9 _, not beginning with a digit".into()) }
+    steno_crds::PostgresSink::check_schema(name).map(|()| name.to_owned()).map_err(str::to_owned)
 }
 
 /// Settings of `journal`.

@@ -2,13 +2,9 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
-use rustls::{
-    RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::WebPkiClientVerifier,
-};
+use rustls::{ServerConfig, server::WebPkiClientVerifier};
 use steno_crds::{InputFormat, ListenerSpec};
-use steno_deliver::kafka::Secrets;
+use steno_deliver::{kafka::Secrets, tls};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
@@ -91,19 +87,12 @@ impl Parts {
 }
 
 fn server(cert: &str, key: &str, client: Option<&str>) -> Result<Arc<ServerConfig>, String> {
-    let bad = |what: &'static str| move |error: rustls::pki_types::pem::Error| format!("{what} is no PEM: {error}");
-    let chain: Vec<_> =
-        CertificateDer::pem_slice_iter(cert.as_bytes()).collect::<Result<_, _>>().map_err(bad("its certificate"))?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(bad("its key"))?;
+    let (chain, key) = tls::identity(cert.as_bytes(), key.as_bytes(), "its")?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| error.to_string())?;
     let builder = if let Some(client) = client {
-        let mut roots = RootCertStore::empty();
-        for found in CertificateDer::pem_slice_iter(client.as_bytes()) {
-            let found = found.map_err(bad("the clients' CA"))?;
-            roots.add(found).map_err(|error| format!("the clients' CA is no certificate: {error}"))?;
-        }
+        let roots = tls::roots(client.as_bytes(), "the clients' CA")?;
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
         builder.with_client_cert_verifier(verifier.map_err(|error| format!("the clients' CA: {error}"))?)
     } else {

@@ -2,10 +2,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -16,8 +13,8 @@ use parking_lot::Mutex;
 use steno_commit::{Critical, Handle, Observer};
 use steno_crds::{FanOut, SinkSpec, SinkType};
 use steno_deliver::{
-    Control, DeadFolder, Deliveries, Families, Forwarder, Gate, Inbox, Manner, Parts, Settings, Shape, SinkFactory, Snapshot,
-    Status, Worker,
+    Control, DeadFolder, Deliveries, Families, Forwarder, Gate, Inbox, Manner, Metrics, Parts, Settings, Shape, SinkFactory,
+    Snapshot, Status, Worker,
     file::{Files, Rotation},
     http::{self, Http},
     kafka::{Destination, KafkaSink, Secrets, Transactions, exactly_once},
@@ -102,7 +99,6 @@ pub struct Outlets {
     /// Whom an answer that waits for delivery waits for.
     answers: ArcSwap<Deliveries>,
     gate: Mutex<Option<Arc<Gate>>>,
-    gated: AtomicBool,
     /// Positions of sinks that no policy has named since the start: until one comes they are kept.
     kept: Mutex<BTreeMap<u64, u64>>,
     /// How Kafka stands; always there.
@@ -114,6 +110,7 @@ struct Outlet {
     inbox: Inbox,
     deliveries: Arc<Deliveries>,
     status: Arc<Status>,
+    metrics: Metrics,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -161,9 +158,7 @@ impl Target {
 
     fn describe(&self) -> String {
         match self {
-            Self::Kafka(destination) | Self::ExactlyOnce(destination) => {
-                format!("topic {} at {}", destination.kafka.topic, destination.kafka.brokers.join(","))
-            }
+            Self::Kafka(destination) | Self::ExactlyOnce(destination) => destination.describe(),
             Self::Further(further) => further.describe(),
         }
     }
@@ -292,7 +287,6 @@ impl Outlets {
             all: Mutex::default(),
             answers: ArcSwap::from(nobody),
             gate: Mutex::new(None),
-            gated: AtomicBool::new(false),
             kafka,
             kept: Mutex::new(positions.clone()),
         };
@@ -317,6 +311,7 @@ impl Outlets {
             status.destination = route.target.describe();
             (status.position, status.backlog) = (position, common.shared.synced().saturating_sub(position));
         });
+        let metrics = common.metrics.of(&route.name);
         let parts = Parts {
             name: route.name.clone(),
             gate: None,
@@ -329,12 +324,12 @@ impl Outlets {
             dead: DeadFolder::of(&common.dir),
             deliveries: deliveries.clone(),
             status: status.clone(),
-            metrics: common.metrics.of(&route.name),
+            metrics: metrics.clone(),
         };
         let forwarder = Forwarder::new(inbox.clone(), events, parts);
         common.fan.0.lock().push(inbox.clone());
         let thread = std::thread::Builder::new().name("steno-forward".into()).spawn(move || forwarder.run());
-        Ok(Outlet { route, inbox, deliveries, status, thread: Some(thread.context("no thread for a forwarder")?) })
+        Ok(Outlet { route, inbox, deliveries, status, metrics, thread: Some(thread.context("no thread for a forwarder")?) })
     }
 
     /// Has them go as the policy says.
@@ -354,23 +349,27 @@ impl Outlets {
         for outlet in all {
             outlet.inbox.ask(Control::Gate(gate.clone()));
         }
-        self.gated.store(gated, Ordering::Release);
         let answers = gate.map(|gate| gate.all().clone()).or_else(|| all.first().map(|outlet| outlet.deliveries.clone()));
         if let Some(answers) = answers {
             self.answers.store(answers);
         }
     }
 
-    /// Has sinks come, change and go. The commit loop knows of them already. Whether one leads elsewhere than before.
-    pub fn reload(&self, routes: Vec<Route>, fan_out: FanOut) -> bool {
+    /// Whether these are the sinks that there are, and each leads where it does now.
+    pub fn lead_as(&self, routes: &[Route]) -> bool {
+        let all = self.all.lock();
+        let same = |(outlet, new): (&Outlet, &Route)| outlet.route.name == new.name && outlet.route.target == new.target;
+        all.len() == routes.len() && all.iter().zip(routes).all(same)
+    }
+
+    /// Has sinks come, change and go. The commit loop knows of them already.
+    pub fn reload(&self, routes: Vec<Route>, fan_out: FanOut) {
         let mut all = self.all.lock();
         let mut old: BTreeMap<String, Outlet> = all.drain(..).map(|outlet| (outlet.route.name.clone(), outlet)).collect();
-        let mut moved = false;
         self.common.fan.0.lock().clear();
         for route in routes {
             if let Some(mut outlet) = old.remove(&route.name) {
                 let changed = outlet.route.target != route.target;
-                moved |= changed;
                 let factory = changed.then(|| route.target.factory(&self.common.transactions));
                 outlet.inbox.ask(Control::Reload(route.settings.clone(), factory));
                 outlet.status.update(|status| status.destination = route.target.describe());
@@ -379,7 +378,6 @@ impl Outlets {
                 all.push(outlet);
                 continue;
             }
-            moved = true;
             let name = route.name.clone();
             let kept = self.kept.lock().remove(&sink_id(&route.name));
             match self.begin(route, kept.unwrap_or_else(|| self.common.shared.oldest())) {
@@ -393,7 +391,6 @@ impl Outlets {
             gone.inbox.ask(Control::Stop(Duration::ZERO, reply));
             self.common.metrics.forget(&name);
             tracing::info!(sink = name, "the sink is no longer in the policy");
-            moved = true;
         }
         // The commit loop has let go of those that this policy does not name.
         self.kept.lock().clear();
@@ -401,7 +398,6 @@ impl Outlets {
         let synced = self.common.shared.synced();
         self.common.fan.0.lock().iter_mut().for_each(|inbox| inbox.synced(synced, Vec::new()));
         self.go_together(&all, fan_out);
-        moved
     }
 
     /// Waits until a record is delivered as far as an answer waits for it. Whether it was.
@@ -430,7 +426,7 @@ impl Outlets {
 
     /// The sink whose breaker new events meet: Kafka's, or with `AllOrNothing` the first that is not closed.
     pub fn met(&self) -> Snapshot {
-        if self.gated.load(Ordering::Acquire) {
+        if self.gate.lock().is_some() {
             let all = self.all.lock();
             if let Some(open) = all.iter().map(|outlet| outlet.status.get()).find(|snapshot| snapshot.breaker != "closed") {
                 return open;
@@ -441,7 +437,7 @@ impl Outlets {
 
     /// Whether an answer that waits for delivery has something to wait for.
     pub fn is_closed(&self) -> bool {
-        if self.gated.load(Ordering::Acquire) { self.met().breaker == "closed" } else { self.kafka.is_closed() }
+        if self.gate.lock().is_some() { self.met().breaker == "closed" } else { self.kafka.is_closed() }
     }
 
     /// Records that the slowest of the required sinks does not have.
@@ -466,10 +462,8 @@ impl Outlets {
 
     /// Brings the gauges of age up to date, which nobody else does while a sink is idle.
     pub fn refresh(&self, wall_ms: u64) {
-        for standing in self.standings() {
-            let oldest = standing.snapshot.oldest_ms;
-            let age = if oldest == 0 { 0 } else { wall_ms.saturating_sub(oldest) / 1000 };
-            self.common.metrics.of(&standing.name).oldest.set(age as i64);
+        for outlet in &*self.all.lock() {
+            outlet.metrics.oldest.set(outlet.status.get().age_ms(wall_ms) as i64 / 1000);
         }
     }
 

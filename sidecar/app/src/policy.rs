@@ -212,11 +212,7 @@ impl Compiled {
                 name: sink.name.clone(),
                 required: sink.required,
                 settings: Settings {
-                    breaker: BreakerConfig {
-                        threshold: sink.breaker.failure_threshold as u32,
-                        cooldown: sink.breaker.cooldown.duration(),
-                        no_broker_for: sink.breaker.no_broker_for.duration(),
-                    },
+                    breaker: breaker(&sink.breaker),
                     batch: vec![(1, further.batch())],
                     max_lag: (!sink.required).then_some(lag),
                     ..self.delivery()
@@ -231,11 +227,7 @@ impl Compiled {
     pub fn delivery(&self) -> Settings {
         let spec = &self.config.spec;
         Settings {
-            breaker: BreakerConfig {
-                threshold: spec.breaker.failure_threshold as u32,
-                cooldown: spec.breaker.cooldown.duration(),
-                no_broker_for: spec.breaker.no_broker_for.duration(),
-            },
+            breaker: breaker(&spec.breaker),
             batch: spec.kafka.batch.iter().map(|step| (step.backlog, step.size)).collect(),
             dead_bytes: spec.spool.max_bytes.bytes() / 16,
             keys: self.envelope.keys.clone(),
@@ -258,6 +250,14 @@ impl Compiled {
             client_id: format!("steno-{}", identity.pod),
             max_record: spec.limits.max_event_bytes.bytes(),
         }
+    }
+}
+
+fn breaker(breaker: &steno_crds::Breaker) -> BreakerConfig {
+    BreakerConfig {
+        threshold: breaker.failure_threshold as u32,
+        cooldown: breaker.cooldown.duration(),
+        no_broker_for: breaker.no_broker_for.duration(),
     }
 }
 

@@ -17,7 +17,6 @@ use crate::{
     intake::{Intake, Rates},
     listeners::Listeners,
     logs,
-    outlets::Route,
     policy::Compiled,
     telemetry::{HashLabel, ResultLabel},
 };
@@ -51,8 +50,6 @@ pub struct Reloader {
     pub dir: PathBuf,
     /// Further listeners.
     pub listeners: Arc<tokio::sync::Mutex<Listeners>>,
-    /// Where records go now.
-    pub routes: Vec<Route>,
 }
 
 /// Editors and kubelets touch several files in a row.
@@ -143,7 +140,7 @@ impl Reloader {
         self.intake.metrics.config_error.set(0);
         self.last.lock().error = None;
         let routes = compiled.routes(&self.identity, &self.secrets, &self.dir);
-        let moved = !leads_the_same(&routes, &self.routes);
+        let moved = !self.intake.outlets.lead_as(&routes);
         let same = compiled.config.hash == old.config.hash && !moved && compiled.missing_secrets == old.missing_secrets;
         // A rotated redaction key leaves no trace in the hash; compiling anew is cheap, so it always takes effect.
         if same
@@ -176,8 +173,7 @@ impl Reloader {
                 .flag("newDestination", moved);
             self.intake.commit.reload(commit, note).await;
         }
-        self.intake.outlets.reload(routes.clone(), fan_out);
-        self.routes = routes;
+        self.intake.outlets.reload(routes, fan_out);
         self.listeners.lock().await.follow(&listeners, &self.intake).await;
         self.count("ok");
         let metrics = &self.intake.metrics;
@@ -191,10 +187,6 @@ impl Reloader {
         *self.last.lock() = LastReload { loaded_ms, error: None, needs_restart };
         tracing::info!(from, to, new_destination = moved, "another configuration is in force");
     }
-}
-
-fn leads_the_same(new: &[Route], old: &[Route]) -> bool {
-    new.len() == old.len() && new.iter().zip(old).all(|(new, old)| new.name == old.name && new.target == old.target)
 }
 
 /// Keeps the last good configuration beside the journal. It holds references to secrets, never secrets.

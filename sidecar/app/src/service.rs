@@ -209,7 +209,6 @@ impl Service {
             keep: self.dir.join("config.last"),
             level_fixed,
             listeners: self.further.clone(),
-            routes: self.intake.compiled.load().routes(identity, secrets, &self.dir),
             dir: self.dir.clone(),
         }
     }

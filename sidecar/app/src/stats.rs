@@ -232,7 +232,7 @@ fn shown(standing: &Standing) -> Value {
 }
 
 fn age(snapshot: &Snapshot) -> u64 {
-    if snapshot.oldest_ms == 0 { 0 } else { wall_ms().saturating_sub(snapshot.oldest_ms) }
+    snapshot.age_ms(wall_ms())
 }
 
 fn rounded(value: f64) -> f64 {

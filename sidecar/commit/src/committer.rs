@@ -18,7 +18,7 @@ use crate::{
     Answer, Clock, Critical, Failure, Frame, Inbox, Item, Metrics, Work,
     chains::{Chains, Scope},
     conflicts::Conflicts,
-    frame::frames,
+    frame::{Held, frames},
     index::{self, Entry, Index, Sealed},
 };
 
@@ -451,13 +451,8 @@ impl Committer {
     }
 
     fn stored(&self, seq: u64, identity: &[u8; 16]) -> Option<String> {
-        let shared = self.journal.shared();
-        if seq < shared.oldest() {
-            return None;
-        }
-        let Ok(Next::Block(block)) = Reader::new(shared, seq).next() else { return None };
-        let index = seq.checked_sub(block.header.first_seq)? as usize;
-        let frame = frames(&block.payload).nth(index).filter(|frame| frame.identity == *identity)?;
+        let held = Held::read(&self.journal.shared(), seq)?;
+        let frame = held.frame().filter(|frame| frame.identity == *identity)?;
         Some(String::from_utf8_lossy(frame.json).into_owned())
     }
 

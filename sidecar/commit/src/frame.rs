@@ -1,5 +1,9 @@
 //! How a record lies in a block; the layout stands in the crate's documentation.
 
+use std::sync::Arc;
+
+use steno_journal::{Block, Next, Reader, Shared};
+
 const FIXED: usize = 72;
 /// What precedes the chain's id inside a record, from where `integrity` begins.
 const BEFORE_CHAIN: &[u8] = b",\"integrity\":{\"alg\":\"sha256-jcs\",\"chainId\":\"";
@@ -93,6 +97,29 @@ impl<'a> Frame<'a> {
         // An id with a quote has it escaped; a quote before a comma and `epoch` ends it.
         let end = rest.windows(10).position(|window| window == b"\",\"epoch\":")?;
         Some(&rest[..end])
+    }
+}
+
+/// A record that the journal holds, by its sequence number.
+pub struct Held {
+    block: Block,
+    index: usize,
+}
+
+impl Held {
+    /// Reads it; `None`: it is not there any more, or cannot be read.
+    pub fn read(shared: &Arc<Shared>, seq: u64) -> Option<Self> {
+        if seq < shared.oldest() {
+            return None;
+        }
+        let Ok(Next::Block(block)) = Reader::new(shared.clone(), seq).next() else { return None };
+        let index = seq.checked_sub(block.header.first_seq)? as usize;
+        Some(Self { block, index })
+    }
+
+    /// The record.
+    pub fn frame(&self) -> Option<Frame<'_>> {
+        frames(&self.block.payload).nth(self.index)
     }
 }
 

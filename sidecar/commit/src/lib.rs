@@ -43,6 +43,6 @@ mod tests;
 pub use bell::Bell;
 pub use clock::{Clock, SystemClock};
 pub use committer::{CommitConfig, Committer, Observer, Started, WhenFull, dropped_ranges};
-pub use frame::{Frame, frames};
+pub use frame::{Frame, Held, frames};
 pub use metrics::Metrics;
 pub use work::{Answer, Critical, Failure, Handle, Inbox, Item, Work};

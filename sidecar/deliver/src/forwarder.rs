@@ -11,7 +11,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use parking_lot::Mutex;
 use steno_chain::{Kind, Lost, Note};
-use steno_commit::{Critical, Frame, Handle, Observer, dropped_ranges, frames};
+use steno_commit::{Critical, Frame, Handle, Held, Observer, dropped_ranges, frames};
 use steno_event::json::{Json, parse};
 use steno_journal::{Block, Damage, Keys, Next, Reader, Shared, sink_id};
 
@@ -778,19 +778,15 @@ impl Forwarder {
     }
 
     fn with_record<T>(&mut self, seq: u64, act: impl FnOnce(&mut dyn Sink, &Frame<'_>) -> T) -> Option<T> {
-        let Ok(Next::Block(block)) = Reader::new(self.shared.clone(), seq).next() else { return None };
-        let index = seq.checked_sub(block.header.first_seq)? as usize;
-        let frame = frames(&block.payload).nth(index)?;
+        let held = Held::read(&self.shared, seq)?;
+        let frame = held.frame()?;
         self.sink.as_deref_mut().map(|sink| act(sink, &frame))
     }
 
     /// A record is refused for good: tell of it in the chain, keep it elsewhere, and go on.
     fn bury(&mut self, seq: u64, reason: &str) {
-        let Ok(Next::Block(block)) = Reader::new(self.shared.clone(), seq).next() else { return };
-        let Some(frame) = seq.checked_sub(block.header.first_seq).and_then(|index| frames(&block.payload).nth(index as usize))
-        else {
-            return;
-        };
+        let held = Held::read(&self.shared, seq);
+        let Some(frame) = held.as_ref().and_then(Held::frame) else { return };
         let record = String::from_utf8_lossy(frame.json).into_owned();
         // A record of the sidecar that is refused makes no other one, which might be refused in its turn, and so on.
         let note = (!frame.is_note).then(|| dead_note(&self.name, seq, &record, reason));

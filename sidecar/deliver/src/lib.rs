@@ -28,7 +28,7 @@ pub mod postgres;
 mod record;
 mod sink;
 mod status;
-mod tls;
+pub mod tls;
 mod watermark;
 mod worker;
 

@@ -56,6 +56,15 @@ pub struct Snapshot {
 #[derive(Default)]
 pub struct Status(Mutex<Snapshot>);
 
+// === impl Snapshot ===
+
+impl Snapshot {
+    /// Age of the oldest record that is not delivered, in milliseconds, at a time since 1970; 0: there is none.
+    pub fn age_ms(&self, wall_ms: u64) -> u64 {
+        if self.oldest_ms == 0 { 0 } else { wall_ms.saturating_sub(self.oldest_ms) }
+    }
+}
+
 // === impl Status ===
 
 impl Status {

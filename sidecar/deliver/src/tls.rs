@@ -12,6 +12,27 @@ use crate::kafka::Secrets;
 /// Where Debian, Alpine and distroless keep the system's certificate authorities.
 pub(crate) const SYSTEM: &str = "/etc/ssl/certs/ca-certificates.crt";
 
+/// Authorities from PEM; `what` names them in the error.
+pub fn roots(pem: &[u8], what: &str) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for found in CertificateDer::pem_slice_iter(pem) {
+        let found = found.map_err(|error| format!("{what} is no PEM: {error}"))?;
+        roots.add(found).map_err(|error| format!("{what} is no certificate: {error}"))?;
+    }
+    if roots.is_empty() { Err(format!("{what} has no certificate in it")) } else { Ok(roots) }
+}
+
+/// A certificate chain and its key.
+pub type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// A certificate chain and its key from PEM; `whose` begins the error.
+pub fn identity(cert: &[u8], key: &[u8], whose: &str) -> Result<Identity, String> {
+    let chain = CertificateDer::pem_slice_iter(cert).collect::<Result<_, _>>();
+    let chain = chain.map_err(|error| format!("{whose} certificate is no PEM: {error}"))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("{whose} key is no PEM: {error}"))?;
+    Ok((chain, key))
+}
+
 /// The certificates and the key of a policy, as PEM.
 pub(crate) struct Pem {
     pub(crate) roots: Vec<u8>,
@@ -34,20 +55,11 @@ impl Pem {
 
     /// For rustls.
     pub(crate) fn config(&self) -> Result<ClientConfig, String> {
-        let bad = |what: &'static str| move |error: rustls::pki_types::pem::Error| format!("{what} is no PEM: {error}");
-        let mut roots = RootCertStore::empty();
-        for found in CertificateDer::pem_slice_iter(&self.roots) {
-            roots.add(found.map_err(bad("the CA"))?).map_err(|error| format!("the CA is no certificate: {error}"))?;
-        }
-        if roots.is_empty() {
-            return Err("the CA has no certificate in it".into());
-        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder = builder.map_err(|error| error.to_string())?.with_root_certificates(roots);
+        let builder = builder.map_err(|error| error.to_string())?.with_root_certificates(roots(&self.roots, "the CA")?);
         let Some((cert, key)) = &self.own else { return Ok(builder.with_no_client_auth()) };
-        let chain = CertificateDer::pem_slice_iter(cert).collect::<Result<_, _>>().map_err(bad("the client certificate"))?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(bad("the client's key"))?;
+        let (chain, key) = identity(cert, key, "the client's")?;
         builder.with_client_auth_cert(chain, key).map_err(|error| format!("the client certificate: {error}"))
     }
 }

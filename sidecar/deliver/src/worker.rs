@@ -102,9 +102,7 @@ impl Worker {
         let thread = std::thread::Builder::new().name("steno-sink".into()).spawn(work).map_err(|error| error.to_string())?;
         Ok(Self { jobs: Some(sender), thread: Some(thread), manner, under_way, round: 0, abandoned })
     }
-}
 
-impl Worker {
     fn record(&self, seq: u64, frame: &Frame<'_>, shaped: Option<Vec<u8>>) -> Record {
         let key = self.manner.key.as_ref().and_then(|key| key(frame));
         if let Some(json) = shaped {

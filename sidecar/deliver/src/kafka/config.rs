@@ -38,6 +38,11 @@ pub struct Destination {
 // === impl Destination ===
 
 impl Destination {
+    /// Where it leads, for people: no secrets.
+    pub fn describe(&self) -> String {
+        format!("kafka {} topic {}", self.kafka.brokers.join(","), self.kafka.topic)
+    }
+
     /// Largest request: librdkafka's default, or more where a record, its key and headers would not fit.
     pub(crate) fn max_message(&self) -> u64 {
         let set = self.kafka.config.get("message.max.bytes").and_then(|bytes| bytes.parse().ok());

@@ -26,9 +26,9 @@ use rdkafka::{
 };
 use sha2::{Digest, Sha256};
 use steno_chain::{Kind, Note};
-use steno_commit::{Handle, frames};
+use steno_commit::{Handle, Held};
 use steno_event::hex;
-use steno_journal::{Next, Reader, Shared};
+use steno_journal::Shared;
 
 use super::{Destination, Tokens, Watch, check_on, classify, client_config, headers_of, key_of};
 use crate::{Backend, Manner, Record, Refusal, Reporter, Sink, Worker};
@@ -150,7 +150,7 @@ pub fn exactly_once(destination: Destination, transactions: Transactions, report
         alone: true,
         in_order: true,
         shape: None,
-        describe: format!("kafka {} topic {}, exactly once", kafka.brokers.join(","), kafka.topic),
+        describe: format!("{}, exactly once", destination.describe()),
         key: Some(Arc::new(move |frame| key_of(&kafka, frame))),
         absence: Some(Arc::new(move || absence.absent_for())),
     };
@@ -194,7 +194,6 @@ struct Live {
     /// Everything below is there.
     position: u64,
     committed_at: Instant,
-    in_transaction: bool,
 }
 
 struct Context {
@@ -289,17 +288,7 @@ impl Exactly {
         let mark = if position > 0 { mark } else { String::new() };
         self.watch.present();
         tracing::info!(position, transactional_id = id, "transactions are begun");
-        Ok(Live {
-            producer,
-            consumer,
-            cluster,
-            mark,
-            seen,
-            begun_at: position,
-            position,
-            committed_at: Instant::now(),
-            in_transaction: false,
-        })
+        Ok(Live { producer, consumer, cluster, mark, seen, begun_at: position, position, committed_at: Instant::now() })
     }
 
     /// The position that Kafka has.
@@ -354,11 +343,8 @@ impl Exactly {
 
     /// What stands for the record before a position; `None`: the journal has it no longer, and so none below the position that waits.
     fn mark_before(&self, position: u64) -> Option<String> {
-        let shared = &self.transactions.inner.shared;
-        let seq = position.checked_sub(1).filter(|seq| *seq >= shared.oldest())?;
-        let Ok(Next::Block(block)) = Reader::new(shared.clone(), seq).next() else { return None };
-        let index = seq.checked_sub(block.header.first_seq)? as usize;
-        frames(&block.payload).nth(index).map(|frame| mark(frame.json))
+        let held = Held::read(&self.transactions.inner.shared, position.checked_sub(1)?)?;
+        held.frame().map(|frame| mark(frame.json))
     }
 
     /// What an error of a transaction means, whatever came of the transaction.
@@ -410,19 +396,13 @@ impl Exactly {
             return Err(self.fenced());
         }
         // Abort what can be; where even that fails, a new producer settles it.
-        let aborted = self.live.as_mut().is_some_and(|live| {
-            live.in_transaction = false;
-            live.producer.abort_transaction(WAIT).is_ok()
-        });
+        let aborted = self.live.as_ref().is_some_and(|live| live.producer.abort_transaction(WAIT).is_ok());
         if !aborted {
             self.live = None;
         }
         // A record's own refusal says more than the transaction's.
         Err(match failed.or_else(|| error.rdkafka_error_code()) {
-            Some(
-                code @ (Code::MessageSizeTooLarge | Code::InvalidRecord | Code::InvalidMessage | Code::MessageBatchTooLarge),
-            ) => classify(Some(code), topic),
-            Some(code) if failed.is_some() => classify(Some(code), topic),
+            Some(code) if failed.is_some() || is_of_record(code) => classify(Some(code), topic),
             _ => match self.fault(&error) {
                 Refusal::Broken(reason) | Refusal::Later(reason) => {
                     Refusal::Later(format!("the transaction did not go through: {reason}"))
@@ -446,7 +426,6 @@ impl Exactly {
         let of_last = records.last().filter(|_| position.is_some()).map(|last| mark(&last.json));
         let mark = of_last.unwrap_or_else(|| live.mark.clone());
         live.producer.begin_transaction()?;
-        live.in_transaction = true;
         for record in records {
             let mut headers = headers_of(&source, record.event_id.as_bytes(), record.kind.as_bytes(), record.received_ms);
             if let Some(reason) = reason {
@@ -500,7 +479,6 @@ impl Exactly {
                 Err(error) => return Err(error),
             }
         }
-        live.in_transaction = false;
         live.committed_at = Instant::now();
         if let Some(position) = position {
             (live.position, live.mark) = (position, mark);

@@ -280,6 +280,6 @@ impl Sink for KafkaSink {
     }
 
     fn describe(&self) -> String {
-        format!("kafka {} topic {}", self.destination.kafka.brokers.join(","), self.destination.kafka.topic)
+        self.destination.describe()
     }
 }

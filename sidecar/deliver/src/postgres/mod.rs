@@ -123,6 +123,16 @@ impl Postgres {
         let database = Database { config, tls, schema, create, client: None, months: BTreeSet::new() };
         Ok(Self { runtime, database })
     }
+
+    /// Does something with the database, for so long; a connection that hangs is given up.
+    fn within(&mut self, act: impl AsyncFnOnce(&mut Database) -> Result<(), Refusal>) -> Result<(), Refusal> {
+        let Self { runtime, database } = self;
+        let done = runtime.block_on(async { tokio::time::timeout(LIMIT, act(database)).await });
+        done.unwrap_or_else(|_| {
+            database.client = None;
+            Err(Refusal::Later(format!("the database does not answer in {} seconds", LIMIT.as_secs())))
+        })
+    }
 }
 
 // === impl Database ===
@@ -321,26 +331,14 @@ impl Backend for Postgres {
             let row = Row::new(record).ok_or_else(|| Refusal::Refused { reason: "it is no record".into(), alone: false });
             rows.push(row?);
         }
-        let Self { runtime, database } = self;
-        let done = runtime.block_on(async { tokio::time::timeout(LIMIT, database.deliver(&rows)).await });
-        done.unwrap_or_else(|_| {
-            database.client = None;
-            Err(Refusal::Later(format!("the database does not answer in {} seconds", LIMIT.as_secs())))
-        })
+        self.within(async |database| database.deliver(&rows).await)
     }
 
     fn probe(&mut self) -> Result<(), String> {
-        let Self { runtime, database } = self;
-        let done = runtime.block_on(async { tokio::time::timeout(LIMIT, database.probe()).await });
-        match done {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(Refusal::Later(reason))) => Err(reason),
-            Ok(Err(other)) => Err(format!("{other:?}")),
-            Err(_) => {
-                database.client = None;
-                Err("the database does not answer".into())
-            }
-        }
+        self.within(async |database| database.probe().await).map_err(|refusal| match refusal {
+            Refusal::Later(reason) => reason,
+            other => format!("{other:?}"),
+        })
     }
 }
 
