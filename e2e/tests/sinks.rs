@@ -240,7 +240,8 @@ fn a_new_destination_gets_what_the_old_one_had_not_confirmed_in_time() {
     let acked = post(&sidecar, "n", 3);
     wait_for("the old one to be asked", SOON, || old.asked() > before);
     sidecar.write_policy(&spec(&kafka, &patient(&new), ""));
-    wait_for("the old one's late answer", SOON, || events(&received(&old)).len() == 3);
+    // A batch is what was there: it need not be all three.
+    wait_for("the old one's late answer", SOON, || !events(&received(&old)).is_empty());
     sidecar.drained(SOON);
     let there = received(&new);
     assert!(acked.keys().all(|id| events(&there).contains_key(id)), "the old one's answer counted for the new one");
