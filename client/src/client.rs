@@ -86,7 +86,8 @@ impl Client {
         Self { give_up: time, ..self }
     }
 
-    /// Searches with this token (the policy's `query.tokenSecretRef`).
+    /// Searches, and writes and reads intents, with this token (the policy's `query.tokenSecretRef` or `intents.tokenSecretRef`; with two of them, use two
+    /// clients).
     #[must_use]
     pub fn token(self, token: &str) -> Self {
         Self { token: Some(token.into()), ..self }
@@ -176,6 +177,20 @@ impl Client {
 
     async fn post(&self, path: &str, body: Bytes) -> Result<(u16, Bytes), Error> {
         self.pool.ask(&Call { method: "POST", path, media: "application/json", body, token: None }).await
+    }
+
+    /// Posts with the token, and tries again what passes.
+    pub(crate) async fn insist_on<T: serde::de::DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<T, Error> {
+        self.insist(|| async {
+            let token = self.token.as_deref();
+            let call = Call { method: "POST", path, media: "application/json", body: body.clone(), token };
+            let (status, answer) = self.pool.ask(&call).await?;
+            if status < 300 {
+                return serde_json::from_slice(&answer).map_err(|error| Error::Answer(error.to_string()));
+            }
+            Err(problem(status, &answer))
+        })
+        .await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Bytes, Error> {

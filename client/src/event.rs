@@ -35,6 +35,13 @@ impl Event {
         self
     }
 
+    /// Without id and time of its own.
+    pub(crate) fn anonymous(mut self) -> Self {
+        self.0.remove("eventId");
+        self.0.remove("occurredAt");
+        self
+    }
+
     /// An id of your own, unique in its tenant: an event that is sent again under it is taken once.
     #[must_use]
     pub fn id(self, id: impl Into<String>) -> Self {

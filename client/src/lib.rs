@@ -19,6 +19,7 @@
 //!
 //! # More
 //! - [`Client::search`]: the local journal, page by page.
+//! - [`Client::intend`], [`Client::resolve`] and [`Client::open_intents`]: write intents, the write-ahead log of your own writes.
 //! - [`layer::AuditLayer`]: marked `tracing` events become audit events.
 //! - [`route::RecordLayer`]: a tower layer that records who did what on a route.
 
@@ -26,6 +27,7 @@ mod client;
 mod connection;
 mod error;
 mod event;
+mod intent;
 pub mod layer;
 pub mod route;
 mod search;
@@ -33,4 +35,5 @@ mod search;
 pub use client::{Client, Receipt, Status};
 pub use error::{Error, Problem};
 pub use event::Event;
+pub use intent::{Intent, OpenIntent, OpenIntents, Opened, ReplayKey, Resolved};
 pub use search::{Pages, Search};

@@ -117,5 +117,9 @@ table! {
     HTTP_BATCH: Count<u64> = "sinks[].http.batch", Some(100), 1, 10_000;
     HTTP_TIMEOUT: Time<Span> = "sinks[].http.timeout", Some(seconds(10)), Span(100), seconds(300);
     POSTGRES_BATCH: Count<u64> = "sinks[].postgres.batch", Some(500), 1, 10_000;
+    INTENT_EXPIRE: Time<Span> = "intents.expireAfter", Some(seconds(86_400)), seconds(10), seconds(30 * 86_400);
+    INTENT_BYTES: Size<ByteSize> = "intents.maxBytes", Some(mib(64)), mib(16), ByteSize(1 << 40);
+    INTENT_PAYLOAD: Size<ByteSize> = "intents.maxPayloadBytes", Some(kib(256)), kib(1), kib(768);
+    INTENT_OPEN: Count<u64> = "intents.maxOpen", Some(10_000), 1, 100_000;
     REQUEST_LOG_RATE: Count<u64> = "sidecar.requestLogRate", Some(10), 0, 1_000_000;
 }

@@ -19,6 +19,7 @@
 pub mod bounds;
 mod cluster;
 mod fault;
+mod intents;
 mod listeners;
 mod merge;
 #[cfg(feature = "kube")]
@@ -35,6 +36,7 @@ mod volume;
 
 pub use cluster::*;
 pub use fault::Fault;
+pub use intents::Intents;
 pub use listeners::{InputFormat, ListenerSpec, ListenerTls};
 pub use merge::{Covering, Merged, merge, render_under};
 #[cfg(feature = "kube")]

@@ -134,7 +134,25 @@ const RULES: &[(&str, &str, &str)] = &[
          has(self.postgres) == (self.type == 'Postgres')",
         "set the member that type names, and no other",
     ),
-    ("sinks[]", "self.name != 'kafka'", "name is that of spec.kafka; name another"),
+    ("sinks[]", "!(self.name in ['kafka', 'intents'])", "name is that of spec.kafka or of intents; name another"),
+    (
+        "intents",
+        "!has(self.enabled) || !self.enabled || (has(self.topic) && self.topic != '')",
+        "enabled needs a topic of its own",
+    ),
+    (
+        "",
+        "!has(self.intents) || !has(self.intents.enabled) || !self.intents.enabled || \
+         (has(self.spool) && has(self.spool.encryption) && has(self.spool.encryption.keySecretRef))",
+        "intents keep payloads as they are; set spool.encryption.keySecretRef",
+    ),
+    (
+        "",
+        "!has(self.intents) || !has(self.intents.enabled) || !self.intents.enabled || \
+         (has(self.intents.allowPodLoss) && self.intents.allowPodLoss) || (has(self.spool) && has(self.spool.volume) && \
+         has(self.spool.volume.type) && self.spool.volume.type == 'PersistentVolumeClaim')",
+        "open intents would be gone with the pod; use spool.volume.type PersistentVolumeClaim, or set intents.allowPodLoss",
+    ),
     ("sinks[]", "!has(self.maxLag) || (has(self.required) && !self.required)", "maxLag is for a sink with required: false"),
     (
         "",
@@ -184,6 +202,7 @@ const LENGTHS: &[(&str, &str, u64)] = &[
     ("kafka.topic", "minLength", 1),
     ("kafka.topic", "maxLength", 249),
     ("deadLetter.topic", "maxLength", 249),
+    ("intents.topic", "maxLength", 249),
     ("critical.severities", "maxItems", 6),
     ("spool.volumeTypes", "maxItems", 4),
     ("sinks", "maxItems", 8),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, FanOut, ListenerSpec, SinkSpec, Span, Volume, bounds};
+use crate::{ByteSize, FanOut, Intents, ListenerSpec, SinkSpec, Span, Volume, bounds};
 
 /// An AuditPolicy: what is audited, how it is made safe, and where it goes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -112,6 +112,9 @@ pub struct AuditPolicySpec {
     // Not rendered where it says nothing: a sidecar of the version before would report it as a field that it does not know.
     #[serde(default, skip_serializing_if = "is_default")]
     pub query: Query,
+    /// Write intents: an application's own write-ahead log.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub intents: Intents,
     /// The sidecar process itself.
     #[serde(default)]
     pub sidecar: Sidecar,
@@ -130,6 +133,7 @@ impl AuditPolicySpec {
         self.kafka_secrets()
             .chain(&self.redaction.key_secret_ref)
             .chain(&self.query.token_secret_ref)
+            .chain(&self.intents.token_secret_ref)
             .chain(spool)
             .chain(self.sinks.iter().flat_map(SinkSpec::secrets))
             .chain(self.listeners.iter().flat_map(ListenerSpec::secrets))

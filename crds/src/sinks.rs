@@ -210,8 +210,8 @@ impl SinkSpec {
         {
             add("name", "is not a name; write 1 to 32 of a-z 0-9 -, neither beginning nor ending with -");
         }
-        if self.name == "kafka" {
-            add("name", "is that of spec.kafka; name another");
+        if matches!(self.name.as_str(), "kafka" | "intents") {
+            add("name", "is that of spec.kafka or of intents; name another");
         }
         let members = [
             (SinkType::File, "file", self.file.is_some()),

@@ -228,6 +228,10 @@ impl Faults {
         self.within::<Span>(&bounds::RETAIN_AGE, spec.spool.retain.age);
         self.within(&bounds::RETAIN_BYTES, spec.spool.retain.bytes);
         self.within(&bounds::MAX_CHAINS, spec.integrity.max_chains);
+        self.within(&bounds::INTENT_EXPIRE, spec.intents.expire_after);
+        self.within(&bounds::INTENT_BYTES, spec.intents.max_bytes);
+        self.within(&bounds::INTENT_PAYLOAD, spec.intents.max_payload_bytes);
+        self.within(&bounds::INTENT_OPEN, spec.intents.max_open);
         self.within(&bounds::DRAIN_TIMEOUT, spec.sidecar.drain_timeout);
         self.within(&bounds::REQUEST_TIMEOUT, spec.sidecar.request_timeout);
         self.within(&bounds::MAX_CPU_MILLIS, spec.sidecar.resources.max_cpu_millis);
@@ -260,6 +264,13 @@ impl Faults {
         self.sinks(spec);
         self.listeners(spec);
         self.secret("query.tokenSecretRef", spec.query.token_secret_ref.as_ref());
+        self.secret("intents.tokenSecretRef", spec.intents.token_secret_ref.as_ref());
+        if spec.intents.enabled || !spec.intents.topic.is_empty() {
+            self.topic("intents.topic", &spec.intents.topic);
+        }
+        for (path, message) in spec.intents.faults(spec) {
+            self.add(format!("intents.{path}"), message);
+        }
         if let Some(topic) = &spec.dead_letter.topic {
             self.topic("deadLetter.topic", topic);
             if *topic == spec.kafka.topic {

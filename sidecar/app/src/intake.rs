@@ -19,6 +19,7 @@ use steno_limit::{Bucket, Limited, Quota, Tenants};
 use steno_redact::Fit;
 
 use crate::{
+    intents::Intents,
     outlets::Outlets,
     policy::Compiled,
     problem::{Problem, Reason},
@@ -36,6 +37,8 @@ pub struct Intake {
     pub commit: Handle,
     /// Where records go.
     pub outlets: Arc<Outlets>,
+    /// Write intents.
+    pub intents: Arc<Intents>,
     /// The journal, for what is synced.
     pub shared: Arc<Shared>,
     /// The index of the journal, where the policy lets the pod look back.
@@ -132,8 +135,8 @@ impl Intake {
         self.started.elapsed()
     }
 
-    /// Whether new events are taken at all just now.
-    pub fn check_open(&self, compiled: &Compiled) -> Result<(), Problem> {
+    /// Whether anything may be stored just now.
+    pub fn check_usable(&self, compiled: &Compiled) -> Result<(), Problem> {
         if self.stopping.load(Ordering::Acquire) {
             let wait = Duration::from_secs(1);
             return Err(Problem::later(Reason::ShuttingDown, "The sidecar stops; send again, to its successor.", wait));
@@ -143,6 +146,12 @@ impl Intake {
             let detail = format!("{why}; nothing is stored without it. Try again once it is there.");
             return Err(Problem::later(Reason::Dependency, detail, Duration::from_secs(5)));
         }
+        Ok(())
+    }
+
+    /// Whether new events are taken at all just now.
+    pub fn check_open(&self, compiled: &Compiled) -> Result<(), Problem> {
+        self.check_usable(compiled)?;
         if compiled.config.spec.breaker.when_open == WhenOpen::Reject {
             let stands = self.outlets.met();
             let may = match stands.breaker {

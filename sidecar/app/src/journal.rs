@@ -43,7 +43,7 @@ fn open(dir: &Path, key: &[PathBuf]) -> anyhow::Result<Opened> {
     anyhow::ensure!(dir.join("state").is_file(), "{} holds no journal: there is no state in it", dir.display());
     let envelope = Envelope { keys: Arc::new(keys(key)?), compress: false };
     // Only looked at, so its bounds do not matter.
-    let options = Options { max_bytes: 1 << 40, segment_bytes: 16 << 20, retain_ms: 0, retain_bytes: 0 };
+    let options = Options { max_bytes: 1 << 40, segment_bytes: 16 << 20, retain_ms: 0, retain_bytes: 0, recycle: true };
     Journal::open(Arc::new(ReadOnly::new(dir)), options, envelope).with_context(|| format!("{}", dir.display()))
 }
 

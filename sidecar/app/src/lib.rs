@@ -16,6 +16,7 @@ pub mod health;
 pub mod http;
 pub mod identity;
 pub mod intake;
+pub mod intents;
 pub mod journal;
 pub mod listeners;
 pub mod logs;

@@ -10,13 +10,14 @@ use std::{
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use steno_commit::{Critical, Handle, Observer};
+use steno_commit::{Critical, Frame, Handle, Observer};
 use steno_crds::{FanOut, SinkSpec, SinkType};
 use steno_deliver::{
     Control, DeadFolder, Deliveries, Families, Forwarder, Gate, Inbox, Manner, Metrics, Parts, Settings, Shape, SinkFactory,
-    Snapshot, Status, Worker,
+    Snapshot, Status, Worker, as_it_is,
     file::{Files, Rotation},
     http::{self, Http},
+    intents::{self, Intents},
     kafka::{Destination, KafkaSink, Secrets, Transactions, exactly_once},
     postgres::Postgres,
 };
@@ -26,6 +27,8 @@ use steno_redact::{HashKey, Redactor};
 
 /// Name of the sink that a policy always has.
 pub const KAFKA: &str = "kafka";
+/// Name of the sink of the intents' journal.
+pub const INTENTS: &str = "intents";
 /// Bytes of a batch of a further sink, its first record aside.
 const BATCH_BYTES: usize = 1 << 20;
 /// Records of a batch that is written to a file.
@@ -40,6 +43,8 @@ pub enum Target {
     Kafka(Box<Destination>),
     /// Kafka, in transactions.
     ExactlyOnce(Box<Destination>),
+    /// Kafka, the metadata of intents.
+    Intents(Box<Destination>),
     /// A further one.
     Further(Box<Further>),
 }
@@ -147,7 +152,7 @@ impl Observer for Fan {
 impl Target {
     fn kind(&self) -> &'static str {
         match self {
-            Self::Kafka(_) | Self::ExactlyOnce(_) => "Kafka",
+            Self::Kafka(_) | Self::ExactlyOnce(_) | Self::Intents(_) => "Kafka",
             Self::Further(further) => match further.spec.r#type {
                 SinkType::File => "File",
                 SinkType::Http => "Http",
@@ -158,9 +163,14 @@ impl Target {
 
     fn describe(&self) -> String {
         match self {
-            Self::Kafka(destination) | Self::ExactlyOnce(destination) => destination.describe(),
+            Self::Kafka(destination) | Self::ExactlyOnce(destination) | Self::Intents(destination) => destination.describe(),
             Self::Further(further) => further.describe(),
         }
+    }
+
+    /// What may be kept of a record that it refuses.
+    fn shown(&self) -> fn(&Frame<'_>) -> String {
+        if matches!(self, Self::Intents(_)) { intents::shown } else { as_it_is }
     }
 
     /// What makes its sink, each time that one is needed.
@@ -171,6 +181,7 @@ impl Target {
                 Box::new(move |sender| exactly_once((*destination).clone(), transactions.clone(), sender))
             }
             Self::Kafka(destination) => Box::new(move |sender| Ok(Box::new(KafkaSink::new((*destination).clone(), sender)?))),
+            Self::Intents(destination) => Box::new(move |sender| Ok(Box::new(Intents::new((*destination).clone(), sender)?))),
             Self::Further(further) => Box::new(move |sender| {
                 let (backend, records): (Box<dyn steno_deliver::Backend>, u64) = further.backend()?;
                 let manner = Manner {
@@ -325,6 +336,7 @@ impl Outlets {
             deliveries: deliveries.clone(),
             status: status.clone(),
             metrics: metrics.clone(),
+            shown: route.target.shown(),
         };
         let forwarder = Forwarder::new(inbox.clone(), events, parts);
         common.fan.0.lock().push(inbox.clone());

@@ -4,19 +4,20 @@ use std::{hash::Hasher, path::Path, sync::Arc, time::Duration};
 use steno_chain::NoteContext;
 use steno_commit::{CommitConfig, WhenFull};
 use steno_crds::{
-    Ack, AuditPolicySpec, DefaultMode, Guarantee, OnOversize, Scope, SecretRef, Severity, SidecarConfig, SpoolCompression,
-    WhenFull as WhenFullSpec,
+    Ack, AuditPolicySpec, DefaultMode, Guarantee, Kafka, KafkaKey, OnOversize, Scope, SecretRef, Severity, SidecarConfig,
+    SpoolCompression, WhenFull as WhenFullSpec,
 };
 use steno_deliver::{
     BreakerConfig, Lag, Settings,
     kafka::{Destination, Secrets},
 };
-use steno_event::Fill;
+use steno_event::{Fill, IdKey};
 use steno_journal::{Envelope, Key, Keys, Options};
 use steno_redact::{HashKey, Redactor};
 
 use crate::{
     identity::Identity,
+    intents,
     listeners::{self, Wanted},
     outlets::{self, Further, Route, Target},
 };
@@ -29,7 +30,7 @@ pub struct Compiled {
     pub unknown: Vec<String>,
     /// Redaction.
     pub redactor: Redactor,
-    /// The key of `Hash`, for the sinks' own redaction.
+    /// The key of `Hash`, for the sinks' own redaction and for payloads of intents.
     sinks_key: Option<HashKey>,
     /// Generation of its rules.
     pub rules: u32,
@@ -59,11 +60,13 @@ pub struct Compiled {
     pub listeners: Vec<Wanted>,
     /// Who may look back.
     pub query: QueryAccess,
+    /// Who may write and read intents.
+    pub intents: QueryAccess,
     /// Secrets that are missing, by `name/key`.
     pub missing_secrets: Vec<String>,
 }
 
-/// Who may search the local journal.
+/// Who may make a call that gives back what was sent.
 #[derive(Clone, PartialEq, Eq)]
 pub enum QueryAccess {
     /// Nobody: the policy does not say so, or its token is not there.
@@ -122,13 +125,15 @@ impl Compiled {
             wait_delivered: spec.ack == Ack::Delivered,
             by_tenant: spec.integrity.scope == Scope::Tenant,
             request_timeout: spec.sidecar.request_timeout.duration(),
-            query: match (spec.query.enabled, &spec.query.token_secret_ref) {
-                (false, _) => QueryAccess::Nobody("query.enabled is false in the policy"),
-                (true, None) => QueryAccess::Anyone,
-                (true, Some(reference)) => match secrets.read(reference) {
-                    Ok(token) if !token.trim().is_empty() => QueryAccess::Bearer(token.trim().to_owned()),
-                    _ => QueryAccess::Nobody("the Secret of query.tokenSecretRef is missing"),
-                },
+            query: if spec.query.enabled {
+                access(spec.query.token_secret_ref.as_ref(), secrets, "the Secret of query.tokenSecretRef is missing")
+            } else {
+                QueryAccess::Nobody("query.enabled is false in the policy")
+            },
+            intents: if spec.intents.enabled {
+                access(spec.intents.token_secret_ref.as_ref(), secrets, "the Secret of intents.tokenSecretRef is missing")
+            } else {
+                QueryAccess::Nobody("intents.enabled is false in the policy")
             },
             missing_secrets: missing_secrets(&config, secrets),
             listeners: listeners::wanted(&config.spec.listeners, secrets),
@@ -161,15 +166,73 @@ impl Compiled {
             },
             answer_written: spec.ack == Ack::Written,
             journal: Options {
-                max_bytes,
+                // The intents' journal has its part for itself.
+                max_bytes: if spec.intents.enabled {
+                    max_bytes.saturating_sub(spec.intents.max_bytes.bytes())
+                } else {
+                    max_bytes
+                },
                 segment_bytes: (max_bytes / 16).clamp(256 << 10, 16 << 20),
                 retain_ms: spec.spool.retain.age.map_or(0, |age| age.duration().as_millis() as u64),
                 retain_bytes: spec.spool.retain.bytes.map_or(0, steno_crds::ByteSize::bytes),
+                recycle: true,
             },
             envelope: self.envelope.clone(),
             // What runs until a configuration comes says nothing about the sinks that there are.
             sinks: if self.config.policy.name.is_empty() { Vec::new() } else { self.sink_names() },
         }
+    }
+
+    /// What the loop of the intents' journal goes by.
+    pub fn commit_intents(&self, identity: &Identity) -> CommitConfig {
+        let spec = &self.config.spec.intents;
+        CommitConfig {
+            chains: false,
+            by_tenant: false,
+            // As long as an intent may be there at all.
+            window_ms: 2 * spec.expire_after.duration().as_millis() as u64,
+            max_entries: INTENT_IDS,
+            when_full: WhenFull::Reject,
+            answer_written: false,
+            journal: Options {
+                max_bytes: spec.max_bytes.bytes(),
+                segment_bytes: INTENT_SEGMENT,
+                retain_ms: 0,
+                retain_bytes: 0,
+                // What has ended does not wait in a spare file.
+                recycle: false,
+            },
+            sinks: vec![outlets::INTENTS.into(), intents::OPEN.into()],
+            ..self.commit(identity)
+        }
+    }
+
+    /// Where the metadata of intents goes.
+    pub fn intents_route(&self, identity: &Identity, secrets: &Secrets) -> Route {
+        let destination = self.destination(identity, secrets);
+        let kafka = Kafka {
+            topic: self.config.spec.intents.topic.clone(),
+            // Those of one entity stay in order.
+            key: KafkaKey::Resource,
+            guarantee: Guarantee::AtLeastOnce,
+            ..destination.kafka
+        };
+        Route {
+            name: outlets::INTENTS.into(),
+            required: true,
+            target: Target::Intents(Box::new(Destination { kafka, ..destination })),
+            settings: Settings {
+                dead_bytes: self.config.spec.intents.max_bytes.bytes() / 16,
+                // Endings have the headroom of critical events, not their place.
+                in_order: true,
+                ..self.delivery()
+            },
+        }
+    }
+
+    /// What hashes of payloads are keyed with: the policy's key, else the journal's own.
+    pub fn payload_key(&self, journal: &IdKey) -> HashKey {
+        self.sinks_key.clone().unwrap_or_else(|| HashKey { id: "journal".into(), key: journal.0.to_vec() })
     }
 
     fn sink_names(&self) -> Vec<String> {
@@ -250,6 +313,19 @@ impl Compiled {
             client_id: format!("steno-{}", identity.pod),
             max_record: spec.limits.max_event_bytes.bytes(),
         }
+    }
+}
+
+/// Ids of intents in memory.
+const INTENT_IDS: usize = 4096;
+/// Bytes of a segment of the intents' journal: small, so that what ended goes soon, and large enough for the largest payload.
+const INTENT_SEGMENT: u64 = 2 << 20;
+
+fn access(token: Option<&SecretRef>, secrets: &Secrets, missing: &'static str) -> QueryAccess {
+    let Some(reference) = token else { return QueryAccess::Anyone };
+    match secrets.read(reference) {
+        Ok(token) if !token.trim().is_empty() => QueryAccess::Bearer(token.trim().to_owned()),
+        _ => QueryAccess::Nobody(missing),
     }
 }
 

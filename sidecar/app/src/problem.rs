@@ -54,22 +54,27 @@ reasons! {
     BadRequest 400 "bad_request" "The request is malformed";
     Unauthorized 401 "unauthorized" "The bearer token is missing or wrong";
     QueryOff 403 "query_disabled" "Looking back is not allowed here";
+    IntentsOff 403 "intents_disabled" "Write intents are not allowed here";
     Forbidden 403 "forbidden" "The request is not allowed here";
     NotFound 404 "not_found" "There is nothing here";
     Method 405 "method_not_allowed" "The method is not allowed here";
     Timeout 408 "request_timeout" "The request took too long to arrive";
     Conflict 409 "conflict" "The event id was used for another payload";
     BodyTooLarge 413 "body_too_large" "The body is too large";
+    IntentConflict 409 "intent_conflict" "The write intent is another one, or ended otherwise";
+    IntentTooLarge 413 "intent_too_large" "The payload is too large";
     EventTooLarge 413 "event_too_large" "The event is too large";
     UriTooLong 414 "uri_too_long" "The path is too long";
     MediaType 415 "unsupported_media_type" "The content type is not supported";
     NotEvent 422 "not_an_event" "The JSON is not an event";
     TooManyItems 422 "too_many_items" "The batch has too many events";
     Limited 429 "rate_limited" "Too many events";
+    NotIntent 422 "not_an_intent" "The JSON is not a write intent";
     HeadersTooLarge 431 "headers_too_large" "The headers are too large";
     CircuitOpen 503 "circuit_open" "Kafka is away, and the policy refuses new events meanwhile";
     Dependency 503 "dependency_failure" "The journal cannot be written";
     SpoolFull 503 "spool_full" "The spool is full";
+    TooManyIntents 503 "too_many_intents" "Too many write intents are open";
     ShuttingDown 503 "shutting_down" "The sidecar is shutting down";
     NotDelivered 504 "not_delivered" "Not everything was delivered in time";
 }

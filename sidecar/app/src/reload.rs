@@ -146,6 +146,7 @@ impl Reloader {
         if same
             && compiled.config.spec.redaction.key_secret_ref.is_none()
             && compiled.query == old.query
+            && compiled.intents == old.intents
             && compiled.listeners == old.listeners
             && compiled.envelope == old.envelope
             && compiled.no_key == old.no_key
@@ -174,6 +175,8 @@ impl Reloader {
             self.intake.commit.reload(commit, note).await;
         }
         self.intake.outlets.reload(routes, fan_out);
+        let current = self.intake.compiled.load_full();
+        self.intake.intents.begin_with(&current, &self.identity, &self.secrets).await;
         self.listeners.lock().await.follow(&listeners, &self.intake).await;
         self.count("ok");
         let metrics = &self.intake.metrics;

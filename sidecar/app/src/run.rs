@@ -73,6 +73,7 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.socket {
         service.ingest(Listener::Unix(bind_socket(path)?), false);
     }
+    service.intents(&identity, &secrets).await;
     service.further().await;
     service.status(status);
     if let Some(fault) = fault {
@@ -99,7 +100,7 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     let left = service.stop().await;
     noting.abort();
     let _ = noting.await;
-    tracing::info!(undelivered = left.undelivered, next_seq = left.next_seq, "stopped");
+    tracing::info!(undelivered = left.undelivered, openIntents = left.open_intents, next_seq = left.next_seq, "stopped");
     termination_message(&left);
     if args.remove_drained && retain.age.is_none() && retain.bytes.is_none() {
         place::remove_drained(&dir);
@@ -140,6 +141,8 @@ fn load(args: &RunArgs, dir: &Path) -> anyhow::Result<(Parsed, Option<String>)> 
 fn termination_message(left: &Left) {
     let path = std::env::var("STENO_TERMINATION_LOG").unwrap_or_else(|_| "/dev/termination-log".into());
     if Path::new(&path).exists() {
-        let _ = std::fs::write(path, format!("{{\"undelivered\":{},\"nextSeq\":{}}}\n", left.undelivered, left.next_seq));
+        let Left { undelivered, open_intents, next_seq } = left;
+        let line = format!("{{\"undelivered\":{undelivered},\"openIntents\":{open_intents},\"nextSeq\":{next_seq}}}\n");
+        let _ = std::fs::write(path, line);
     }
 }

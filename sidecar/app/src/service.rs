@@ -27,6 +27,7 @@ use crate::{
     http::{Ingest, Listener, StatusPort, serve},
     identity::Identity,
     intake::{Arrival, Intake, Rates},
+    intents::Intents,
     listeners::Listeners,
     look::Look,
     outlets::{Common, Fan, Outlets},
@@ -63,6 +64,8 @@ pub struct Service {
 pub struct Left {
     /// Records that are spooled, not delivered.
     pub undelivered: u64,
+    /// Write intents that are open.
+    pub open_intents: u64,
     /// Sequence number after the last record.
     pub next_seq: u64,
 }
@@ -118,6 +121,7 @@ impl Service {
         let outlets = Outlets::start(common, routes, compiled.config.spec.fan_out, &started.positions)?;
         let loop_thread = std::thread::Builder::new().name("steno-commit".into()).spawn(move || committer.run(work));
         let loop_thread = loop_thread.context("no thread for the commit loop")?;
+        let intents = Intents::new(dir, fell_back.is_some(), metrics.deliver.clone(), metrics.intents.clone(), commit.clone());
         let now = Instant::now();
         let rates = Mutex::new(Rates::new(&compiled.config.spec.limits.rate, Duration::ZERO));
         let keep_at = dir.join("config.last");
@@ -130,6 +134,7 @@ impl Service {
             compiled: Arc::new(ArcSwap::from_pointee(compiled)),
             commit: commit.clone(),
             outlets,
+            intents: Arc::new(intents),
             look: Look::new(started.shared.clone(), IdKey(started.id_key), started.uuid, dir),
             shared: started.shared,
             key: IdKey(started.id_key),
@@ -165,6 +170,13 @@ impl Service {
         let gauge = self.intake.metrics.connections.clone();
         let handle = move |request| ingest.clone().handle(request);
         self.listeners.push(tokio::spawn(serve(listener, most, handle, gauge, self.stop.subscribe())));
+    }
+
+    /// Begins with write intents, where the policy allows them. What is wrong is told in the log and the stats, and audit events are taken all the same.
+    pub async fn intents(&self, identity: &Identity, secrets: &Secrets) {
+        let intents = &self.intake.intents;
+        intents.begin_with(&self.intake.compiled.load_full(), identity, secrets).await;
+        tokio::spawn(intents.clone().tidy(self.intake.compiled.clone()));
     }
 
     /// Takes events on the further listeners of the policy.
@@ -216,7 +228,11 @@ impl Service {
     /// What would be left if it ended now.
     pub fn counts(&self) -> impl Fn() -> Left + Send + 'static {
         let intake = self.intake.clone();
-        move || Left { undelivered: intake.outlets.undelivered(), next_seq: intake.shared.synced() }
+        move || {
+            let (open, of_intents) = intake.intents.left();
+            let undelivered = intake.outlets.undelivered() + of_intents;
+            Left { undelivered, open_intents: open as u64, next_seq: intake.shared.synced() }
+        }
     }
 
     /// Stops: no more events, `Close` in the chains, deliver for a while, end.
@@ -230,17 +246,21 @@ impl Service {
         self.commit.close().await;
         let drain = self.intake.compiled.load().config.spec.sidecar.drain_timeout.duration();
         let outlets = self.intake.outlets.clone();
+        let intents = self.intake.intents.clone();
+        let of_intents = tokio::task::spawn_blocking(move || intents.stop(drain));
         let stopped = tokio::task::spawn_blocking(move || outlets.stop(drain)).await;
-        let undelivered = stopped.unwrap_or_else(|_| self.intake.outlets.undelivered());
+        let (open, of_intents) = of_intents.await.unwrap_or_else(|_| self.intake.intents.left());
+        let undelivered = stopped.unwrap_or_else(|_| self.intake.outlets.undelivered()) + of_intents;
+        self.intake.intents.end().await;
         let next_seq = self.intake.shared.synced();
-        if undelivered == 0 {
+        if undelivered == 0 && open == 0 {
             // While the directory is still locked: who takes it next holds events from then on.
             place::note_drained(&self.dir);
         }
         self.commit.end().await;
         // A thread that panicked told so itself.
         let _ = tokio::task::spawn_blocking(move || self.loop_thread.join()).await;
-        Left { undelivered, next_seq }
+        Left { undelivered, open_intents: open as u64, next_seq }
     }
 }
 

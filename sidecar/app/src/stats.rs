@@ -12,6 +12,7 @@ use steno_deliver::Snapshot;
 
 use crate::{
     intake::Intake,
+    intents::Intents,
     outlets::{KAFKA, Standing},
     reload::LastReload,
 };
@@ -69,6 +70,7 @@ impl Stats {
     /// Brings gauges up to date that nobody else sets.
     pub fn refresh(&self) {
         self.intake.outlets.refresh(wall_ms());
+        self.intake.intents.refresh(wall_ms());
     }
 
     /// Why the journal takes no writes; `None`: it does.
@@ -132,6 +134,7 @@ impl Stats {
         }
         issues.extend(compiled.no_key.clone());
         issues.extend(intake.listener_faults.lock().iter().cloned());
+        let intents = intents(&intake.intents, compiled.config.spec.intents.enabled, &mut issues, &mut recommend);
         issues.extend(compiled.missing_secrets.iter().map(|secret| format!("the Secret {secret} is missing")));
         if let Some(fault) = &self.fell_back {
             issues.push(format!("the journal is on the pod's own directory and goes with it: {fault}"));
@@ -159,6 +162,7 @@ impl Stats {
             },
             "breaker": {"state": delivery.breaker, "reason": delivery.reason, "since": steno_event::format_millis(delivery.since_ms), "failures": delivery.failures},
             "sinks": standings.iter().map(shown).collect::<Vec<_>>(),
+            "intents": intents,
             "journal": {
                 "uuid": self.uuid,
                 "nextSeq": intake.shared.synced(),
@@ -204,6 +208,44 @@ fn further(standings: &[Standing], issues: &mut Vec<String>, recommend: &mut imp
             recommend("warning", format!("{} records were left out for sink {name} since the start.", snapshot.left_out));
         }
     }
+}
+
+/// How write intents stand; null: the policy has none.
+fn intents(intents: &Intents, wanted: bool, issues: &mut Vec<String>, recommend: &mut impl FnMut(&str, String)) -> Value {
+    if let Some(fault) = intents.fault() {
+        issues.push(format!("write intents are not as the policy asks for: {fault}"));
+    }
+    let Some(standing) = intents.standing() else { return Value::Null };
+    if !standing.writable {
+        issues.push("the journal of write intents could not be written the last time".into());
+    }
+    let age_ms = standing.oldest_ms.map_or(0, |oldest| wall_ms().saturating_sub(oldest));
+    if !wanted && standing.open > 0 {
+        recommend(
+            "warning",
+            format!("{} write intents are open, and the policy allows no new ones; resolve them.", standing.open),
+        );
+    }
+    if age_ms > 600_000 {
+        recommend(
+            "warning",
+            format!("The oldest open write intent is {} minutes old; does the application replay them?", age_ms / 60_000),
+        );
+    }
+    if let Some(sink) = standing.sink.as_ref().filter(|sink| sink.breaker != "closed") {
+        issues.push(format!("the breaker of the intents' topic is {}: {}", sink.breaker, sink.reason));
+    }
+    json!({
+        "open": standing.open,
+        "oldestOpenMs": age_ms,
+        "usedBytes": standing.used,
+        "destination": standing.sink.as_ref().map(|sink| sink.destination.clone()),
+        "backlog": standing.sink.as_ref().map(|sink| sink.backlog),
+        "delivered": standing.sink.as_ref().map(|sink| sink.delivered),
+        "deadLetters": standing.sink.as_ref().map(|sink| sink.dead),
+        "breaker": standing.sink.as_ref().map(|sink| json!({"state": sink.breaker, "reason": sink.reason})),
+        "warnings": standing.sink.as_ref().map(|sink| sink.warnings.clone()),
+    })
 }
 
 fn shown(standing: &Standing) -> Value {

@@ -58,10 +58,49 @@ pub struct Metrics {
     pub config_loaded: Gauge,
     /// Which configuration counts.
     pub config_hash: Family<HashLabel, Gauge>,
+    /// Write intents.
+    pub intents: IntentMetrics,
     /// The loop's.
     pub commit: steno_commit::Metrics,
     /// Delivery's.
     pub deliver: steno_deliver::Families,
+}
+
+/// Metrics of write intents.
+#[derive(Debug, Clone, Default)]
+pub struct IntentMetrics {
+    /// Intents that came.
+    pub opened: Counter,
+    /// Intents that were resolved.
+    pub resolved: Counter,
+    /// Intents that nobody resolved in time.
+    pub expired: Counter,
+    /// Intents that are open.
+    pub open: Gauge,
+    /// Age of the oldest open one.
+    pub oldest: Gauge,
+    /// Bytes of their journal.
+    pub bytes: Gauge,
+}
+
+impl IntentMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("intents_opened", "Write intents that were taken", self.opened.clone());
+        registry.register("intents_resolved", "Write intents that were resolved", self.resolved.clone());
+        registry.register(
+            "intents_expired",
+            "Write intents that nobody resolved in time; each left an IntentExpired record",
+            self.expired.clone(),
+        );
+        registry.register("intents_open", "Write intents that are open", self.open.clone());
+        registry.register_with_unit(
+            "intents_oldest_open",
+            "Age of the oldest open write intent",
+            Unit::Seconds,
+            self.oldest.clone(),
+        );
+        registry.register_with_unit("intents_spool", "Bytes of the write intents' journal", Unit::Bytes, self.bytes.clone());
+    }
 }
 
 /// A status of an answer.
@@ -101,6 +140,7 @@ impl Default for Metrics {
             config_error: Gauge::default(),
             config_loaded: Gauge::default(),
             config_hash: Family::default(),
+            intents: IntentMetrics::default(),
             commit: steno_commit::Metrics::default(),
             deliver: steno_deliver::Families::default(),
         }
@@ -142,6 +182,7 @@ impl Metrics {
             self.config_loaded.clone(),
         );
         registry.register("config_hash", "Hash of the configuration that counts", self.config_hash.clone());
+        self.intents.register(&mut registry);
         self.commit.register(&mut registry);
         self.deliver.register(&mut registry);
         registry

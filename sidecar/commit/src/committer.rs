@@ -348,6 +348,12 @@ impl Committer {
                     }
                 }
                 Work::Positions(positions) => self.positions(&positions),
+                Work::Rotate => {
+                    self.flush(&mut open);
+                    if let Err(error) = self.journal.rotate(self.clock.wall_ms()) {
+                        tracing::warn!(%error, "no new segment could be begun; what the one in use holds stays for now");
+                    }
+                }
                 Work::Reload(config, note) => {
                     self.flush(&mut open);
                     self.reload(config);

@@ -50,7 +50,7 @@ fn config() -> CommitConfig {
         max_entries: 1024,
         when_full: WhenFull::Reject,
         answer_written: false,
-        journal: Options { max_bytes: 32 * SEGMENT, segment_bytes: SEGMENT, retain_ms: 0, retain_bytes: 0 },
+        journal: Options { max_bytes: 32 * SEGMENT, segment_bytes: SEGMENT, retain_ms: 0, retain_bytes: 0, recycle: true },
         envelope: Envelope::default(),
         sinks: vec!["kafka".into()],
     }

@@ -96,6 +96,8 @@ pub enum Work {
     },
     /// Sinks have delivered up to here.
     Positions(BTreeMap<u64, u64>),
+    /// Begin another segment, so that what the one in use holds can be freed.
+    Rotate,
     /// Go by another configuration; the note tells of it.
     Reload(Arc<CommitConfig>, Note),
     /// Take no more events, and write `Close` records.
@@ -187,6 +189,13 @@ impl Handle {
     /// Tells how far sinks have delivered. Dropped where the queue is full: the next one will tell more.
     pub fn positions(&self, positions: BTreeMap<u64, u64>) {
         if self.sender.queue.try_send(Work::Positions(positions)).is_ok() {
+            self.sender.bell.0.ring();
+        }
+    }
+
+    /// Has another segment begun, so that what the one in use holds can be freed. Left out where the queue is full.
+    pub fn rotate(&self) {
+        if self.sender.queue.try_send(Work::Rotate).is_ok() {
             self.sender.bell.0.ring();
         }
     }

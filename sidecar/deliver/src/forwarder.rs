@@ -118,6 +118,7 @@ pub struct Forwarder {
     deliveries: Arc<Deliveries>,
     status: Arc<Status>,
     metrics: Metrics,
+    shown: fn(&Frame<'_>) -> String,
     commit: Handle,
     dead: DeadFolder,
     /// Records on their way: their bytes and when they were received.
@@ -181,6 +182,13 @@ pub struct Parts {
     pub status: Arc<Status>,
     /// What it counts.
     pub metrics: Metrics,
+    /// What may be kept of a record outside the journal, where the sink refuses it.
+    pub shown: fn(&Frame<'_>) -> String,
+}
+
+/// A record as the journal has it.
+pub fn as_it_is(frame: &Frame<'_>) -> String {
+    String::from_utf8_lossy(frame.json).into_owned()
 }
 
 // === impl Reporter ===
@@ -239,8 +247,21 @@ impl Observer for Inbox {
 impl Forwarder {
     /// A forwarder over the journal.
     pub fn new(inbox: Inbox, events: Receiver<Event>, parts: Parts) -> Self {
-        let Parts { name, gate, settings, factory, shared, position, known_damage, commit, dead, deliveries, status, metrics } =
-            parts;
+        let Parts {
+            name,
+            gate,
+            settings,
+            factory,
+            shared,
+            position,
+            known_damage,
+            commit,
+            dead,
+            deliveries,
+            status,
+            metrics,
+            shown,
+        } = parts;
         let now = Instant::now();
         let breaker = Breaker::new(settings.breaker, Duration::ZERO);
         let reader = Reader::new(shared.clone(), position);
@@ -262,6 +283,7 @@ impl Forwarder {
             deliveries,
             status,
             metrics,
+            shown,
             commit,
             dead,
             in_flight: HashMap::new(),
@@ -787,7 +809,7 @@ impl Forwarder {
     fn bury(&mut self, seq: u64, reason: &str) {
         let held = Held::read(&self.shared, seq);
         let Some(frame) = held.as_ref().and_then(Held::frame) else { return };
-        let record = String::from_utf8_lossy(frame.json).into_owned();
+        let record = (self.shown)(&frame);
         // A record of the sidecar that is refused makes no other one, which might be refused in its turn, and so on.
         let note = (!frame.is_note).then(|| dead_note(&self.name, seq, &record, reason));
         let by_topic = self.sink.as_mut().map(|sink| sink.send_dead(seq, &frame, reason));

@@ -22,6 +22,7 @@ pub mod file;
 mod forwarder;
 mod gate;
 pub mod http;
+pub mod intents;
 pub mod kafka;
 mod metrics;
 pub mod postgres;
@@ -34,7 +35,7 @@ mod worker;
 
 pub use breaker::{Breaker, Config as BreakerConfig, Permit, State};
 pub use dead::{DeadFolder, DeadLetter};
-pub use forwarder::{Control, Event, Forwarder, Inbox, Lag, Parts, Reporter, Settings, SinkFactory};
+pub use forwarder::{Control, Event, Forwarder, Inbox, Lag, Parts, Reporter, Settings, SinkFactory, as_it_is};
 pub use gate::Gate;
 pub use metrics::{Families, Metrics};
 pub use record::Record;

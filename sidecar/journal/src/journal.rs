@@ -24,6 +24,8 @@ pub struct Options {
     pub retain_ms: u64,
     /// Delivered blocks are kept up to so many bytes; 0: no amount asked for.
     pub retain_bytes: u64,
+    /// Files of freed segments are used again, which is faster; else they are removed, and what was in them is gone.
+    pub recycle: bool,
 }
 
 /// Who may use which part of the bound.
@@ -201,6 +203,7 @@ impl Journal {
         spares: Vec<String>,
     ) -> Self {
         let buffer = Vec::new();
+        let spares = if options.recycle { spares } else { without(&*disk, spares) };
         Self {
             disk,
             options,
@@ -387,6 +390,17 @@ impl Journal {
             self.buffer.shrink_to(self.buffer.len());
         }
         Ok(())
+    }
+
+    /// Begins the next segment although there is room in this one, so that what this one holds can be freed. One without a record stays.
+    pub fn rotate(&mut self, wall_ms: u64) -> Result<()> {
+        if self.pending.is_some() || self.active.as_ref().is_some_and(|active| active.ordinal <= 1) {
+            return Ok(());
+        }
+        if self.shared.inner.lock().segments.len() as u64 + 1 > self.limit(Class::Control) {
+            return Err(self.full());
+        }
+        self.roll(wall_ms)
     }
 
     fn snapshot_len(&self, more: &[ChainRange]) -> u64 {
@@ -582,7 +596,7 @@ impl Journal {
 
     fn recycle(&mut self, name: &str, generation: u64) {
         // A failure here leaves a segment below the oldest generation: recovery makes a spare of it.
-        if self.spares.len() < SPARES {
+        if self.options.recycle && self.spares.len() < SPARES {
             let spare = format!("spare-{generation}.log");
             if self.disk.rename(name, &spare).is_ok() {
                 self.spares.push(spare);
@@ -608,6 +622,12 @@ impl Journal {
     pub fn heads(&self) -> Vec<ChainRange> {
         self.shared.inner.lock().heads.values().cloned().collect()
     }
+}
+
+/// Removes files; gives back those that are still there.
+fn without(disk: &dyn Disk, mut files: Vec<String>) -> Vec<String> {
+    files.retain(|file| disk.remove(file).is_err());
+    files
 }
 
 fn as_snapshot(head: ChainRange) -> ChainRange {

@@ -43,6 +43,7 @@ fn config(retained: u64) -> CommitConfig {
             segment_bytes: 256 << 10,
             retain_ms: if retained > 0 { u64::MAX } else { 0 },
             retain_bytes: retained,
+            recycle: true,
         },
         envelope: Envelope::default(),
         sinks: vec!["kafka".into()],

@@ -21,6 +21,15 @@ impl fmt::Debug for HashKey {
     }
 }
 
+// === impl HashKey ===
+
+impl HashKey {
+    /// `hmac-sha256:<keyId>:<hex>` of a text.
+    pub fn hash(&self, text: &str) -> Option<String> {
+        hash(self, text)
+    }
+}
+
 /// What stands for a value that is replaced.
 pub(crate) const REPLACED: &str = "[REDACTED]";
 

@@ -84,7 +84,14 @@ impl Ingest {
             Call::Logs => InputFormat::Otlp,
             Call::Audit => InputFormat::KubernetesAudit,
             Call::Describe => return Ok(()),
-            Call::List | Call::Query | Call::Event | Call::Flush => {
+            Call::List
+            | Call::Query
+            | Call::Event
+            | Call::Flush
+            | Call::IntentOpen
+            | Call::IntentResolve
+            | Call::IntentList
+            | Call::Intent => {
                 return Err(Problem::new(Reason::Forbidden, "This call is for the pod itself, on loopback or the Unix socket."));
             }
         };
@@ -170,6 +177,10 @@ impl Ingest {
             Call::Query => self.query(compiled, request).await,
             Call::Event => self.event(compiled, &request, id).await,
             Call::Flush => self.flush(&request).await,
+            Call::IntentOpen => self.intent_open(compiled, request).await,
+            Call::IntentResolve => self.intent_resolve(compiled, request, id).await,
+            Call::IntentList => self.intent_list(compiled, &request),
+            Call::Intent => self.intent(compiled, &request, id),
             Call::Describe => Ok(describe().into()),
         };
         let status = answered.as_ref().map_or_else(|problem| problem.reason.status(), |done| done.answer.status().as_u16());

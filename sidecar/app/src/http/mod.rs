@@ -7,6 +7,7 @@ mod body;
 mod cloud;
 mod guard;
 mod ingest;
+mod intents;
 mod listen;
 mod logs;
 mod query;

@@ -19,6 +19,10 @@ pub(super) enum Call {
     Event,
     Flush,
     Describe,
+    IntentOpen,
+    IntentResolve,
+    IntentList,
+    Intent,
 }
 
 /// A call.
@@ -38,9 +42,9 @@ pub(super) struct Route {
 }
 
 use Reason::{
-    BadRequest, BodyTooLarge, CircuitOpen, Conflict, Dependency, EventTooLarge, Forbidden, HeadersTooLarge, Limited, MediaType,
-    Method as NotAllowed, NotDelivered, NotEvent, NotFound, NotJson, QueryOff, ShuttingDown, SpoolFull, Timeout, TooManyItems,
-    Unauthorized, UriTooLong,
+    BadRequest, BodyTooLarge, CircuitOpen, Conflict, Dependency, EventTooLarge, Forbidden, HeadersTooLarge, IntentConflict,
+    IntentTooLarge, IntentsOff, Limited, MediaType, Method as NotAllowed, NotDelivered, NotEvent, NotFound, NotIntent, NotJson,
+    QueryOff, ShuttingDown, SpoolFull, Timeout, TooManyIntents, TooManyItems, Unauthorized, UriTooLong,
 };
 
 /// Of any request.
@@ -181,6 +185,78 @@ const ROUTES: &[Route] = &[
         answer: ("Record", "application/json"),
         reasons: &[BadRequest, Unauthorized, QueryOff, NotFound, Dependency],
     },
+    Route {
+        call: Call::IntentOpen,
+        method: "POST",
+        path: "/v1/intents",
+        summary: "Write an intent: what is about to be written. It is on disk when the answer is 201. Again with the same intentId is safe.",
+        body: &[("application/json", "Intent")],
+        answers: &[(201, "created: on disk"), (200, "duplicate_accepted: it was there; its state is told")],
+        answer: ("IntentTaken", "application/json"),
+        reasons: &[
+            NotJson,
+            BadRequest,
+            IntentsOff,
+            Timeout,
+            IntentConflict,
+            BodyTooLarge,
+            IntentTooLarge,
+            MediaType,
+            NotIntent,
+            TooManyIntents,
+            Dependency,
+            SpoolFull,
+            ShuttingDown,
+        ],
+    },
+    Route {
+        call: Call::IntentList,
+        method: "GET",
+        path: "/v1/intents",
+        summary: "Intents, those that are open by default, in the order in which they came: what to replay after a crash.",
+        body: &[],
+        answers: &[(200, "a page")],
+        answer: ("Intents", "application/json"),
+        reasons: &[BadRequest, IntentsOff, Dependency],
+    },
+    Route {
+        call: Call::IntentResolve,
+        method: "POST",
+        path: "/v1/intents/{id}/resolve",
+        summary: "End an intent: how its write went, and its audit event. Event and end are on disk when this is answered. Again is safe.",
+        body: &[("application/json", "Resolution")],
+        answers: &[(200, "resolved, or it was before; late: it had expired, and its event was taken all the same")],
+        answer: ("Resolved", "application/json"),
+        reasons: &[
+            NotJson,
+            BadRequest,
+            IntentsOff,
+            NotFound,
+            Timeout,
+            IntentConflict,
+            Conflict,
+            BodyTooLarge,
+            EventTooLarge,
+            MediaType,
+            NotIntent,
+            NotEvent,
+            Limited,
+            CircuitOpen,
+            Dependency,
+            SpoolFull,
+            ShuttingDown,
+        ],
+    },
+    Route {
+        call: Call::Intent,
+        method: "GET",
+        path: "/v1/intents/{id}",
+        summary: "One intent; its payload while it is open.",
+        body: &[],
+        answers: &[(200, "the intent")],
+        answer: ("IntentShown", "application/json"),
+        reasons: &[BadRequest, IntentsOff, NotFound, NotIntent, Dependency],
+    },
 ];
 
 /// The path of the table that a path is one of. Of one that is written out and one with a name in it, the first counts.
@@ -213,9 +289,9 @@ pub(super) fn find<'p>(method: &Method, path: &'p str) -> Result<(&'static Route
 impl Route {
     /// What stands in a path for the name in this route's; empty where it has none.
     fn id<'p>(&self, path: &'p str) -> Option<&'p str> {
-        match self.path.strip_suffix("{id}") {
+        match self.path.split_once("{id}") {
             None => (path == self.path).then_some(""),
-            Some(before) => path.strip_prefix(before).filter(|id| !id.is_empty()),
+            Some((before, after)) => path.strip_prefix(before)?.strip_suffix(after).filter(|id| !id.is_empty()),
         }
     }
 
@@ -265,7 +341,8 @@ impl Route {
                 self.body.iter().map(|(media, schema)| ((*media).to_owned(), json!({"schema": reference(schema)}))).collect();
             members.insert("requestBody".into(), json!({"required": true, "content": content}));
         }
-        if matches!(self.call, Call::List | Call::Query | Call::Event) {
+        let of_intents = matches!(self.call, Call::IntentOpen | Call::IntentResolve | Call::IntentList | Call::Intent);
+        if of_intents || matches!(self.call, Call::List | Call::Query | Call::Event) {
             members.insert("security".into(), json!([{"token": []}, {}]));
         }
         described
@@ -290,7 +367,23 @@ impl Route {
                 query("tenantId", text(), "Its tenant; the policy's where it is not said."),
             ],
             Call::List => question().into_iter().map(|(name, schema, what)| query(name, schema, what)).collect(),
-            Call::Logs | Call::Audit | Call::Query | Call::Describe => Vec::new(),
+            Call::IntentList => vec![
+                query(
+                    "state",
+                    json!({"enum": ["open", "resolved", "expired"], "default": "open"}),
+                    "Which; ended ones are known for a while only.",
+                ),
+                query(
+                    "limit",
+                    json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
+                    "Most intents of a page; a page also ends at 4 MiB.",
+                ),
+                query("cursor", text(), "next of the page before."),
+            ],
+            Call::IntentResolve | Call::Intent => {
+                vec![json!({"name": "id", "in": "path", "required": true, "schema": text(), "description": "The intent's id."})]
+            }
+            Call::Logs | Call::Audit | Call::Query | Call::Describe | Call::IntentOpen => Vec::new(),
         }
     }
 }
@@ -334,6 +427,7 @@ fn member(takes: Takes) -> Value {
 }
 
 fn schemas() -> Value {
+    let word = |most: u64| json!({"type": "string", "minLength": 1, "maxLength": most});
     let event: Map<String, Value> = CLIENT.iter().map(|(name, takes)| ((*name).to_owned(), member(*takes))).collect();
     let asked: Map<String, Value> = question().into_iter().map(|(name, schema, _)| (name.to_owned(), schema)).collect();
     let words: Vec<&str> = Reason::ALL.iter().map(|reason| reason.word()).collect();
@@ -357,6 +451,34 @@ fn schemas() -> Value {
         "Flushed": {"type": "object", "required": ["status", "position"], "properties": {"status": {"const": "flushed"}, "position": {"type": "integer"}}},
         "Record": {"type": "object", "description": "A record as it is on the topic: docs/reference/record.schema.json."},
         "Page": {"type": "object", "required": ["events", "next"], "properties": {"events": {"type": "array", "items": reference("Record")}, "next": {"type": ["string", "null"]}}},
+        "ReplayKey": {"type": "object", "required": ["env", "slug", "version", "dtoType", "entityId"], "additionalProperties": false,
+            "description": "The application's own label of the write; several intents may share one.", "properties": {
+            "env": word(128), "slug": word(128), "version": word(128), "dtoType": word(256), "entityId": word(1024),
+        }},
+        "Intent": {"type": "object", "required": ["operation", "dtoType", "entityId", "payload", "replayKey"], "additionalProperties": false, "properties": {
+            "intentId": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$", "description": "Made by the sidecar where it is missing; with one of your own a retry is recognised."},
+            "operation": word(64), "dtoType": word(256), "entityId": word(1024),
+            "payload": {"description": "Any JSON; given back byte for byte."}, "replayKey": reference("ReplayKey"),
+        }},
+        "IntentTaken": {"type": "object", "required": ["status", "code", "intentId", "state"], "properties": {
+            "status": {"enum": ["created", "duplicate_accepted"]}, "code": {"type": "integer"}, "intentId": {"type": "string"},
+            "state": {"enum": ["open", "resolved", "expired", "closed"]},
+        }},
+        "IntentShown": {"type": "object", "required": ["intentId", "state", "createdAt"], "properties": {
+            "intentId": {"type": "string"}, "state": {"enum": ["open", "resolved", "expired"]},
+            "createdAt": {"type": "string", "format": "date-time"}, "closedAt": {"type": "string", "format": "date-time"},
+            "outcome": {"type": "string"}, "eventId": {"type": "string"},
+            "operation": {"type": "string"}, "dtoType": {"type": "string"}, "entityId": {"type": "string"}, "payload": {}, "replayKey": reference("ReplayKey"),
+        }},
+        "Intents": {"type": "object", "required": ["intents", "next"], "properties": {"intents": {"type": "array", "items": reference("IntentShown")}, "next": {"type": ["string", "null"]}}},
+        "Resolution": {"type": "object", "required": ["outcome"], "additionalProperties": false, "properties": {
+            "outcome": word(64),
+            "event": {"type": "object", "description": "An Event. action, resource and outcome are the intent's where they are missing, and eventId is intent-<intentId>."},
+        }},
+        "Resolved": {"type": "object", "required": ["status", "code", "intentId", "state", "eventId", "event"], "properties": {
+            "status": {"enum": ["resolved", "duplicate_accepted", "late"]}, "code": {"type": "integer"}, "intentId": {"type": "string"},
+            "state": {"enum": ["resolved", "expired"]}, "eventId": {"type": "string"}, "event": {"enum": ["created", "duplicate_accepted", "dropped", "conflict"], "description": "conflict: an earlier try had its event taken, with other words; it stays."},
+        }},
         "Description": {"type": "string"},
         "Status": {"type": "object", "required": ["code", "message"], "properties": {"code": {"type": "integer"}, "message": {"type": "string"}}},
         "Problem": {"type": "object", "required": ["type", "title", "status", "reason", "detail", "requestId"], "description": "RFC 9457.", "properties": {
@@ -381,7 +503,7 @@ pub(super) fn document() -> String {
             "description": "Audit events, durable before the answer. HTTP/1.1 and HTTP/2 on 127.0.0.1:9600. It is always safe to send an event again with the same eventId."},
         "servers": [{"url": "http://127.0.0.1:9600"}],
         "paths": paths,
-        "components": {"schemas": schemas(), "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "Where query.tokenSecretRef is set."}}},
+        "components": {"schemas": schemas(), "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "Where query.tokenSecretRef or intents.tokenSecretRef is set."}}},
     });
     serde_yaml::to_string(&described).unwrap_or_default()
 }

@@ -35,6 +35,8 @@ impl Rig {
         let (identity, secrets) = (Identity::from_env("prod"), Secrets(dir.path().join("secrets")));
         std::fs::create_dir_all(dir.path().join("secrets/query")).unwrap();
         std::fs::write(dir.path().join("secrets/query/token"), "s3cret-token\n").unwrap();
+        std::fs::create_dir_all(dir.path().join("secrets/spool")).unwrap();
+        std::fs::write(dir.path().join("secrets/spool/one"), [7; 32]).unwrap();
         let compiled = Compiled::new(parsed.config, parsed.unknown, &identity, &secrets).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let socket = dir.path().join("s.sock");
@@ -54,6 +56,7 @@ impl Rig {
             service.ingest(Listener::Tcp(listener), true);
             service.ingest(Listener::Unix(bind_socket(&socket).unwrap()), false);
             service.status(status);
+            service.intents(&identity, &secrets).await;
             std::mem::forget(service);
             addresses
         });
@@ -71,6 +74,15 @@ impl Rig {
 
     pub(crate) fn ask(&self, path: &str, headers: &str) -> Answered {
         self.raw(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").as_bytes())
+    }
+
+    /// The body of an answer, as it is.
+    pub(crate) fn text(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text.split_once("\r\n\r\n").unwrap().1.to_owned()
     }
 
     pub(crate) fn event(&self, body: &str) -> Answered {

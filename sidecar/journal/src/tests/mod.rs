@@ -11,7 +11,7 @@ use crate::{sim::SimDisk, *};
 pub(crate) const SEGMENT: u64 = 64 << 10;
 
 pub(crate) fn options() -> Options {
-    Options { max_bytes: 16 * SEGMENT, segment_bytes: SEGMENT, retain_ms: 0, retain_bytes: 0 }
+    Options { max_bytes: 16 * SEGMENT, segment_bytes: SEGMENT, retain_ms: 0, retain_bytes: 0, recycle: true }
 }
 
 pub(crate) fn open(disk: &SimDisk) -> Opened {

@@ -1,0 +1,106 @@
+//! The topic of write intents: their public records on the way to Kafka, never what an application will write.
+use std::time::Duration;
+
+use steno_commit::Frame;
+use steno_event::{
+    Halves, encode,
+    json::{Json, parse},
+};
+use steno_intent::public_of;
+
+use crate::{
+    Refusal, Reporter, Sink, as_it_is,
+    kafka::{Destination, KafkaSink},
+};
+
+/// Delivers the public records of the intents' journal.
+pub struct Intents {
+    kafka: KafkaSink,
+    reporter: Reporter,
+}
+
+// === impl Intents ===
+
+impl Intents {
+    /// A producer for a destination, reporting to a channel.
+    ///
+    /// # Errors
+    /// No client can be made for it.
+    pub fn new(destination: Destination, reporter: Reporter) -> Result<Self, String> {
+        Ok(Self { kafka: KafkaSink::new(destination, reporter.clone())?, reporter })
+    }
+}
+
+/// The public record of a frame; `None`: the topic has it already. What cannot be read does not go.
+fn public(frame: &Frame<'_>) -> Result<Option<Halves>, Refusal> {
+    let broken = |_| Refusal::Refused { reason: "it is no record of an intent".into(), alone: true };
+    let Some(public) = public_of(frame.json).map_err(broken)? else { return Ok(None) };
+    match parse(&public) {
+        Ok(Json::Object(record)) => Ok(Some(encode(&record))),
+        _ => Err(Refusal::Refused { reason: "its public record cannot be read".into(), alone: true }),
+    }
+}
+
+/// What may be kept of a record outside its journal.
+pub fn shown(frame: &Frame<'_>) -> String {
+    if frame.is_note {
+        return as_it_is(frame);
+    }
+    public_of(frame.json).ok().flatten().unwrap_or_else(|| "{}".into())
+}
+
+/// As a record of the sidecar: its action is its type.
+fn dressed<'a>(frame: &Frame<'_>, halves: &'a Halves) -> Frame<'a> {
+    Frame {
+        is_note: true,
+        is_critical: frame.is_critical,
+        identity: frame.identity,
+        print: frame.print,
+        rules: frame.rules,
+        filled: frame.filled,
+        received_ms: frame.received_ms,
+        action: halves.action,
+        event_id: halves.event_id,
+        split: 0,
+        json: &halves.bytes,
+    }
+}
+
+impl Sink for Intents {
+    fn send(&mut self, seq: u64, frame: &Frame<'_>) -> Result<(), Refusal> {
+        if frame.is_note {
+            return self.kafka.send(seq, frame);
+        }
+        if let Some(halves) = public(frame)? {
+            return self.kafka.send(seq, &dressed(frame, &halves));
+        }
+        self.reporter.outcome(seq, Ok(()));
+        Ok(())
+    }
+
+    fn send_dead(&mut self, seq: u64, frame: &Frame<'_>, reason: &str) -> Result<(), Refusal> {
+        if frame.is_note {
+            return self.kafka.send_dead(seq, frame, reason);
+        }
+        match public(frame)? {
+            Some(halves) => self.kafka.send_dead(seq, &dressed(frame, &halves), reason),
+            None => Ok(()),
+        }
+    }
+
+    fn resume(&mut self) {
+        self.kafka.resume();
+    }
+
+    fn probe(&mut self, wait: Duration) -> Result<(), String> {
+        self.kafka.probe(wait)
+    }
+
+    fn absent_for(&self) -> Option<Duration> {
+        self.kafka.absent_for()
+    }
+
+    fn describe(&self) -> String {
+        self.kafka.describe()
+    }
+}
