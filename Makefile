@@ -19,6 +19,7 @@ test: ## all tests that need no root, no cluster, no Java
 
 e2e: ## against a real Apache Kafka (Java 17, Maven), smoke-sized
 	$(CARGO) build -p steno-app
+	$(CARGO) build -p steno-client --example payments
 	e2e/kafka/fetch
 	STENO_E2E_SCALE=$(or $(STENO_E2E_SCALE),smoke) $(CARGO) test -p steno-e2e -- --test-threads=1
 

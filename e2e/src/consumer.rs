@@ -27,11 +27,17 @@ pub struct Record {
     pub headers: BTreeMap<String, String>,
 }
 
-/// The published schema of records, closed: what it does not name is a fault here.
-fn schema() -> &'static jsonschema::Validator {
-    static SCHEMA: OnceLock<jsonschema::Validator> = OnceLock::new();
-    SCHEMA.get_or_init(|| {
-        let mut schema: Value = serde_json::from_str(include_str!("../../docs/reference/record.schema.json")).expect("JSON");
+/// The published schema of a record, closed: what it does not name is a fault here.
+fn schema(record: &Value) -> &'static jsonschema::Validator {
+    static RECORD: OnceLock<jsonschema::Validator> = OnceLock::new();
+    static INTENT: OnceLock<jsonschema::Validator> = OnceLock::new();
+    let (schema, text) = if record["kind"] == "Intent" {
+        (&INTENT, include_str!("../../docs/reference/intent.schema.json"))
+    } else {
+        (&RECORD, include_str!("../../docs/reference/record.schema.json"))
+    };
+    schema.get_or_init(|| {
+        let mut schema: Value = serde_json::from_str(text).expect("JSON");
         schema["additionalProperties"] = false.into();
         jsonschema::validator_for(&schema).expect("a schema")
     })
@@ -76,7 +82,7 @@ pub fn read_all(brokers: &str, topic: &str) -> Vec<Record> {
         };
         let text = String::from_utf8(message.payload().unwrap_or_default().to_vec()).expect("UTF-8");
         let json = serde_json::from_str(&text).expect("JSON");
-        let fault = schema().iter_errors(&json).next().map(|fault| format!("{}: {fault}", fault.instance_path()));
+        let fault = schema(&json).iter_errors(&json).next().map(|fault| format!("{}: {fault}", fault.instance_path()));
         assert!(fault.is_none(), "not as the published schema says: {fault:?}\n{text}");
         let key = message.key().map(|key| String::from_utf8_lossy(key).into_owned());
         let headers = message.headers().into_iter().flat_map(Headers::iter);
