@@ -12,7 +12,7 @@ use std::{
 use http::{Request, Response};
 use rig::Rig;
 use serde_json::Value;
-use steno_client::{Client, Error, Event, Search, Status, layer::AuditLayer, route::RecordLayer};
+use steno_client::{Client, Error, Event, Intent, ReplayKey, Search, Status, layer::AuditLayer, route::RecordLayer};
 use tower_layer::Layer as _;
 use tower_service::Service;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -51,6 +51,45 @@ fn an_event_is_taken_once_whoever_sends_it_again_and_a_conflict_is_told() {
         assert!(problem.status == 422 && problem.detail.contains("action"), "{problem}");
         let all = found(&client, Search::new().with("actor.id", "u-17")).await;
         assert_eq!((all.len(), &all[0]["resource"]["id"]), (1, &Value::from("4711")));
+    });
+}
+
+#[test]
+fn intents_are_given_back_until_they_are_resolved_by_tcp_and_by_the_socket() {
+    let rig = Rig::new(
+        "  query: {enabled: true}\n  spool: {encryption: {keySecretRef: {name: spool, key: one}}}\n  intents: {enabled: true, topic: intents, allowPodLoss: true, tokenSecretRef: {name: query, key: token}}\n",
+    );
+    let socket = Client::new(&format!("unix:{}", rig.socket.display())).unwrap().token("s3cret-token");
+    let tcp = over_tcp(&rig).token("s3cret-token");
+    block(async {
+        let key = ReplayKey {
+            env: "test".into(),
+            slug: "shop".into(),
+            version: "1".into(),
+            dto_type: "Payment".into(),
+            entity_id: "p-1".into(),
+        };
+        let intent = Intent::new("insert", key.clone(), &("euros", 17)).unwrap();
+        assert_eq!(tcp.intend(&intent).await.unwrap().state, "open");
+        assert_eq!(socket.intend(&intent).await.unwrap().intent_id, intent.id(), "a retry is no other one");
+        let more: Vec<Intent> = (0..120).map(|n| Intent::new("insert", key.clone(), &("cents", n)).unwrap()).collect();
+        for intent in &more {
+            socket.intend(intent).await.unwrap();
+        }
+        let (mut pages, mut found) = (tcp.open_intents(), Vec::new());
+        while let Some(page) = pages.next().await.unwrap() {
+            found.extend(page);
+        }
+        assert_eq!((found.len(), &found[0].replay_key), (121, &key));
+        assert_eq!(found[0].payload::<(String, u32)>().unwrap(), ("euros".into(), 17));
+        assert!(found[1..].iter().map(|intent| intent.intent_id.as_str()).eq(more.iter().map(Intent::id)), "out of order");
+        let resolve = || tcp.resolve(intent.id(), "success", Event::new("payment.insert").actor("service", "shop"));
+        assert_eq!(resolve().await.unwrap().status, "resolved");
+        assert_eq!(resolve().await.unwrap().status, "duplicate_accepted", "made anew, it is the same event");
+        let Err(Error::Refused(problem)) = tcp.resolve(intent.id(), "failure", Event::new("x")).await else { panic!() };
+        assert_eq!((problem.status, problem.reason.as_str()), (409, "intent_conflict"));
+        let Err(Error::Refused(problem)) = over_tcp(&rig).intend(&intent).await else { panic!() };
+        assert_eq!(problem.status, 401);
     });
 }
 
