@@ -7,7 +7,7 @@ use crate::{AuditPolicySpec, ByteSize, SecretRef, Span, VolumeType, bounds};
 /// Write intents (`POST /v1/intents`): what an application is about to write, durable before it writes, given back after a crash. Their payloads are kept as
 /// they are, encrypted, in a journal of their own in the spool, and never leave the pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Intents {
     /// Whether the pod's containers may write intents. Needs `intents.topic` and `spool.encryption`. Default false.
     pub enabled: bool,

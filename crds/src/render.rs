@@ -216,6 +216,21 @@ spec:
                 "spec.sinks[0].postgres.schema",
                 "a-z",
             ),
+            ("  intents: {enabled: true, topic: intents, allowPodLoss: true}", "spec.intents.enabled", "spool.encryption"),
+            (
+                "  intents: {enabled: true, topic: intents}\n  spool: {encryption: {keySecretRef: {name: a, key: b}}}",
+                "spec.intents.allowPodLoss",
+                "PersistentVolumeClaim",
+            ),
+            (
+                "  intents: {enabled: true, topic: intents}\n  spool: {volume: {type: HostPath, hostPath: {path: /a}}}",
+                "spec.intents.allowPodLoss",
+                "PersistentVolumeClaim",
+            ),
+            ("  intents: {enabled: true, topic: audit}", "spec.intents.topic", "of their own"),
+            ("  intents: {enabled: true}", "spec.intents.topic", "names no topic"),
+            ("  intents: {enabled: true, topic: t, maxBytes: 600Mi}", "spec.intents.maxBytes", "half"),
+            ("  sinks: [{name: intents, type: File}]", "spec.sinks[0].name", "another"),
             ("  spool: {maxBytes: 9Mi}\n  limits: {maxEventBytes: 1Mi}", "spec.spool.maxBytes", "32"),
         ] {
             let found = faults(&format!("{POLICY}{edit}\n"));
@@ -225,6 +240,19 @@ spec:
         let found = faults(&bad);
         for path in ["spec.kafka.brokers[0]", "spec.kafka.topic", "spec.kafka.config[acks]"] {
             assert!(found.iter().any(|fault| fault.starts_with(path)), "{path}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn intents_are_for_a_claim_or_for_who_knows() {
+        let keys = "encryption: {keySecretRef: {name: a, key: b}}";
+        for edit in [
+            format!("  intents: {{enabled: true, topic: intents, allowPodLoss: true}}\n  spool: {{{keys}}}"),
+            format!(
+                "  intents: {{enabled: true, topic: intents}}\n  spool: {{{keys}, volume: {{type: PersistentVolumeClaim, persistentVolumeClaim: {{claimName: c}}}}}}"
+            ),
+        ] {
+            assert!(parse(&format!("{POLICY}{edit}\n")).is_ok(), "{edit}");
         }
     }
 

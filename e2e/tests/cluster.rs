@@ -68,6 +68,12 @@ fn what_would_not_render_is_refused_at_apply_with_the_field() {
         ("  integrity: {maxChains: 0}\n", "spec.integrity.maxChains", "greater than or equal"),
         ("  redaction: {rulez: []}\n", "spec.redaction.rulez", "unknown field"),
         ("  limits: {maxEventBytes: 8Mi, maxBodyBytes: 4Mi}\n", "spec", "could never arrive"),
+        ("  intents: {enabled: true, topic: intents, allowPodLoss: true}\n", "spec", "spool.encryption.keySecretRef"),
+        (
+            "  intents: {enabled: true, topic: intents}\n  spool: {encryption: {keySecretRef: {name: a, key: b}}}\n",
+            "spec",
+            "PersistentVolumeClaim",
+        ),
         // By the operator's webhook, which compiles what CEL cannot.
         ("  redaction: {rules: [{regex: '(', action: Mask}]}\n", "spec.redaction.rules[0].regex", "unclosed group"),
         ("  redaction: {rules: [{regex: 'a*', action: Mask}]}\n", "spec.redaction.rules[0].regex", "empty text"),
@@ -78,6 +84,9 @@ fn what_would_not_render_is_refused_at_apply_with_the_field() {
         assert!(!went_well && printed.contains(field) && printed.contains(fix), "{more}: {printed}");
     }
     assert!(cluster.try_apply(&policy("good", "refused", "kafka:9092", "")).0);
+    let intents = "  intents: {enabled: true, topic: intents, allowPodLoss: true}\n  spool: {encryption: {keySecretRef: {name: a, key: b}}}\n";
+    let (went_well, printed) = cluster.try_apply(&policy("intents", "refused", "kafka:9092", intents));
+    assert!(went_well, "{printed}");
 }
 
 #[test]
