@@ -244,11 +244,20 @@ fn while_kafka_is_away_intents_are_taken_and_a_policy_may_begin_with_them_and_en
     sidecar.write_policy(&without);
     wait_for("new ones to be refused", SOON, || post(&sidecar, "/v1/intents", &json!({})).0 == 403);
     assert_eq!(open(&sidecar), ["two"]);
+    // It does not encrypt any more either: payloads are, all the same.
+    let old = "  spool: {encryption: {oldKeySecretRefs: [{name: spool, key: one}]}}\n";
+    sidecar.write_policy(&policy(&kafka.plain(), "audit", old));
+    let termination = sidecar.journal().parent().unwrap().join("termination");
+    std::fs::write(&termination, "").unwrap();
     sidecar.term();
     assert_eq!(sidecar.ended(Duration::from_mins(1)), Some(0));
-    let left = std::fs::read_to_string(sidecar.journal().parent().unwrap().join("termination")).unwrap_or_default();
+    let left = std::fs::read_to_string(termination).unwrap();
     sidecar.up();
     assert_eq!(open(&sidecar), ["two"], "over a restart, too ({left})");
+    assert!(left.contains("\"openIntents\":1"), "{left}");
+    let mut found = Vec::new();
+    holding(sidecar.journal(), "needle", &mut found);
+    assert!(found.is_empty(), "{found:?}");
     assert_eq!(post(&sidecar, "/v1/intents/two/resolve", &json!({"outcome": "failure"})).0, 200);
     kafka.up();
     sidecar.drained(Duration::from_mins(1));

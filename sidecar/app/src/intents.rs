@@ -145,11 +145,19 @@ impl Intents {
     /// Has them be as a policy says. A journal that was begun stays open, so that what is in it can be resolved, as long as there is a key.
     async fn follow(&self, compiled: &Compiled, identity: &Identity, secrets: &Secrets) -> anyhow::Result<()> {
         let wanted = compiled.config.spec.intents.enabled;
+        let config = || {
+            let mut config = compiled.commit_intents(identity);
+            // A policy that encrypts no longer does not have payloads stored in clear.
+            let keys = config.envelope.keys.always();
+            let keys = keys.context("write intents are encrypted, always, and spool.encryption names no key that is there")?;
+            config.envelope.keys = Arc::new(keys);
+            anyhow::Ok(Arc::new(config))
+        };
         if let Some(running) = self.running.load_full() {
             if !wanted {
                 return Ok(());
             }
-            let config = Arc::new(compiled.commit_intents(identity));
+            let config = config()?;
             let changed = {
                 let mut known = running.config.lock();
                 let same = known.envelope == config.envelope
@@ -169,8 +177,7 @@ impl Intents {
         if (!wanted && !self.dir.join("state").exists()) || compiled.no_key.is_some() {
             return Ok(());
         }
-        let config = Arc::new(compiled.commit_intents(identity));
-        let running = self.begin(config, compiled.intents_route(identity, secrets))?;
+        let running = self.begin(config()?, compiled.intents_route(identity, secrets))?;
         self.running.store(Some(Arc::new(running)));
         Ok(())
     }

@@ -188,6 +188,12 @@ impl Keys {
         self.current.as_ref()
     }
 
+    /// The same for what must never be stored in clear: where new segments have no key, they have the first of the old ones. `None`: there is none at all.
+    pub fn always(&self) -> Option<Self> {
+        let current = self.current.clone().or_else(|| self.old.first().cloned())?;
+        Some(Self { current: Some(current), old: self.old.clone() })
+    }
+
     /// Whether a key is among them.
     pub fn has(&self, id: &[u8; KEY_ID]) -> bool {
         self.current.iter().chain(&self.old).any(|key| key.id == *id)
