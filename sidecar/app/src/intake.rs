@@ -308,7 +308,7 @@ impl Intake {
         let chain = if compiled.by_tenant { draft.text("tenantId").map(Into::into) } else { None };
         let shown_id = draft.text("eventId").unwrap_or(&event_id).to_owned();
         let (rules, received_ms) = (compiled.rules, arrival.ms);
-        let item = Item { identity, print, rules, filled, halves, tenant: chain, critical, may_reuse, received_ms };
+        let item = Item { identity, print, rules, filled, halves, tenant: chain, critical, frees: false, may_reuse, received_ms };
         if compiled.config.spec.sidecar.tenant_metrics {
             self.count_tenant(&tenant);
         }

@@ -1,12 +1,13 @@
 //! Write intents: a journal of their own below the spool's directory, with a commit loop, a sink and somebody who tidies up.
 use std::{
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -22,13 +23,14 @@ use steno_deliver::{
 };
 use steno_event::{IdKey, json};
 use steno_intent::{Ending, Entry, Ledger, Made, Private, State, Step, Stored, closed, opened};
-use steno_journal::RealDisk;
+use steno_journal::{RealDisk, Shared};
+use tokio::sync::Semaphore;
 
 use crate::{
     identity::Identity,
     intake::Arrival,
-    outlets::{Common, Fan, Outlets, Route},
-    policy::Compiled,
+    outlets::{Common, Fan, Outlets},
+    policy::{Compiled, Current, QueryAccess, access},
     problem::{Problem, Reason},
     telemetry::IntentMetrics,
 };
@@ -41,35 +43,60 @@ const DIR: &str = "intents";
 const QUEUE: usize = 1024;
 /// A payload of no more use goes after so long.
 const LINGER: Duration = Duration::from_secs(30);
+/// So long a request waits for the disk.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks at what is to be done.
 const TICK: Duration = Duration::from_secs(1);
+/// Between two tries to open a journal that could not be.
+const AGAIN: Duration = Duration::from_secs(10);
+/// So long an application that was away as long as the sidecar has to look at what it left, before that expires.
+const GRACE: Duration = Duration::from_mins(5);
+/// The last section of a policy that allowed intents; it counts for what is left of them under a policy that does not.
+const SPEC: &str = "spec.json";
 
 /// Write intents of a sidecar; the journal is there from the first policy on that allows them.
 pub struct Intents {
     running: ArcSwapOption<Running>,
     dir: PathBuf,
-    /// Why the spool is not on the volume that it should be on.
-    fell_back: bool,
+    identity: Identity,
+    secrets: Secrets,
+    /// Why new ones would be gone with the pod; `None`: they would not.
+    passing: Option<&'static str>,
+    /// Why what an earlier pod left cannot be seen: the spool is not where it was.
+    elsewhere: bool,
     families: Families,
     metrics: IntentMetrics,
     /// The loop of the audit journal, for what must be told there.
     audit: Handle,
     stopping: AtomicBool,
     fault: Mutex<Option<String>>,
-    linger: Duration,
 }
 
 /// The journal of the intents, and what works on it.
 pub struct Running {
     commit: Handle,
+    shared: Arc<Shared>,
     ledger: Mutex<Ledger>,
     key: IdKey,
     outlets: Arc<Outlets>,
-    config: Mutex<Arc<CommitConfig>>,
     loop_thread: Mutex<Option<JoinHandle<()>>>,
-    /// Ending shares it, carrying has it alone: a carried record never comes behind the ending.
+    /// Ending shares it; carrying and expiring have it alone: a carried record never comes behind the ending, and what was resolved does not expire.
     endings: tokio::sync::RwLock<()>,
     loop_metrics: steno_commit::Metrics,
+    terms: Mutex<Terms>,
+    /// Open ones below are to stand under the key that counts now.
+    renew: AtomicU64,
+    /// Ids of which the chain says already that they expired.
+    told: Mutex<HashSet<String>>,
+}
+
+/// What the journal goes by.
+#[derive(Clone)]
+struct Terms {
+    /// Of the policy, or of the last one that allowed intents.
+    spec: steno_crds::Intents,
+    config: Arc<CommitConfig>,
+    access: QueryAccess,
 }
 
 /// What became of an intent that came.
@@ -108,33 +135,44 @@ pub struct Standing {
 // === impl Intents ===
 
 impl Intents {
-    /// Those of a spool's directory.
-    pub fn new(dir: &Path, fell_back: bool, families: Families, metrics: IntentMetrics, audit: Handle) -> Self {
+    /// Those of a spool's directory. `on_claim`: it is on a volume that a later pod finds again; `elsewhere`: it is not on the volume that it should be on.
+    pub fn new(
+        dir: &Path,
+        (identity, secrets): (&Identity, &Secrets),
+        (on_claim, elsewhere): (bool, bool),
+        families: Families,
+        metrics: IntentMetrics,
+        audit: Handle,
+    ) -> Self {
+        let passing = match (on_claim, elsewhere) {
+            (_, true) => Some("the spool is not on its volume (see the sidecar's stats)"),
+            (false, false) => Some("the spool of this pod is not on a PersistentVolumeClaim"),
+            (true, false) => None,
+        };
         Self {
             running: ArcSwapOption::empty(),
             dir: dir.join(DIR),
-            fell_back,
+            identity: identity.clone(),
+            secrets: secrets.clone(),
+            passing,
+            elsewhere,
             families,
             metrics,
             audit,
             stopping: AtomicBool::new(false),
             fault: Mutex::default(),
-            linger: LINGER,
         }
     }
 
-    /// [`Self::follow`]; what is wrong is told, and tried again with the next policy.
-    pub async fn begin_with(&self, compiled: &Compiled, identity: &Identity, secrets: &Secrets) {
-        let fault = self.follow(compiled, identity, secrets).await.err().map(|error| format!("{error:#}"));
-        if let Some(fault) = &fault {
+    /// Has them be as a policy says. A journal that was begun stays open under a policy that allows none, by the terms of the last one that did. What is wrong
+    /// is told, and tried again.
+    pub async fn follow(self: &Arc<Self>, compiled: &Arc<Compiled>) {
+        let fault = self.try_follow(compiled).await.err().map(|error| format!("{error:#}"));
+        let mut known = self.fault.lock();
+        if fault.is_some() && *known != fault {
             tracing::error!(fault, "write intents are not as the policy asks for");
         }
-        *self.fault.lock() = fault;
-    }
-
-    /// Whether there is a journal, under this policy or an earlier one.
-    pub fn is_begun(&self) -> bool {
-        self.running.load().is_some()
+        *known = fault;
     }
 
     /// What is wrong with them.
@@ -142,55 +180,96 @@ impl Intents {
         self.fault.lock().clone()
     }
 
-    /// Has them be as a policy says. A journal that was begun stays open, so that what is in it can be resolved, as long as there is a key.
-    async fn follow(&self, compiled: &Compiled, identity: &Identity, secrets: &Secrets) -> anyhow::Result<()> {
-        let wanted = compiled.config.spec.intents.enabled;
-        let config = || {
-            let mut config = compiled.commit_intents(identity);
-            // A policy that encrypts no longer does not have payloads stored in clear.
-            let keys = config.envelope.keys.always();
-            let keys = keys.context("write intents are encrypted, always, and spool.encryption names no key that is there")?;
-            config.envelope.keys = Arc::new(keys);
-            anyhow::Ok(Arc::new(config))
+    /// Whether an earlier policy left something here.
+    fn is_left(&self) -> bool {
+        self.dir.join("state").exists()
+    }
+
+    /// Who may read and end what is left under a policy that allows no new ones.
+    pub fn access(&self) -> Option<QueryAccess> {
+        self.running.load().as_ref().map(|running| running.terms.lock().access.clone())
+    }
+
+    fn terms(&self, compiled: &Compiled) -> anyhow::Result<Terms> {
+        let wanted = &compiled.config.spec.intents;
+        let kept = self.dir.join(SPEC);
+        let spec = if wanted.enabled {
+            wanted.clone()
+        } else {
+            let text = std::fs::read(&kept).with_context(|| format!("{} cannot be read", kept.display()))?;
+            serde_json::from_slice(&text).with_context(|| format!("{} cannot be read", kept.display()))?
         };
-        if let Some(running) = self.running.load_full() {
-            if !wanted {
-                return Ok(());
-            }
-            let config = config()?;
-            let changed = {
-                let mut known = running.config.lock();
-                let same = known.envelope == config.envelope
-                    && known.window_ms == config.window_ms
-                    && known.journal.max_bytes == config.journal.max_bytes;
-                known.clone_from(&config);
-                !same
-            };
-            if changed {
-                let note = Note::new(Kind::Config, "Another configuration of write intents counts from here on.");
-                running.commit.reload(config, note).await;
-            }
-            running.outlets.reload(vec![compiled.intents_route(identity, secrets)], FanOut::BestEffort);
-            return Ok(());
-        }
-        // What was begun under an earlier policy is opened again: it may hold open intents.
-        if (!wanted && !self.dir.join("state").exists()) || compiled.no_key.is_some() {
-            return Ok(());
-        }
-        let running = self.begin(config()?, compiled.intents_route(identity, secrets))?;
-        self.running.store(Some(Arc::new(running)));
+        let mut config = compiled.commit_intents(&self.identity, &spec);
+        // A policy that encrypts no longer does not have payloads stored in clear.
+        let keys = config.envelope.keys.always();
+        let keys = keys.context("write intents are encrypted, always, and spool.encryption names no key that is there")?;
+        config.envelope.keys = Arc::new(keys);
+        let access = access(spec.token_secret_ref.as_ref(), &self.secrets, "the Secret of intents.tokenSecretRef is missing");
+        Ok(Terms { spec, config: Arc::new(config), access })
+    }
+
+    fn keep(&self, spec: &steno_crds::Intents) -> anyhow::Result<()> {
+        let part = self.dir.join("spec.part");
+        std::fs::write(&part, serde_json::to_vec(spec)?)?;
+        std::fs::rename(part, self.dir.join(SPEC))?;
         Ok(())
     }
 
-    fn begin(&self, config: Arc<CommitConfig>, route: Route) -> anyhow::Result<Running> {
+    async fn try_follow(self: &Arc<Self>, compiled: &Arc<Compiled>) -> anyhow::Result<()> {
+        let wanted = compiled.config.spec.intents.enabled;
+        let Some(running) = self.running.load_full() else {
+            // What was begun under an earlier policy is opened again: it may hold open intents.
+            if (!wanted && !self.is_left()) || compiled.no_key.is_some() {
+                return Ok(());
+            }
+            let (intents, compiled) = (self.clone(), compiled.clone());
+            let begun = tokio::task::spawn_blocking(move || intents.begin(&compiled)).await??;
+            self.running.store(Some(Arc::new(begun)));
+            return Ok(());
+        };
+        let terms = self.terms(compiled)?;
+        if wanted {
+            self.keep(&terms.spec)?;
+        }
+        let route = compiled.intents_route(&self.identity, &self.secrets, &terms.spec);
+        let (old, new) = (std::mem::replace(&mut *running.terms.lock(), terms.clone()).config, terms.config);
+        let same =
+            old.envelope == new.envelope && old.window_ms == new.window_ms && old.journal.max_bytes == new.journal.max_bytes;
+        if !same {
+            let note = Note::new(Kind::Config, "Another configuration of write intents counts from here on.");
+            running.commit.reload(new.clone(), note).await;
+        }
+        if old.envelope != new.envelope {
+            running.renew.store(running.shared.synced(), Ordering::Release);
+        }
+        running.outlets.reload(vec![route], FanOut::BestEffort);
+        Ok(())
+    }
+
+    /// Opens the journal, reads it, and has it worked on. Blocks.
+    fn begin(&self, compiled: &Compiled) -> anyhow::Result<Running> {
+        let terms = self.terms(compiled)?;
         let disk = RealDisk::open(&self.dir).context("the journal of write intents cannot be used")?;
+        self.keep(&terms.spec).context("the journal of write intents cannot be written")?;
         let (commit, work) = Handle::new(QUEUE, Bell::default());
         let fan = Fan::default();
         let loop_metrics = steno_commit::Metrics::default();
         let clock = Box::new(SystemClock::default());
         let (committer, started) =
-            Committer::open(Arc::new(disk), config.clone(), clock, Box::new(fan.clone()), loop_metrics.clone())
+            Committer::open(Arc::new(disk), terms.config.clone(), clock, Box::new(fan.clone()), loop_metrics.clone())
                 .context("the journal of write intents cannot be opened")?;
+        let mut ledger = Ledger::new(started.shared.clone());
+        ledger.catch_up().context("the journal of write intents cannot be read")?;
+        if ledger.open() > 0 {
+            tracing::info!(open = ledger.open(), "write intents are open from before");
+        }
+        for damage in &started.damage {
+            ledger.lost(damage.first_seq, damage.next_seq);
+        }
+        // Keys that are kept for older segments are wanted back some day.
+        let rotates = compiled.config.spec.spool.encryption.as_ref().is_some_and(|keys| !keys.old_key_secret_refs.is_empty());
+        let renew = if rotates { started.shared.synced() } else { 0 };
+        let loop_thread = std::thread::Builder::new().name("steno-intents".into()).spawn(move || committer.run(work));
         let common = Common {
             shared: started.shared.clone(),
             commit: commit.clone(),
@@ -200,22 +279,20 @@ impl Intents {
             fan,
             transactions: Transactions::new(&started.uuid, &self.dir, started.shared.clone(), commit.clone()),
         };
+        let route = compiled.intents_route(&self.identity, &self.secrets, &terms.spec);
         let outlets = Outlets::start(common, vec![route], FanOut::BestEffort, &started.positions)?;
-        let loop_thread = std::thread::Builder::new().name("steno-intents".into()).spawn(move || committer.run(work));
-        let mut ledger = Ledger::new(started.shared);
-        ledger.catch_up().context("the journal of write intents cannot be read")?;
-        if ledger.open() > 0 {
-            tracing::info!(open = ledger.open(), "write intents are open from before");
-        }
         Ok(Running {
             commit,
+            shared: started.shared,
             ledger: Mutex::new(ledger),
             key: IdKey(started.id_key),
             outlets,
-            config: Mutex::new(config),
             loop_thread: Mutex::new(Some(loop_thread.context("no thread for the loop of write intents")?)),
             endings: tokio::sync::RwLock::new(()),
             loop_metrics,
+            terms: Mutex::new(terms),
+            renew: AtomicU64::new(renew),
+            told: Mutex::default(),
         })
     }
 
@@ -230,9 +307,9 @@ impl Intents {
     pub async fn open(&self, compiled: &Compiled, id: &str, private: Private) -> Result<Taken, Problem> {
         let spec = &compiled.config.spec.intents;
         let running = self.running()?;
-        if self.fell_back && !spec.allow_pod_loss {
-            let detail = "The spool is not on its volume, and open intents would be gone with the pod; see the sidecar's stats. \
-                          The policy can accept that: intents.allowPodLoss.";
+        if let Some(why) = self.passing.filter(|_| !spec.allow_pod_loss) {
+            let detail =
+                format!("Open intents would be gone with the pod: {why}. The policy can accept that: intents.allowPodLoss.");
             return Err(Problem::later(Reason::Dependency, detail, Duration::from_secs(10)));
         }
         let most = spec.max_payload_bytes.bytes() as usize;
@@ -245,6 +322,9 @@ impl Intents {
         if running.ledger.lock().open() as u64 >= spec.max_open && running.known(id).is_none() {
             let detail = format!("{} intents are open (intents.maxOpen); resolve those that are done.", spec.max_open);
             return Err(Problem::later(Reason::TooManyIntents, detail, Duration::from_secs(1)));
+        }
+        if let Some(Entry { state: state @ State::Closed { .. }, .. }) = running.known(id) {
+            return Ok(Taken { duplicate: true, state: word(&state) });
         }
         let at_ms = Arrival::now().ms;
         let key = compiled.payload_key(&running.key);
@@ -281,22 +361,25 @@ impl Intents {
     }
 
     /// What is known of an intent.
-    pub fn find(&self, id: &str) -> Result<(Entry, Option<Stored>), Problem> {
+    pub async fn find(self: &Arc<Self>, id: &str) -> Result<(Entry, Option<Stored>), Problem> {
         let running = self.running()?;
-        let missing = || {
-            let detail = "There is no such intent here: it never was, or it ended a while ago.";
-            Problem::new(Reason::NotFound, detail)
-        };
         running.catch_up()?;
-        let ledger = running.ledger.lock();
-        let entry = ledger.get(id).cloned().ok_or_else(missing)?;
-        let stored = ledger.read(id);
+        let entry = running.known(id).ok_or_else(|| self.unknown())?;
+        let (id, found) = (id.to_owned(), entry.clone());
+        let stored = reading(move || steno_intent::read(&running.shared, &id, &found)).await?;
         Ok((entry, stored))
     }
 
+    fn unknown(&self) -> Problem {
+        if self.elsewhere {
+            return away();
+        }
+        Problem::new(Reason::NotFound, "There is no such intent here: it never was, or it ended a while ago.")
+    }
+
     /// Ends an intent as the application says. Its audit event is on disk already.
-    pub async fn resolve(&self, id: &str, outcome: &str, event_id: &str) -> Result<Ended, Problem> {
-        let (entry, stored) = self.find(id)?;
+    pub async fn resolve(self: &Arc<Self>, id: &str, outcome: &str, event_id: &str) -> Result<Ended, Problem> {
+        let (entry, stored) = self.find(id).await?;
         if let State::Closed { ending: Ending::Expired, .. } = entry.state {
             return Ok(Ended { duplicate: false, late: true });
         }
@@ -324,30 +407,56 @@ impl Intents {
         }
     }
 
-    /// Open intents behind a number, oldest first, at most so many and so many bytes; and whether there are more.
-    pub fn open_after(&self, number: Option<u64>, most: usize, bytes: usize) -> Result<(Vec<(Entry, Stored)>, bool), Problem> {
+    /// Open intents behind a number, oldest first, at most so many and so many bytes; and the number that the next page is behind, where there are more.
+    pub async fn open_after(
+        self: &Arc<Self>,
+        number: Option<u64>,
+        most: usize,
+        bytes: usize,
+    ) -> Result<(Vec<(Entry, Stored)>, Option<u64>), Problem> {
+        if self.elsewhere {
+            // An empty list would say that there is nothing to replay.
+            return Err(away());
+        }
         let running = self.running()?;
         running.catch_up()?;
-        let ledger = running.ledger.lock();
-        let (mut found, mut size) = (Vec::new(), 0);
-        for (_, id) in ledger.open_after(number) {
-            if found.len() >= most || (size >= bytes && !found.is_empty()) {
-                return Ok((found, true));
+        let (wanted, more): (Vec<(String, Entry)>, bool) = {
+            let ledger = running.ledger.lock();
+            let mut all = ledger.open_after(number);
+            let wanted = all.by_ref().take(most).filter_map(|(_, id)| Some((id.to_owned(), ledger.get(id)?.clone()))).collect();
+            (wanted, all.next().is_some())
+        };
+        let last = wanted.last().map(|(_, entry)| entry.number);
+        let shared = running.shared.clone();
+        let (found, lost, cut) = reading(move || {
+            let (mut found, mut lost, mut size) = (Vec::new(), Vec::new(), 0);
+            for (id, entry) in wanted {
+                if size >= bytes {
+                    return (found, lost, true);
+                }
+                match steno_intent::read(&shared, &id, &entry) {
+                    Some(stored) => {
+                        size += stored.private.as_ref().map_or(0, |private| private.payload.get().len());
+                        found.push((entry, stored));
+                    }
+                    None => lost.push((id, entry)),
+                }
             }
-            let Some((entry, stored)) = ledger.get(id).cloned().zip(ledger.read(id)) else {
-                // What cannot be given back must not pass for what is not there.
-                tracing::error!("an open intent cannot be read from its journal");
-                let detail = "An open intent cannot be read from the journal; the sidecar's log says why.";
-                return Err(Problem::later(Reason::Dependency, detail, Duration::from_secs(5)));
-            };
-            size += stored.private.as_ref().map_or(0, |private| private.payload.get().len());
-            found.push((entry, stored));
-        }
-        Ok((found, false))
+            (found, lost, false)
+        })
+        .await?;
+        running.lose(lost);
+        let next = if cut { found.last().map(|(entry, _)| entry.number) } else { last.filter(|_| more) };
+        Ok((found, next))
     }
 
     /// Intents that ended so, behind a record, in the order in which they ended; and whether there are more.
-    pub fn ended_after(&self, ending: Ending, seq: Option<u64>, most: usize) -> Result<(Vec<(String, Entry)>, bool), Problem> {
+    pub fn ended_after(
+        self: &Arc<Self>,
+        ending: Ending,
+        seq: Option<u64>,
+        most: usize,
+    ) -> Result<(Vec<(String, Entry)>, bool), Problem> {
         let running = self.running()?;
         running.catch_up()?;
         let ledger = running.ledger.lock();
@@ -385,46 +494,83 @@ impl Intents {
     }
 
     /// Ends what has been open for too long, and has payloads go that are of no more use; until the sidecar stops.
-    pub async fn tidy(self: Arc<Self>, current: crate::policy::Current) {
+    pub async fn tidy(self: Arc<Self>, current: Current) {
+        let mut tried = Instant::now();
         while !self.stopping.load(Ordering::Acquire) {
             tokio::time::sleep(TICK).await;
-            let Some(running) = self.running.load_full() else { continue };
-            let after = current.load().config.spec.intents.expire_after.duration();
-            let now = Arrival::now().ms;
-            if let Err(error) = self.expire(&running, now.saturating_sub(after.as_millis() as u64)).await {
+            let Some(running) = self.running.load_full() else {
+                if self.fault().is_some() && tried.elapsed() >= AGAIN {
+                    tried = Instant::now();
+                    self.follow(&current.load_full()).await;
+                }
+                continue;
+            };
+            if let Err(error) = self.expire(&running).await {
                 tracing::warn!(error = error.detail, "intents that are open for too long could not be ended; it is tried again");
             }
-            if let Err(error) = running.clean(now.saturating_sub(self.linger.as_millis() as u64)).await {
+            if let Err(error) = running.clean(Instant::now().checked_sub(LINGER)).await {
                 tracing::warn!(error = error.detail, "payloads of intents that ended could not be let go of; it is tried again");
             }
+            self.tell_lost(&running).await;
         }
     }
 
-    async fn expire(&self, running: &Arc<Running>, before_ms: u64) -> Result<(), Problem> {
+    async fn expire(&self, running: &Arc<Running>) -> Result<(), Problem> {
         running.catch_up()?;
-        let old = running.ledger.lock().open_since_before(before_ms);
-        for id in old {
-            let found = {
-                let ledger = running.ledger.lock();
-                ledger.get(&id).cloned().zip(ledger.read(&id))
+        let after = running.terms.lock().spec.expire_after.duration();
+        let overdue = running.ledger.lock().overdue(Arrival::now().ms, after, GRACE);
+        for id in overdue {
+            // Whoever resolves it now does so before this, or after.
+            let _alone = running.endings.write().await;
+            running.catch_up()?;
+            let Some(entry) = running.known(&id).filter(|entry| matches!(entry.state, State::Open { .. })) else { continue };
+            let Some(stored) = steno_intent::read(&running.shared, &id, &entry) else {
+                running.lose(vec![(id, entry)]);
+                continue;
             };
-            let Some((entry, stored)) = found else { continue };
             let public = stored.public.get();
-            // First the chain: where that is as far as it comes, the chain says it twice, and not never.
-            let told = self.audit.tell(expired_note(&id, public, entry.created_ms)).await;
-            told.map_err(|failure| Problem::new(Reason::Dependency, failure.to_string()))?;
-            if let Answer::Created(_) = running.end(&id, public, Ending::Expired, None, None).await? {
+            if !running.told.lock().contains(&id) {
+                // First the chain: a crash in between has it say so twice, and not never.
+                let told = self.audit.tell(expired_note(&id, public, entry.created_ms)).await;
+                told.map_err(|failure| Problem::new(Reason::Dependency, failure.to_string()))?;
+                running.told.lock().insert(id.clone());
+            }
+            let at_ms = Arrival::now().ms;
+            let answer = running.commit(&ending(&id, public, Ending::Expired, None, None, at_ms)?, at_ms).await?;
+            running.catch_up()?;
+            running.told.lock().remove(&id);
+            if let Answer::Created(_) = answer {
                 self.metrics.expired.inc();
                 tracing::warn!(intentId = id, "a write intent was open for too long; the chain says so, and its payload goes");
+            } else if running.known(&id).is_some_and(|entry| matches!(entry.state, State::Open { .. })) {
+                // Its end is known, and the record of it was lost.
+                running.lose(vec![(id, entry)]);
             }
         }
-        running.catch_up()
+        Ok(())
+    }
+
+    /// What could not be read has a name, too: in the chain, which an auditor looks at.
+    async fn tell_lost(&self, running: &Running) {
+        let lost = running.ledger.lock().take_lost();
+        for (first, next) in lost {
+            tracing::error!(first, next, "records of write intents cannot be read any more; open intents may be among them");
+            let note =
+                Note::new(Kind::Quarantine, "A part of the journal of write intents cannot be read; open intents may be lost.")
+                    .number("firstIntentRecord", first)
+                    .number("intentRecords", next - first);
+            if self.audit.tell(note).await.is_err() {
+                running.ledger.lock().lost(first, next);
+                return;
+            }
+        }
     }
 
     /// Whether anything is left that a later pod must have: open intents, or records that the topic does not have. Blocks.
     pub fn stop(&self, most: Duration) -> (usize, u64) {
         self.stopping.store(true, Ordering::Release);
-        let Some(running) = self.running.load_full() else { return (0, 0) };
+        // What cannot be opened is not nothing.
+        let Some(running) = self.running.load_full() else { return (usize::from(self.is_left()), 0) };
         let undelivered = running.outlets.stop(most);
         let _ = running.catch_up();
         let open = running.ledger.lock().open();
@@ -433,7 +579,7 @@ impl Intents {
 
     /// What would be left if it ended now.
     pub fn left(&self) -> (usize, u64) {
-        let Some(running) = self.running.load_full() else { return (0, 0) };
+        let Some(running) = self.running.load_full() else { return (usize::from(self.is_left()), 0) };
         (running.ledger.lock().open(), running.outlets.undelivered())
     }
 
@@ -485,61 +631,115 @@ impl Running {
         self: &Arc<Self>,
         id: &str,
         public: &str,
-        ending: Ending,
+        how: Ending,
         outcome: Option<&str>,
         event_id: Option<&str>,
     ) -> Result<Answer, Problem> {
         let at_ms = Arrival::now().ms;
-        let stored = Stored {
-            step: Step::Closed,
-            intent_id: id.to_owned(),
-            number: None,
-            private: None,
-            state: Some(ending),
-            outcome: outcome.map(str::to_owned),
-            event_id: event_id.map(str::to_owned),
-            public: raw(closed(public, id, ending, outcome, event_id, at_ms))?,
-        };
+        let stored = ending(id, public, how, outcome, event_id, at_ms)?;
         let running = self.clone();
         // Not the request's: one that is cut off must not let go of its turn while its record is on the way.
-        let ending = async move {
+        let ending = tokio::spawn(async move {
             let _turn = running.endings.read().await;
             running.commit(&stored, at_ms).await
-        };
-        tokio::spawn(ending).await.unwrap_or_else(|_| Err(unwritten()))
+        });
+        let ended = tokio::time::timeout(PATIENCE, ending).await;
+        ended.map_or_else(|_| Err(unwritten()), |ended| ended.unwrap_or_else(|_| Err(unwritten())))
     }
 
     /// Has payloads go that are of no use since before a time.
-    async fn clean(&self, before_ms: u64) -> Result<(), Problem> {
+    async fn clean(self: &Arc<Self>, before: Option<Instant>) -> Result<(), Problem> {
+        let Some(before) = before else { return Ok(()) };
         self.catch_up()?;
-        let idle = {
-            let ledger = self.ledger.lock();
-            ledger.chores(before_ms) == steno_intent::Chores::default()
-        };
-        if !idle {
+        let delivered = self.shared.synced() - self.outlets.undelivered();
+        let renew = self.renew.load(Ordering::Acquire);
+        let chores = || self.ledger.lock().chores(before, delivered, renew);
+        if chores().rotate {
+            self.commit.rotate();
+        }
+        if !chores().carry.is_empty() {
             let _alone = self.endings.write().await;
             self.catch_up()?;
-            let chores = self.ledger.lock().chores(before_ms);
-            if chores.rotate {
-                self.commit.rotate();
-            }
-            for id in chores.carry {
-                let (entry, stored) = {
-                    let ledger = self.ledger.lock();
-                    match ledger.get(&id).cloned().zip(ledger.read(&id)) {
-                        Some(found) => found,
-                        None => continue,
+            let carry: Vec<(String, Entry)> = {
+                let ids = chores().carry;
+                let ledger = self.ledger.lock();
+                ids.into_iter().filter_map(|id| Some((id.clone(), ledger.get(&id)?.clone()))).collect()
+            };
+            let (shared, key) = (self.shared.clone(), self.key);
+            let (items, lost) = reading(move || {
+                let (mut items, mut lost) = (Vec::new(), Vec::new());
+                for (id, entry) in carry {
+                    match steno_intent::read(&shared, &id, &entry) {
+                        Some(stored) => {
+                            let carried = Stored { step: Step::Carried, number: Some(entry.number), ..stored };
+                            items.push(carried.item(&key, entry.created_ms));
+                        }
+                        None => lost.push((id, entry)),
                     }
-                };
-                let carried = Stored { step: Step::Carried, number: Some(entry.number), ..stored };
-                self.commit(&carried, entry.created_ms).await?;
-            }
+                }
+                (items, lost)
+            })
+            .await?;
+            self.lose(lost);
+            let answers = self.commit.submit(items).await;
             self.catch_up()?;
+            if let Some(answer) = answers.iter().find(|answer| !matches!(answer, Answer::Created(_))) {
+                tracing::warn!(?answer, "an open intent could not be written again; it holds its segment");
+            }
         }
         let pin = self.ledger.lock().pin();
         self.commit.positions([(steno_journal::sink_id(OPEN), pin)].into());
         Ok(())
     }
+
+    /// Takes out what cannot be read any more, if it is still where it was.
+    fn lose(&self, unread: Vec<(String, Entry)>) {
+        let mut ledger = self.ledger.lock();
+        for (id, entry) in unread {
+            if ledger.get(&id) == Some(&entry) {
+                ledger.lose(&id);
+            }
+        }
+    }
+}
+
+/// The record of an end.
+fn ending(
+    id: &str,
+    public: &str,
+    ending: Ending,
+    outcome: Option<&str>,
+    event_id: Option<&str>,
+    at_ms: u64,
+) -> Result<Stored, Problem> {
+    Ok(Stored {
+        step: Step::Closed,
+        intent_id: id.to_owned(),
+        number: None,
+        private: None,
+        state: Some(ending),
+        outcome: outcome.map(str::to_owned),
+        event_id: event_id.map(str::to_owned),
+        public: raw(closed(public, id, ending, outcome, event_id, at_ms))?,
+    })
+}
+
+/// Readings at a time: each reads the disk that events are written to.
+static READINGS: Semaphore = Semaphore::const_new(2);
+
+/// Reads on a thread that nobody else waits for.
+async fn reading<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    let turn = READINGS.acquire().await;
+    let done = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        read()
+    });
+    done.await.map_err(|_| unwritten())
+}
+
+fn away() -> Problem {
+    let detail = "The spool is not on its volume (see the sidecar's stats): what an earlier pod left cannot be seen. Try again when it is.";
+    Problem::later(Reason::Dependency, detail, Duration::from_secs(10))
 }
 
 fn unwritten() -> Problem {

@@ -78,7 +78,8 @@ fn inspect(dir: &Path, key: &[PathBuf], output: Format) -> anyhow::Result<ExitCo
         }
     }
     let next_seq = opened.journal.next_seq();
-    let position = opened.journal.positions().get(&sink_id("kafka")).copied().unwrap_or_default();
+    let of_kafka = ["kafka", "intents"].iter().find_map(|sink| opened.journal.positions().get(&sink_id(sink)));
+    let position = of_kafka.copied().unwrap_or_default();
     let time = |ms: u64| if ms == 0 { Value::Null } else { format_millis(ms).into() };
     let rows: Vec<Value> = segments
         .iter()
@@ -154,7 +155,13 @@ fn export(dir: &Path, key: &[PathBuf], from: u64, to: u64) -> anyhow::Result<Exi
                         break 'all;
                     }
                     if seq >= from {
-                        out.write_all(frame.json)?;
+                        // Of a write intent only what the topic gets: what an application will write leaves the pod in no form.
+                        let public = steno_intent::public_of(frame.json);
+                        match &public {
+                            Ok(None) => continue,
+                            Ok(Some(public)) => out.write_all(public.as_bytes())?,
+                            Err(_) => out.write_all(frame.json)?,
+                        }
                         out.write_all(b"\n")?;
                     }
                 }

@@ -27,12 +27,14 @@ pub struct Place {
     pub fell_back: Option<String>,
     /// What is used where the journal cannot be opened there.
     pub fallback: Option<PathBuf>,
+    /// Whether it is on a volume that a later pod finds again: one that sidecars share.
+    pub on_claim: bool,
 }
 
 impl Place {
     /// A directory of one's own, and no other.
     pub fn only(dir: &Path) -> anyhow::Result<Self> {
-        Ok(Self { disk: open_one(dir)?, fell_back: None, fallback: None })
+        Ok(Self { disk: open_one(dir)?, fell_back: None, fallback: None, on_claim: false })
     }
 }
 
@@ -42,12 +44,12 @@ pub fn choose(args: &RunArgs) -> anyhow::Result<Place> {
     let fallback = args.fallback_dir.as_deref().filter(|_| args.startup == Startup::Open);
     if let Some(left) = fallback.filter(|dir| dir.join("lock").exists() && !dir.join(DRAINED).exists()) {
         let fell_back = Some("it was not when the sidecar began, and events are still here".to_owned());
-        return Ok(Place { disk: open_one(left)?, fell_back, fallback: None });
+        return Ok(Place { disk: open_one(left)?, fell_back, fallback: None, on_claim: false });
     }
     let asked = if args.shared { open_slot(&args.dir) } else { open_one(&args.dir) };
     match (asked, fallback) {
         (Err(fault), Some(fallback)) => fall_back(fallback, &fault),
-        (asked, _) => Ok(Place { disk: asked?, fell_back: None, fallback: fallback.map(Path::to_owned) }),
+        (asked, _) => Ok(Place { disk: asked?, fell_back: None, fallback: fallback.map(Path::to_owned), on_claim: args.shared }),
     }
 }
 
@@ -55,7 +57,7 @@ pub fn choose(args: &RunArgs) -> anyhow::Result<Place> {
 pub fn fall_back(dir: &Path, fault: &anyhow::Error) -> anyhow::Result<Place> {
     let fault = format!("{fault:#}");
     tracing::error!(fault, fallback = %dir.display(), "the journal is on the pod's own directory, and goes with it");
-    Ok(Place { disk: open_one(dir)?, fell_back: Some(fault), fallback: None })
+    Ok(Place { disk: open_one(dir)?, fell_back: Some(fault), fallback: None, on_claim: false })
 }
 
 /// A directory of one's own.

@@ -4,8 +4,8 @@ use std::{hash::Hasher, path::Path, sync::Arc, time::Duration};
 use steno_chain::NoteContext;
 use steno_commit::{CommitConfig, WhenFull};
 use steno_crds::{
-    Ack, AuditPolicySpec, DefaultMode, Guarantee, Kafka, KafkaKey, OnOversize, Scope, SecretRef, Severity, SidecarConfig,
-    SpoolCompression, WhenFull as WhenFullSpec,
+    Ack, AuditPolicySpec, DefaultMode, Guarantee, Intents, Kafka, KafkaKey, OnOversize, Scope, SecretRef, Severity,
+    SidecarConfig, SpoolCompression, WhenFull as WhenFullSpec,
 };
 use steno_deliver::{
     BreakerConfig, Lag, Settings,
@@ -184,8 +184,7 @@ impl Compiled {
     }
 
     /// What the loop of the intents' journal goes by.
-    pub fn commit_intents(&self, identity: &Identity) -> CommitConfig {
-        let spec = &self.config.spec.intents;
+    pub fn commit_intents(&self, identity: &Identity, spec: &Intents) -> CommitConfig {
         CommitConfig {
             chains: false,
             by_tenant: false,
@@ -208,10 +207,10 @@ impl Compiled {
     }
 
     /// Where the metadata of intents goes.
-    pub fn intents_route(&self, identity: &Identity, secrets: &Secrets) -> Route {
+    pub fn intents_route(&self, identity: &Identity, secrets: &Secrets, spec: &Intents) -> Route {
         let destination = self.destination(identity, secrets);
         let kafka = Kafka {
-            topic: self.config.spec.intents.topic.clone(),
+            topic: spec.topic.clone(),
             // Those of one entity stay in order.
             key: KafkaKey::Resource,
             guarantee: Guarantee::AtLeastOnce,
@@ -220,9 +219,10 @@ impl Compiled {
         Route {
             name: outlets::INTENTS.into(),
             required: true,
-            target: Target::Intents(Box::new(Destination { kafka, ..destination })),
+            // The dead letters of events are no place for them: theirs are kept in their own folder.
+            target: Target::Intents(Box::new(Destination { kafka, dead_letter: None, ..destination })),
             settings: Settings {
-                dead_bytes: self.config.spec.intents.max_bytes.bytes() / 16,
+                dead_bytes: spec.max_bytes.bytes() / 16,
                 // Endings have the headroom of critical events, not their place.
                 in_order: true,
                 ..self.delivery()
@@ -321,7 +321,8 @@ const INTENT_IDS: usize = 4096;
 /// Bytes of a segment of the intents' journal: small, so that what ended goes soon, and large enough for the largest payload.
 const INTENT_SEGMENT: u64 = 2 << 20;
 
-fn access(token: Option<&SecretRef>, secrets: &Secrets, missing: &'static str) -> QueryAccess {
+/// Who has access by a token; without one everybody.
+pub fn access(token: Option<&SecretRef>, secrets: &Secrets, missing: &'static str) -> QueryAccess {
     let Some(reference) = token else { return QueryAccess::Anyone };
     match secrets.read(reference) {
         Ok(token) if !token.trim().is_empty() => QueryAccess::Bearer(token.trim().to_owned()),

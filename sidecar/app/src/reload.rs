@@ -176,7 +176,7 @@ impl Reloader {
         }
         self.intake.outlets.reload(routes, fan_out);
         let current = self.intake.compiled.load_full();
-        self.intake.intents.begin_with(&current, &self.identity, &self.secrets).await;
+        self.intake.intents.follow(&current).await;
         self.listeners.lock().await.follow(&listeners, &self.intake).await;
         self.count("ok");
         let metrics = &self.intake.metrics;

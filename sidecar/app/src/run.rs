@@ -73,7 +73,7 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.socket {
         service.ingest(Listener::Unix(bind_socket(path)?), false);
     }
-    service.intents(&identity, &secrets).await;
+    service.intents().await;
     service.further().await;
     service.status(status);
     if let Some(fault) = fault {

@@ -97,7 +97,7 @@ impl Service {
             Committer::open(Arc::new(disk), config, clock, Box::new(fan.clone()), metrics.commit.clone())
                 .context("the journal cannot be opened")
         };
-        let Place { disk, mut fell_back, fallback } = place;
+        let Place { disk, mut fell_back, fallback, on_claim } = place;
         let mut dir = disk.dir().to_owned();
         let (committer, started) = match (open(disk), fallback) {
             (Err(fault), Some(fallback)) => {
@@ -121,7 +121,9 @@ impl Service {
         let outlets = Outlets::start(common, routes, compiled.config.spec.fan_out, &started.positions)?;
         let loop_thread = std::thread::Builder::new().name("steno-commit".into()).spawn(move || committer.run(work));
         let loop_thread = loop_thread.context("no thread for the commit loop")?;
-        let intents = Intents::new(dir, fell_back.is_some(), metrics.deliver.clone(), metrics.intents.clone(), commit.clone());
+        let at = (on_claim, fell_back.is_some());
+        let intents =
+            Intents::new(dir, (identity, secrets), at, metrics.deliver.clone(), metrics.intents.clone(), commit.clone());
         let now = Instant::now();
         let rates = Mutex::new(Rates::new(&compiled.config.spec.limits.rate, Duration::ZERO));
         let keep_at = dir.join("config.last");
@@ -173,9 +175,9 @@ impl Service {
     }
 
     /// Begins with write intents, where the policy allows them. What is wrong is told in the log and the stats, and audit events are taken all the same.
-    pub async fn intents(&self, identity: &Identity, secrets: &Secrets) {
+    pub async fn intents(&self) {
         let intents = &self.intake.intents;
-        intents.begin_with(&self.intake.compiled.load_full(), identity, secrets).await;
+        intents.follow(&self.intake.compiled.load_full()).await;
         tokio::spawn(intents.clone().tidy(self.intake.compiled.clone()));
     }
 

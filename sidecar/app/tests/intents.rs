@@ -129,6 +129,7 @@ fn what_is_no_intent_is_refused_with_the_field_and_the_fix() {
         (with("entityId", json!(7)), 422, "not_an_intent", "invalid type"),
         (with("colour", json!("red")), 422, "not_an_intent", "colour"),
         (with("intentId", json!("a b")), 422, "not_an_intent", "intentId"),
+        (with("intentId", json!("4111111111111111")), 422, "not_an_intent", "intentId"),
         // One page must be readable for every client, whatever else is in it.
         (intent("x", &deep), 422, "not_an_intent", "payload: recursion"),
         (intent("x", "1e999"), 422, "not_an_intent", "payload: number"),
@@ -154,6 +155,7 @@ fn what_is_no_intent_is_refused_with_the_field_and_the_fix() {
     assert_eq!(post(&rig, "/v1/intents", &intent("a", "1")).0, 200, "a retry is none too many");
     for body in [
         "{}",
+        r#"{"outcome":"paid by 4111 1111 1111 1111"}"#,
         r#"{"outcome":""}"#,
         r#"{"outcome":"success","event":{"outcome":"failure"}}"#,
         r#"{"outcome":"success","event":[]}"#,
@@ -161,6 +163,18 @@ fn what_is_no_intent_is_refused_with_the_field_and_the_fix() {
         assert_eq!(post(&rig, "/v1/intents/a/resolve", body).0, 422, "{body}");
     }
     assert_eq!(open(&rig), ["a", "b"], "what was refused changed nothing");
+}
+
+#[test]
+fn a_pod_whose_spool_is_not_on_the_claim_takes_none_unless_the_policy_knows() {
+    // The policy was changed after the pod was made: a pod keeps its volumes.
+    let rig = Rig::new(
+        "  spool: {encryption: {keySecretRef: {name: spool, key: one}}, volume: {type: PersistentVolumeClaim, persistentVolumeClaim: {claimName: c}}}\n  intents: {enabled: true, topic: intents}\n",
+    );
+    let (status, problem) = post(&rig, "/v1/intents", &intent("x", "1"));
+    assert_eq!(status, 503, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("PersistentVolumeClaim"), "{problem}");
+    assert!(open(&rig).is_empty());
 }
 
 #[test]

@@ -350,7 +350,12 @@ impl Committer {
                 Work::Positions(positions) => self.positions(&positions),
                 Work::Rotate => {
                     self.flush(&mut open);
-                    if let Err(error) = self.journal.rotate(self.clock.wall_ms()) {
+                    // Where there is no room, it is asked for again.
+                    if let Err(error) = self
+                        .journal
+                        .rotate(self.clock.wall_ms())
+                        .or_else(|error| if error.is_full() { Ok(()) } else { Err(error) })
+                    {
                         tracing::warn!(%error, "no new segment could be begun; what the one in use holds stays for now");
                     }
                 }
@@ -500,7 +505,7 @@ impl Committer {
                 return Err(Answer::Failed(Failure::Full));
             }
         }
-        let class = if item.critical { Class::Critical } else { Class::Normal };
+        let class = item.class();
         let bytes = (self.block.payload.len() + estimate) as u64;
         if self.journal.has_room(class, bytes) {
             return Ok(());
@@ -553,7 +558,7 @@ impl Committer {
             self.chains.seal(&name, head, tail, out);
         });
         self.block.count += 1;
-        let class = if item.critical { Class::Critical } else { Class::Normal };
+        let class = item.class();
         self.block.class = Some(self.block.class.map_or(class, |known| known.max(class)));
         self.block.pending.insert(item.identity, Pending { print: item.print, rules: item.rules, at });
         self.block.entries.push(Entry { identity: item.identity, print: item.print, seq, rules: item.rules, at_ms: 0 });

@@ -103,6 +103,7 @@ impl Rig {
             halves,
             tenant: Some(tenant.into()),
             critical,
+            frees: false,
             may_reuse: false,
             received_ms: 0,
         }

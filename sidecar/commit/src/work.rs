@@ -3,6 +3,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use steno_chain::Note;
 use steno_event::{Filled, Halves};
+use steno_journal::Class;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -27,6 +28,8 @@ pub struct Item {
     pub tenant: Option<Box<str>>,
     /// Whether it is delivered ahead of others.
     pub critical: bool,
+    /// Whether it stands for records whose space it frees: then it may use all of the bound.
+    pub frees: bool,
     /// Whether its id may stand for another payload, too: then no `Conflict` is recorded, and who asked sends it again under another id.
     pub may_reuse: bool,
     /// When it was received, milliseconds since 1970.
@@ -124,6 +127,19 @@ struct Sender {
 pub struct Inbox {
     pub(crate) queue: mpsc::Receiver<Work>,
     pub(crate) bell: Bell,
+}
+
+// === impl Item ===
+
+impl Item {
+    /// Which part of the bound it may use.
+    pub(crate) fn class(&self) -> Class {
+        match (self.frees, self.critical) {
+            (true, _) => Class::Control,
+            (false, true) => Class::Critical,
+            (false, false) => Class::Normal,
+        }
+    }
 }
 
 // === impl Handle ===

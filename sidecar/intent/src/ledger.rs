@@ -1,12 +1,13 @@
 //! What a reader of the journal knows of the intents in it.
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 use steno_commit::{Frame, Held, frames};
-use steno_journal::{Next, Reader, Shared};
+use steno_journal::{Next, Reader, Shared, Spot};
 
 use crate::{Step, Stored};
 
@@ -27,6 +28,8 @@ pub enum State {
     Open {
         /// Sequence number in the intents' journal.
         seq: u64,
+        /// Where its block lies.
+        spot: Spot,
     },
     /// Ended.
     Closed {
@@ -48,8 +51,12 @@ pub enum State {
 pub struct Entry {
     /// Its place in the order of all: the sequence number of its first record. Unknown of one that ended, and whose first record is gone: 0.
     pub number: u64,
-    /// When it came, milliseconds since 1970.
+    /// When it came, milliseconds since 1970; of one that ended, and whose first record is gone, when it ended.
     pub created_ms: u64,
+    /// When this process learned of it.
+    pub seen: Instant,
+    /// Whether that was at its start: then it came earlier, nobody knows how much by this clock.
+    pub from_before: bool,
     /// Where it is.
     pub state: State,
 }
@@ -59,24 +66,32 @@ pub struct Entry {
 pub struct Chores {
     /// The segment in use must end.
     pub rotate: bool,
-    /// Open intents that must stand further on, by id.
+    /// Open intents that must stand further on, by id: those of the oldest segment that has some.
     pub carry: Vec<String>,
 }
 
-/// All intents that the journal still holds.
+/// All intents that the journal still holds, and for a while those that ended.
 pub struct Ledger {
     shared: Arc<Shared>,
     reader: Reader,
     intents: HashMap<String, Entry>,
     /// Ids of open ones by number: the order in which they came.
     open: BTreeMap<u64, String>,
-    /// Latest records of open ones.
-    live: BTreeSet<u64>,
-    /// Records with a payload that is of no more use, and since when, milliseconds since 1970.
-    dead: BTreeMap<u64, u64>,
-    /// Ids of ended ones by their latest record.
-    closed: BTreeMap<u64, String>,
+    /// Latest records of open ones, and whose they are.
+    live: BTreeMap<u64, String>,
+    /// Records with a payload that is of no more use, and since when.
+    dead: BTreeMap<u64, Instant>,
+    /// Ids of ended ones by their latest record, and when this process learned of it.
+    closed: BTreeMap<u64, (String, Instant)>,
+    /// Records that could not be read: sequence numbers from, up to.
+    lost: Vec<(u64, u64)>,
+    /// What is read is from before this process.
+    at_start: bool,
 }
+
+/// So long, and at most so many, ended ones are remembered when their records are gone.
+const REMEMBERED: Duration = Duration::from_hours(1);
+const MOST_REMEMBERED: usize = 50_000;
 
 // === impl Ledger ===
 
@@ -89,9 +104,11 @@ impl Ledger {
             reader,
             intents: HashMap::new(),
             open: BTreeMap::new(),
-            live: BTreeSet::new(),
+            live: BTreeMap::new(),
             dead: BTreeMap::new(),
             closed: BTreeMap::new(),
+            lost: Vec::new(),
+            at_start: true,
         }
     }
 
@@ -100,31 +117,43 @@ impl Ledger {
     /// # Errors
     /// The journal cannot be read.
     pub fn catch_up(&mut self) -> Result<(), steno_journal::Error> {
-        loop {
-            match self.reader.next()? {
-                Next::CaughtUp => break,
-                // Recovery has told so, by name.
-                Next::Lost(_) => {}
-                Next::Block(block) => {
-                    let at_ms = block.header.wall_ms;
-                    for (seq, frame) in (block.header.first_seq..).zip(frames(&block.payload)) {
-                        self.enter(seq, &frame, at_ms);
-                    }
-                }
-            }
-        }
+        let result = self.read_on();
+        self.at_start &= result.is_err();
         // A segment that is held cannot be freed.
         self.reader.release();
         let oldest = self.shared.oldest();
         self.dead = self.dead.split_off(&oldest);
-        let held = self.closed.split_off(&oldest);
-        for id in std::mem::replace(&mut self.closed, held).into_values() {
-            self.intents.remove(&id);
+        let now = Instant::now();
+        while let Some(first) = self.closed.first_entry() {
+            let is_over = now.duration_since(first.get().1) > REMEMBERED;
+            if *first.key() >= oldest || !(is_over || self.intents.len() > MOST_REMEMBERED) {
+                break;
+            }
+            let (closed_at, (id, _)) = first.remove_entry();
+            // Its id may be another one's by now.
+            if matches!(self.intents.get(&id), Some(Entry { state: State::Closed { seq, .. }, .. }) if *seq == closed_at) {
+                self.intents.remove(&id);
+            }
         }
-        Ok(())
+        result
     }
 
-    fn enter(&mut self, seq: u64, frame: &Frame<'_>, at_ms: u64) {
+    fn read_on(&mut self) -> Result<(), steno_journal::Error> {
+        loop {
+            match self.reader.next()? {
+                Next::CaughtUp => return Ok(()),
+                Next::Lost(damage) => self.lost.push((damage.first_seq, damage.next_seq)),
+                Next::Block(block) => {
+                    let Some(spot) = self.reader.spot() else { continue };
+                    for (seq, frame) in (block.header.first_seq..).zip(frames(&block.payload)) {
+                        self.enter(seq, spot, &frame);
+                    }
+                }
+            }
+        }
+    }
+
+    fn enter(&mut self, seq: u64, spot: Spot, frame: &Frame<'_>) {
         if frame.is_note {
             return;
         }
@@ -132,46 +161,46 @@ impl Ledger {
             Ok(stored) => stored,
             Err(error) => {
                 tracing::error!(seq, %error, "a record of the intents' journal cannot be read");
+                self.lost.push((seq, seq + 1));
                 return;
             }
         };
+        let now = Instant::now();
         let known = self.intents.get(&stored.intent_id).cloned();
-        let is_open = matches!(known, Some(Entry { state: State::Open { .. }, .. }));
-        match stored.step {
-            Step::Closed => {
-                if let Some(Entry { number, state: State::Open { seq: last }, .. }) = &known {
-                    self.open.remove(number);
-                    self.live.remove(last);
-                    self.dead.insert(*last, frame.received_ms);
-                }
-                self.closed.insert(seq, stored.intent_id.clone());
-                let entry = Entry {
-                    number: known.as_ref().map_or(0, |known| known.number),
-                    created_ms: known.map_or(frame.received_ms, |known| known.created_ms),
-                    state: State::Closed {
-                        ending: stored.state.unwrap_or(Ending::Resolved),
-                        outcome: stored.outcome,
-                        event_id: stored.event_id,
-                        at_ms: frame.received_ms,
-                        seq,
-                    },
-                };
-                self.intents.insert(stored.intent_id, entry);
-            }
-            // It ended before: what it was about is of no use here either.
-            Step::Carried if known.is_some() && !is_open => drop(self.dead.insert(seq, at_ms)),
-            Step::Carried | Step::Opened => {
-                if let Some(Entry { state: State::Open { seq: last }, .. }) = &known {
-                    self.live.remove(last);
-                    self.dead.insert(*last, at_ms);
-                }
-                let number = known.filter(|_| is_open).map_or(stored.number.unwrap_or(seq), |known| known.number);
-                self.live.insert(seq);
-                self.open.insert(number, stored.intent_id.clone());
-                let entry = Entry { number, created_ms: frame.received_ms, state: State::Open { seq } };
-                self.intents.insert(stored.intent_id, entry);
-            }
+        if let Some(Entry { number, state: State::Open { seq: last, .. }, .. }) = &known {
+            self.open.remove(number);
+            self.live.remove(last);
+            self.dead.insert(*last, now);
         }
+        let is_open = matches!(known, Some(Entry { state: State::Open { .. }, .. }));
+        if stored.step == Step::Carried && known.is_some() && !is_open {
+            // It ended before: what it was about is of no use here either.
+            self.dead.insert(seq, now);
+            return;
+        }
+        let (seen, from_before) = known.as_ref().map_or((now, self.at_start), |known| (known.seen, known.from_before));
+        let entry = if stored.step == Step::Closed {
+            self.closed.insert(seq, (stored.intent_id.clone(), now));
+            Entry {
+                number: known.as_ref().map_or(0, |known| known.number),
+                created_ms: known.map_or(frame.received_ms, |known| known.created_ms),
+                seen,
+                from_before,
+                state: State::Closed {
+                    ending: stored.state.unwrap_or(Ending::Resolved),
+                    outcome: stored.outcome,
+                    event_id: stored.event_id,
+                    at_ms: frame.received_ms,
+                    seq,
+                },
+            }
+        } else {
+            let number = known.filter(|_| is_open).map_or(stored.number.unwrap_or(seq), |known| known.number);
+            self.live.insert(seq, stored.intent_id.clone());
+            self.open.insert(number, stored.intent_id.clone());
+            Entry { number, created_ms: frame.received_ms, seen, from_before, state: State::Open { seq, spot } }
+        };
+        self.intents.insert(stored.intent_id, entry);
     }
 
     /// An intent.
@@ -192,54 +221,82 @@ impl Ledger {
 
     /// Ids of open ones behind a number, in the order in which they came.
     pub fn open_after(&self, number: Option<u64>) -> impl Iterator<Item = (u64, &str)> {
-        let from = number.map_or(0, |number| number + 1);
+        let from = number.map_or(0, |number| number.saturating_add(1));
         self.open.range(from..).map(|(number, id)| (*number, id.as_str()))
     }
 
     /// Ids of those that ended so, behind a record, in the order in which they ended.
     pub fn ended_after(&self, ending: Ending, seq: Option<u64>) -> impl Iterator<Item = (u64, &str)> {
-        let from = seq.map_or(0, |seq| seq + 1);
+        let from = seq.map_or(0, |seq| seq.saturating_add(1));
         let is_so = move |id: &str| matches!(self.intents.get(id), Some(Entry { state: State::Closed { ending: found, .. }, .. }) if *found == ending);
-        self.closed.range(from..).map(|(seq, id)| (*seq, id.as_str())).filter(move |(_, id)| is_so(id))
+        self.closed.range(from..).map(|(seq, (id, _))| (*seq, id.as_str())).filter(move |(_, id)| is_so(id))
     }
 
     /// The latest record of an intent; while it is open, with its payload.
     pub fn read(&self, id: &str) -> Option<Stored> {
-        let (State::Open { seq } | State::Closed { seq, .. }) = self.intents.get(id)?.state;
-        let held = Held::read(&self.shared, seq)?;
-        let frame = held.frame()?;
-        Stored::read(frame.json).ok().filter(|stored| stored.intent_id == id)
+        read(&self.shared, id, self.intents.get(id)?)
     }
 
-    /// Ids of those that came before a time, milliseconds since 1970, and are open.
-    pub fn open_since_before(&self, at_ms: u64) -> Vec<String> {
-        // Clocks jump: the order of numbers need not be that of times.
-        let old = |id: &&String| self.intents.get(*id).is_some_and(|entry| entry.created_ms <= at_ms);
-        self.open.values().filter(old).cloned().collect()
+    /// Open ones that have been so for too long, by the wall clock and by that of this process: one of them may jump, and an application that was away
+    /// as long as the sidecar gets `grace` to look at what it left.
+    pub fn overdue(&self, wall_ms: u64, after: Duration, grace: Duration) -> Vec<String> {
+        let is_overdue = |id: &&String| {
+            self.intents.get(*id).is_some_and(|entry| {
+                let least = if entry.from_before { after.min(grace) } else { after };
+                wall_ms.saturating_sub(entry.created_ms) >= after.as_millis() as u64 && entry.seen.elapsed() >= least
+            })
+        };
+        self.open.values().filter(is_overdue).cloned().collect()
     }
 
     /// Records from here on are needed.
     pub fn pin(&self) -> u64 {
-        self.live.first().copied().unwrap_or_else(|| self.reader.position())
+        self.live.first_key_value().map_or_else(|| self.reader.position(), |(seq, _)| *seq)
     }
 
-    /// What is to be done for payloads that are of no use since before a time.
-    pub fn chores(&self, before_ms: u64) -> Chores {
-        let old = |(_, since): &(&u64, &u64)| **since <= before_ms;
-        let Some((newest, _)) = self.dead.iter().rev().find(old) else { return Chores::default() };
+    /// What is to be done for payloads that have been of no use since before a time, and that the topic (which has all below `delivered`) holds no longer;
+    /// and for what stands below `renew`, which is to stand further on in any case.
+    pub fn chores(&self, before: Instant, delivered: u64, renew: u64) -> Chores {
+        let old = self.dead.range(..delivered).rev().find(|(_, since)| **since <= before);
+        let newest = old.map(|(seq, _)| *seq).max(renew.checked_sub(1));
+        let Some(newest) = newest.filter(|newest| old.is_some() || self.pin() <= *newest) else { return Chores::default() };
         let starts = self.shared.segment_starts();
-        // What is open up to the end of its segment holds it.
-        let end = starts.iter().map(|(_, first)| *first).find(|first| first > newest);
-        let held = self.live.range(..end.unwrap_or(u64::MAX));
-        let by_seq: HashMap<u64, &String> = self
-            .open
-            .values()
-            .filter_map(|id| match self.intents.get(id)?.state {
-                State::Open { seq } => Some((seq, id)),
-                State::Closed { .. } => None,
-            })
-            .collect();
-        let carry = held.filter_map(|seq| by_seq.get(seq).map(|id| (*id).clone())).collect();
+        let end_of = |seq: u64| starts.iter().map(|(_, first)| *first).find(|first| *first > seq);
+        let end = end_of(newest);
+        // One segment after the other: each that goes makes room for the next.
+        let first = self.live.keys().next().filter(|first| end.is_none_or(|end| **first < end));
+        // What is in the segment in use waits for the next one.
+        let until = first.and_then(|first| end_of(*first));
+        let carry = until.map(|until| self.live.range(..until).map(|(_, id)| id.clone()).collect()).unwrap_or_default();
         Chores { rotate: end.is_none(), carry }
     }
+
+    /// Takes out what cannot be read any more; its record is among those that are lost.
+    pub fn lose(&mut self, id: &str) {
+        let Some(Entry { number, state: State::Open { seq, .. }, .. }) = self.intents.get(id) else { return };
+        self.open.remove(number);
+        self.live.remove(seq);
+        self.lost.push((*seq, *seq + 1));
+        self.intents.remove(id);
+    }
+
+    /// Notes that records could not be read.
+    pub fn lost(&mut self, first: u64, next: u64) {
+        self.lost.push((first, next));
+    }
+
+    /// Records that could not be read, and were not told of: sequence numbers from, up to.
+    pub fn take_lost(&mut self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.lost)
+    }
+}
+
+/// The latest record of an intent, read without the ledger.
+pub fn read(shared: &Arc<Shared>, id: &str, entry: &Entry) -> Option<Stored> {
+    let held = match entry.state {
+        State::Open { seq, spot } => Held::at(shared, spot, seq)?,
+        State::Closed { seq, .. } => Held::read(shared, seq)?,
+    };
+    let frame = held.frame()?;
+    Stored::read(frame.json).ok().filter(|stored| stored.intent_id == id)
 }

@@ -131,8 +131,10 @@ impl Stored {
             filled: Filled::default(),
             halves: Halves { bytes, split, action: (0, 0), event_id: (0, 0) },
             tenant: None,
-            // What was taken in must be able to end also where there is room for nothing new.
-            critical: self.step != Step::Opened,
+            // What was taken in must be able to end also where there is room for nothing new, and what is carried so that room comes where there is none for
+            // that.
+            critical: self.step == Step::Closed,
+            frees: self.step == Step::Carried,
             may_reuse: true,
             received_ms,
         }

@@ -1,6 +1,10 @@
 //! Promises about intents: what was acknowledged as open is given back, in order and byte for byte, until it ends; what ended stays ended; and payloads go.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use proptest::prelude::*;
 use serde_json::value::RawValue;
@@ -54,6 +58,8 @@ struct Rig {
     started: Started,
     ledger: Ledger,
     clock_ms: u64,
+    /// What the topic has.
+    delivered: u64,
 }
 
 impl Rig {
@@ -62,16 +68,13 @@ impl Rig {
             Committer::open(disk.clone(), config(), Box::new(StandingClock), Box::new(Nobody), Metrics::default())?;
         let mut ledger = Ledger::new(started.shared.clone());
         ledger.catch_up()?;
-        Ok(Self { disk, loop_, started, ledger, clock_ms: 1 })
+        let delivered = started.positions[&sink_id("intents")];
+        Ok(Self { disk, loop_, started, ledger, clock_ms: 1, delivered })
     }
 
     fn commit(&mut self, stored: &Stored) -> Answer {
         self.clock_ms += 1;
-        self.commit_at(stored, self.clock_ms)
-    }
-
-    fn commit_at(&mut self, stored: &Stored, at_ms: u64) -> Answer {
-        let item = stored.item(&IdKey(self.started.id_key), at_ms);
+        let item = stored.item(&IdKey(self.started.id_key), self.clock_ms);
         let (reply, mut answer) = oneshot::channel();
         self.loop_.turn(&mut vec![Work::Items { items: vec![item], reply }]);
         answer.try_recv().unwrap().pop().unwrap()
@@ -82,22 +85,34 @@ impl Rig {
         if self.ledger.catch_up().is_err() {
             return;
         }
-        let chores = self.ledger.chores(u64::MAX);
-        if chores != Chores::default() {
-            if chores.rotate {
-                self.loop_.turn(&mut vec![Work::Rotate]);
-            }
-            for id in chores.carry {
-                let entry = self.ledger.get(&id).unwrap().clone();
-                let stored = Stored { step: Step::Carried, number: Some(entry.number), ..self.ledger.read(&id).unwrap() };
-                self.commit_at(&stored, entry.created_ms);
-            }
+        let chores = self.ledger.chores(far(), self.delivered, 0);
+        if chores.rotate {
+            self.loop_.turn(&mut vec![Work::Rotate]);
         }
+        let key = IdKey(self.started.id_key);
+        let carried = |id: &String| {
+            let entry = self.ledger.get(id).unwrap();
+            let stored = Stored { step: Step::Carried, number: Some(entry.number), ..self.ledger.read(id).unwrap() };
+            stored.item(&key, entry.created_ms)
+        };
+        let items: Vec<_> = chores.carry.iter().map(carried).collect();
+        let (reply, _answers) = oneshot::channel();
+        self.loop_.turn(&mut vec![Work::Items { items, reply }]);
         if self.ledger.catch_up().is_ok() {
-            let (pin, synced) = (self.ledger.pin(), self.started.shared.synced());
-            self.loop_.turn(&mut vec![Work::Positions([(sink_id("open"), pin), (sink_id("intents"), synced)].into())]);
+            let positions = [(sink_id("open"), self.ledger.pin()), (sink_id("intents"), self.delivered)];
+            self.loop_.turn(&mut vec![Work::Positions(positions.into())]);
         }
     }
+
+    /// The topic takes everything.
+    fn deliver(&mut self) {
+        self.delivered = self.started.shared.synced();
+    }
+}
+
+/// Nothing lingers.
+fn far() -> Instant {
+    Instant::now() + Duration::from_hours(24)
 }
 
 fn public() -> Box<RawValue> {
@@ -181,6 +196,7 @@ fn until_gone(rig: &mut Rig, left: &dyn Fn() -> usize) {
     let until = std::time::Instant::now() + Duration::from_secs(20);
     while left() > 0 {
         assert!(std::time::Instant::now() < until, "it does not go");
+        rig.deliver();
         rig.tidy();
         std::thread::yield_now();
     }
@@ -198,7 +214,8 @@ fn the_payload_of_one_that_ended_goes_with_its_file_and_open_ones_keep_their_pla
         rig.commit(&opened(id, payload));
     }
     rig.ledger.catch_up().unwrap();
-    assert_eq!(rig.ledger.chores(u64::MAX), Chores::default(), "nothing ended");
+    rig.deliver();
+    assert_eq!(rig.ledger.chores(far(), rig.delivered, 0), Chores::default(), "nothing ended");
     rig.tidy();
     assert_eq!(holds("gone needle"), 1);
     rig.commit(&closed("gone", Ending::Resolved, "success"));
@@ -225,12 +242,97 @@ fn the_payload_of_one_that_ended_goes_with_its_file_and_open_ones_keep_their_pla
     assert_eq!(rig.ledger.read("first").unwrap().private.unwrap().payload.get(), r#""first needle""#);
 }
 
+#[test]
+fn while_the_topic_is_away_nothing_is_spent_on_payloads_that_cannot_go() {
+    let mut rig = Rig::open(Arc::new(SimDisk::new(3))).unwrap();
+    for n in 0..200 {
+        rig.commit(&opened(&format!("i-{n}"), "1"));
+        rig.commit(&closed(&format!("i-{n}"), Ending::Resolved, "success"));
+        rig.tidy();
+    }
+    assert_eq!(rig.started.shared.segment_starts().len(), 1 + 200 * 800 / SEGMENT as usize, "a segment was ended early");
+}
+
+#[test]
+fn a_full_journal_takes_endings_and_has_room_again_whatever_stays_open() {
+    let mut rig = Rig::open(Arc::new(SimDisk::new(5))).unwrap();
+    let filler = format!("\"{}\"", "y".repeat(3000));
+    let mut all = 0;
+    while matches!(rig.commit(&opened(&format!("i-{all}"), &filler)), Answer::Created(_)) {
+        all += 1;
+    }
+    assert!(all > 300, "{all}");
+    // Every hundredth stays open: each segment has one or none.
+    let mut order_of_ends: Vec<usize> = (0..all).filter(|n| n % 100 != 0).collect();
+    order_of_ends.reverse();
+    for (done, n) in order_of_ends.into_iter().enumerate() {
+        let answer = rig.commit(&closed(&format!("i-{n}"), Ending::Resolved, "success"));
+        assert!(matches!(answer, Answer::Created(_)), "ending {done} was refused: {answer:?}");
+        rig.deliver();
+        rig.tidy();
+    }
+    let until = Instant::now() + Duration::from_secs(20);
+    let mut fresh = 0;
+    while fresh < all / 2 {
+        assert!(Instant::now() < until, "there is no room again after {fresh}");
+        if matches!(rig.commit(&opened(&format!("n-{fresh}"), &filler)), Answer::Created(_)) {
+            fresh += 1;
+        }
+        rig.deliver();
+        rig.tidy();
+    }
+    let left: Vec<String> = (0..all).step_by(100).map(|n| format!("i-{n}")).collect();
+    rig.ledger.catch_up().unwrap();
+    assert_eq!(order(&rig.ledger)[..left.len()], left);
+    for id in &left {
+        assert_eq!(rig.ledger.read(id).unwrap().private.unwrap().payload.get(), filler);
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_named_and_the_rest_goes_on() {
+    let disk = SimDisk::new(7);
+    let mut rig = Rig::open(Arc::new(disk.clone())).unwrap();
+    let filler = format!("\"{}\"", "z".repeat(3000));
+    for n in 0..60 {
+        assert!(matches!(rig.commit(&opened(&format!("i-{n:02}"), &filler)), Answer::Created(_)));
+    }
+    rig.ledger.catch_up().unwrap();
+    let name = rig.disk.list().unwrap().into_iter().map(|(name, _)| name).find(|name| name.starts_with("seg-")).unwrap();
+    // Somewhere in the middle of a block of the first segment.
+    assert!(disk.flip(&name, 20_000, 3));
+    let unread: Vec<String> = order(&rig.ledger).into_iter().filter(|id| rig.ledger.read(id).is_none()).collect();
+    assert_eq!(unread.len(), 1, "{unread:?}");
+    rig.ledger.lose(&unread[0]);
+    assert_eq!(rig.ledger.take_lost().len(), 1);
+    assert_eq!(rig.ledger.open(), 59);
+    // A later start finds the same, and says so.
+    drop(rig);
+    let mut rig = Rig::open(Arc::new(disk)).unwrap();
+    assert_eq!(rig.ledger.open(), 59);
+    assert_eq!(rig.ledger.take_lost().iter().map(|(first, next)| next - first).sum::<u64>(), 1);
+}
+
+#[test]
+fn an_intent_expires_by_both_clocks_and_what_is_from_before_has_grace() {
+    let mut rig = Rig::open(Arc::new(SimDisk::new(9))).unwrap();
+    rig.commit(&opened("one", "1"));
+    rig.ledger.catch_up().unwrap();
+    let (hour, year) = (Duration::from_hours(1), 365 * 86_400_000);
+    assert!(rig.ledger.overdue(year, hour, Duration::ZERO).is_empty(), "the wall clock alone has jumped");
+    assert!(rig.ledger.overdue(1, Duration::from_nanos(1_000_001), Duration::ZERO).is_empty(), "the wall clock does not agree");
+    let rig = Rig::open(rig.disk.clone()).unwrap();
+    assert!(rig.ledger.overdue(year, hour, Duration::from_mins(5)).is_empty(), "whoever left it has time to look at it");
+    assert_eq!(rig.ledger.overdue(year, hour, Duration::ZERO), ["one"]);
+}
+
 /// What a test does.
 #[derive(Debug, Clone)]
 enum Act {
     Open(usize),
     End(usize, bool),
     Tidy,
+    Deliver,
     /// Power goes at the n-th call from now on.
     Cut(u32),
     Restart,
@@ -241,6 +343,7 @@ fn act() -> impl Strategy<Value = Act> {
         4 => (0..400usize).prop_map(Act::Open),
         3 => (0..400usize, any::<bool>()).prop_map(|(n, expires)| Act::End(n, expires)),
         2 => Just(Act::Tidy),
+        1 => Just(Act::Deliver),
         1 => (1..30u32).prop_map(Act::Cut),
         1 => Just(Act::Restart),
     ]
@@ -290,6 +393,7 @@ proptest! {
                     }
                 }
                 Act::Tidy => rig.tidy(),
+                Act::Deliver => rig.deliver(),
                 Act::Cut(after) => disk.plan(Fault { after, effect: Effect::PowerCut }),
                 Act::Restart => disk.cut(),
             }

@@ -397,7 +397,8 @@ impl Journal {
         if self.pending.is_some() || self.active.as_ref().is_some_and(|active| active.ordinal <= 1) {
             return Ok(());
         }
-        if self.shared.inner.lock().segments.len() as u64 + 1 > self.limit(Class::Control) {
+        // The headroom is not for that.
+        if self.shared.inner.lock().segments.len() as u64 + 1 > self.limit(Class::Normal) {
             return Err(self.full());
         }
         self.roll(wall_ms)

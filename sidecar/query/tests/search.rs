@@ -103,6 +103,7 @@ impl Rig {
                     halves: encode(&draft.members),
                     tenant: None,
                     critical: false,
+                    frees: false,
                     may_reuse: false,
                     received_ms: 0,
                 }

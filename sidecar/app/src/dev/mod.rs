@@ -75,7 +75,7 @@ async fn serve(args: &DevArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     let (listen, status_at) = (ingest.local_addr()?, status.local_addr()?);
     let mut service = Service::start(compiled, &identity, &secrets, place::Place::only(&dir)?, false, bell)?;
     service.ingest(Listener::Tcp(ingest), true);
-    service.intents(&identity, &secrets).await;
+    service.intents().await;
     service.further().await;
     service.status(status);
     let kind = if embedded.is_some() { "embedded Kafka" } else { "Kafka" };

@@ -179,8 +179,8 @@ impl Ingest {
             Call::Flush => self.flush(&request).await,
             Call::IntentOpen => self.intent_open(compiled, request).await,
             Call::IntentResolve => self.intent_resolve(compiled, request, id).await,
-            Call::IntentList => self.intent_list(compiled, &request),
-            Call::Intent => self.intent(compiled, &request, id),
+            Call::IntentList => self.intent_list(compiled, &request).await,
+            Call::Intent => self.intent(compiled, &request, id).await,
             Call::Describe => Ok(describe().into()),
         };
         let status = answered.as_ref().map_or_else(|problem| problem.reason.status(), |done| done.answer.status().as_u16());

@@ -1,4 +1,6 @@
 //! `/v1/intents`: the write-ahead log of an application's own writes.
+use std::time::Duration;
+
 use hyper::{Request, body::Incoming};
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
@@ -73,12 +75,10 @@ struct Shown<'a> {
 impl Ingest {
     /// Whether this request may write and read intents.
     fn check_intents(&self, compiled: &Compiled, headers: &hyper::HeaderMap, writes: bool) -> Result<(), Problem> {
-        match &compiled.intents {
+        // What was begun under an earlier policy can be read and ended, by whom that one let.
+        let left = (!writes && !compiled.config.spec.intents.enabled).then(|| self.intake.intents.access()).flatten();
+        match left.as_ref().unwrap_or(&compiled.intents) {
             QueryAccess::Anyone => Ok(()),
-            // What was begun under an earlier policy can be read and ended.
-            QueryAccess::Nobody(_) if !writes && !compiled.config.spec.intents.enabled && self.intake.intents.is_begun() => {
-                Ok(())
-            }
             QueryAccess::Nobody(why) => Err(Problem::new(Reason::IntentsOff, format!("Nobody may write intents: {why}."))),
             QueryAccess::Bearer(token) if self.carries(headers, token) => Ok(()),
             QueryAccess::Bearer(_) => {
@@ -94,7 +94,10 @@ impl Ingest {
         let text = json_body(compiled, request, most).await?;
         let sent: Intent<'_> = read(&text)?;
         let id = match sent.id {
-            Some(id) => checked_id(id)?,
+            Some(id) => checked_id(id).and_then(|id| {
+                let detail = "intentId: looks like something that redaction hides; it is on the topic as it is. Send a UUID, or leave it out.";
+                if is_plain(compiled, &id) { Ok(id) } else { Err(Problem::new(Reason::NotIntent, detail)) }
+            })?,
             None => uuid::Uuid::now_v7().to_string(),
         };
         let key = &sent.replay_key;
@@ -141,11 +144,11 @@ impl Ingest {
         let id = checked_id(decoded(id))?;
         let text = json_body(compiled, request, compiled.max_body).await?;
         let Resolution { outcome, event } = read(&text)?;
-        if outcome.is_empty() || outcome.len() > 64 {
-            let detail = format!("outcome: has {} bytes; send 1 to 64, such as success or failure.", outcome.len());
+        if !is_word(&outcome, 64) || !is_plain(compiled, &outcome) {
+            let detail = "outcome: takes 1 to 64 of a-z A-Z 0-9 - _ . :, such as success or failure, and nothing that looks like a secret.";
             return Err(Problem::new(Reason::NotIntent, detail));
         }
-        let (entry, stored) = self.intake.intents.find(&id)?;
+        let (entry, stored) = self.intake.intents.find(&id).await?;
         if let State::Closed { ending: Ending::Resolved, outcome: before, event_id, .. } = &entry.state {
             let before = before.as_deref().unwrap_or_default();
             if before != outcome {
@@ -160,6 +163,10 @@ impl Ingest {
         let fallback = format!("intent-{id}");
         let taken = self.intake.take(compiled, vec![Ok(Sent::Made { tree, deaf: false })], Some(&fallback), true).await.pop();
         let (event_id, word) = match taken {
+            Some(Ok(taken)) if taken.status == 202 => {
+                let detail = "The spool is full, and the policy drops new events; the intent stays open. Try again.";
+                return Err(Problem::later(Reason::SpoolFull, detail, Duration::from_secs(1)));
+            }
             Some(Ok(taken)) => (taken.event_id, taken.word),
             // It was resolved before, as far as its event, with other words; the chain tells of both. It must not stay open for that.
             Some(Err(problem)) if problem.reason == Reason::Conflict && !names_itself => (fallback, "conflict"),
@@ -175,7 +182,7 @@ impl Ingest {
         Ok(resolved(&id, status, event_id, word))
     }
 
-    pub(super) fn intent_list(&self, compiled: &Compiled, request: &Request<Incoming>) -> Result<Done, Problem> {
+    pub(super) async fn intent_list(&self, compiled: &Compiled, request: &Request<Incoming>) -> Result<Done, Problem> {
         self.check_intents(compiled, request.headers(), false)?;
         let bad = |detail: &str| Problem::new(Reason::BadRequest, detail);
         let (mut ending, mut most, mut after) = (None, PAGE, None);
@@ -194,23 +201,21 @@ impl Ingest {
             }
         }
         let mut shown = Vec::new();
-        let (next, more);
+        let next;
         if let Some(ending) = ending {
-            let found;
-            (found, more) = self.intake.intents.ended_after(ending, after, most)?;
-            next = found.last().map(|(_, entry)| place(entry));
+            let (found, more) = self.intake.intents.ended_after(ending, after, most)?;
+            next = found.last().filter(|_| more).map(|(_, entry)| place(entry));
             for (id, entry) in &found {
                 shown.push(write(id, entry, None)?);
             }
         } else {
             let found;
-            (found, more) = self.intake.intents.open_after(after, most, PAGE_BYTES)?;
-            next = found.last().map(|(entry, _)| place(entry));
+            (found, next) = self.intake.intents.open_after(after, most, PAGE_BYTES).await?;
             for (entry, stored) in &found {
                 shown.push(write(&stored.intent_id, entry, Some(stored))?);
             }
         }
-        let next = next.filter(|_| more).map(|next| next.to_string());
+        let next = next.map(|next| next.to_string());
         let page = serde_json::to_vec(&json!({"next": next})).unwrap_or_default();
         // The payloads go through no tree: what came is what goes back.
         let mut out = b"{\"intents\":[".to_vec();
@@ -220,10 +225,10 @@ impl Ingest {
         Ok(json_answer(200, out).into())
     }
 
-    pub(super) fn intent(&self, compiled: &Compiled, request: &Request<Incoming>, id: &str) -> Result<Done, Problem> {
+    pub(super) async fn intent(&self, compiled: &Compiled, request: &Request<Incoming>, id: &str) -> Result<Done, Problem> {
         self.check_intents(compiled, request.headers(), false)?;
         let id = checked_id(decoded(id))?;
-        let (entry, stored) = self.intake.intents.find(&id)?;
+        let (entry, stored) = self.intake.intents.find(&id).await?;
         Ok(json_answer(200, write(&id, &entry, stored.as_ref())?.into_bytes()).into())
     }
 }
@@ -267,7 +272,7 @@ async fn json_body(compiled: &Compiled, request: Request<Incoming>, most: usize)
     body::read(request, most, compiled.request_timeout).await
 }
 
-/// Reads a body; what is wrong is told with its place, never with what stands there.
+/// Reads a body; what is wrong is told with its place.
 fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
     serde_json::from_str(text).map_err(|error| {
         let reason = if error.is_data() { Reason::NotIntent } else { Reason::NotJson };
@@ -281,11 +286,23 @@ fn decoded(id: &str) -> String {
 
 /// An id may stand in paths and logs as it is.
 fn checked_id(id: String) -> Result<String, Problem> {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
-    if (1..=128).contains(&id.len()) && id.bytes().all(legal) {
+    if is_word(&id, 128) {
         return Ok(id);
     }
     Err(Problem::new(Reason::NotIntent, "intentId: takes 1 to 128 of a-z A-Z 0-9 - _ . :, such as a UUID; or leave it out."))
+}
+
+fn is_word(text: &str, most: usize) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':');
+    (1..=most).contains(&text.len()) && text.bytes().all(legal)
+}
+
+/// Whether no detector of the policy finds anything in a text.
+fn is_plain(compiled: &Compiled, text: &str) -> bool {
+    let mut looked = Object::default();
+    looked.insert("message", Json::String(text.to_owned().into()));
+    let report = compiled.redactor.apply(&mut looked);
+    !report.failed && report.redactions.is_none()
 }
 
 /// The audit event of an intent that ends: what came, and where it says nothing what the intent says.

@@ -225,7 +225,10 @@ const ROUTES: &[Route] = &[
         path: "/v1/intents/{id}/resolve",
         summary: "End an intent: how its write went, and its audit event. Event and end are on disk when this is answered. Again is safe.",
         body: &[("application/json", "Resolution")],
-        answers: &[(200, "resolved, or it was before; late: it had expired, and its event was taken all the same")],
+        answers: &[(
+            200,
+            "resolved, or it was before; late: it had expired, and its event was taken all the same. An hour after it ended, and after a restart, it may be 404",
+        )],
         answer: ("Resolved", "application/json"),
         reasons: &[
             NotJson,
@@ -472,12 +475,12 @@ fn schemas() -> Value {
         }},
         "Intents": {"type": "object", "required": ["intents", "next"], "properties": {"intents": {"type": "array", "items": reference("IntentShown")}, "next": {"type": ["string", "null"]}}},
         "Resolution": {"type": "object", "required": ["outcome"], "additionalProperties": false, "properties": {
-            "outcome": word(64),
+            "outcome": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,64}$"},
             "event": {"type": "object", "description": "An Event. action, resource and outcome are the intent's where they are missing, and eventId is intent-<intentId>."},
         }},
         "Resolved": {"type": "object", "required": ["status", "code", "intentId", "state", "eventId", "event"], "properties": {
             "status": {"enum": ["resolved", "duplicate_accepted", "late"]}, "code": {"type": "integer"}, "intentId": {"type": "string"},
-            "state": {"enum": ["resolved", "expired"]}, "eventId": {"type": "string"}, "event": {"enum": ["created", "duplicate_accepted", "dropped", "conflict"], "description": "conflict: an earlier try had its event taken, with other words; it stays."},
+            "state": {"enum": ["resolved", "expired"]}, "eventId": {"type": "string"}, "event": {"enum": ["created", "duplicate_accepted", "conflict"], "description": "conflict: an earlier try had its event taken, with other words; it stays."},
         }},
         "Description": {"type": "string"},
         "Status": {"type": "object", "required": ["code", "message"], "properties": {"code": {"type": "integer"}, "message": {"type": "string"}}},

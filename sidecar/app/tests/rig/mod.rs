@@ -56,7 +56,7 @@ impl Rig {
             service.ingest(Listener::Tcp(listener), true);
             service.ingest(Listener::Unix(bind_socket(&socket).unwrap()), false);
             service.status(status);
-            service.intents(&identity, &secrets).await;
+            service.intents().await;
             std::mem::forget(service);
             addresses
         });
