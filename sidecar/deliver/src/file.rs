@@ -36,6 +36,8 @@ pub struct Files {
     file: File,
     length: u64,
     began: SystemTime,
+    /// The time in the name of the file that ended last, milliseconds since 1970: each has a later one, so that names sort as the files do.
+    ended_ms: u64,
     /// What failed may have left a torn line that could not be cut off.
     is_torn: bool,
 }
@@ -48,7 +50,7 @@ impl Files {
         let fault = |error: io::Error| format!("{} cannot be written: {error}", dir.display());
         fs::create_dir_all(dir).map_err(fault)?;
         let (file, length, began) = open(dir).map_err(fault)?;
-        Ok(Self { dir: dir.to_owned(), rotation, file, length, began, is_torn: false })
+        Ok(Self { dir: dir.to_owned(), rotation, file, length, began, ended_ms: 0, is_torn: false })
     }
 
     fn append(&mut self, batch: &[Record]) -> io::Result<()> {
@@ -77,14 +79,14 @@ impl Files {
             return Ok(());
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        let stamp = format_millis(now).replace([':', '-'], "");
-        let name = |more: usize| match more {
-            0 => format!("audit-{stamp}.jsonl"),
-            more => format!("audit-{stamp}-{more}.jsonl"),
-        };
-        let free = (0..).map(|more| self.dir.join(name(more))).find(|path| !path.exists());
-        let (current, ended) = (self.dir.join(CURRENT), free.unwrap_or_default());
+        let name = |ms: u64| self.dir.join(format!("audit-{}.jsonl", format_millis(ms).replace([':', '-'], "")));
+        let mut ended_ms = now.max(self.ended_ms + 1);
+        while name(ended_ms).exists() {
+            ended_ms += 1;
+        }
+        let (current, ended) = (self.dir.join(CURRENT), name(ended_ms));
         fs::rename(&current, &ended)?;
+        self.ended_ms = ended_ms;
         (self.file, self.length, self.began) = match open(&self.dir) {
             Ok(opened) => opened,
             Err(error) => {
