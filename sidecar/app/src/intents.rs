@@ -22,7 +22,7 @@ use steno_deliver::{
     kafka::{Secrets, Transactions},
 };
 use steno_event::{IdKey, json};
-use steno_intent::{Ending, Entry, Ledger, Made, Private, State, Step, Stored, closed, opened};
+use steno_intent::{Ending, Entry, Ledger, Made, Private, Records, State, Step, Stored, closed, opened};
 use steno_journal::{RealDisk, Shared};
 use tokio::sync::Semaphore;
 
@@ -30,7 +30,7 @@ use crate::{
     identity::Identity,
     intake::Arrival,
     outlets::{Common, Fan, Outlets},
-    policy::{Compiled, Current, QueryAccess, access},
+    policy::{Compiled, Current, INTENT_SEGMENT, QueryAccess, access},
     problem::{Problem, Reason},
     telemetry::IntentMetrics,
 };
@@ -47,6 +47,8 @@ const LINGER: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks at what is to be done.
 const TICK: Duration = Duration::from_secs(1);
+/// Bytes of open intents of one segment that are carried at most.
+const MOST_CARRIED: usize = INTENT_SEGMENT as usize / 10 * 9;
 /// Between two tries to open a journal that could not be.
 const AGAIN: Duration = Duration::from_secs(10);
 /// So long an application that was away as long as the sidecar has to look at what it left, before that expires.
@@ -70,6 +72,8 @@ pub struct Intents {
     audit: Handle,
     stopping: AtomicBool,
     fault: Mutex<Option<String>>,
+    /// One change after the other.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// The journal of the intents, and what works on it.
@@ -86,6 +90,8 @@ pub struct Running {
     terms: Mutex<Terms>,
     /// Open ones below are to stand under the key that counts now.
     renew: AtomicU64,
+    /// The key has changed: what is there now is to be renewed, once the loop goes by the new one.
+    renews: AtomicBool,
     /// Ids of which the chain says already that they expired.
     told: Mutex<HashSet<String>>,
 }
@@ -161,12 +167,16 @@ impl Intents {
             audit,
             stopping: AtomicBool::new(false),
             fault: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 
     /// Has them be as a policy says. A journal that was begun stays open under a policy that allows none, by the terms of the last one that did. What is wrong
     /// is told, and tried again.
-    pub async fn follow(self: &Arc<Self>, compiled: &Arc<Compiled>) {
+    pub async fn follow(self: &Arc<Self>, current: &Current) {
+        let _turn = self.turn.lock().await;
+        // The one that counts now, whoever came first.
+        let compiled = &current.load_full();
         let fault = self.try_follow(compiled).await.err().map(|error| format!("{error:#}"));
         let mut known = self.fault.lock();
         if fault.is_some() && *known != fault {
@@ -185,6 +195,11 @@ impl Intents {
         self.dir.join("state").exists()
     }
 
+    /// Whether there is something that cannot be opened just now.
+    pub fn is_out_of_reach(&self) -> bool {
+        self.running.load().is_none() && self.is_left()
+    }
+
     /// Who may read and end what is left under a policy that allows no new ones.
     pub fn access(&self) -> Option<QueryAccess> {
         self.running.load().as_ref().map(|running| running.terms.lock().access.clone())
@@ -193,8 +208,11 @@ impl Intents {
     fn terms(&self, compiled: &Compiled) -> anyhow::Result<Terms> {
         let wanted = &compiled.config.spec.intents;
         let kept = self.dir.join(SPEC);
+        let known = self.running.load().as_ref().map(|running| running.terms.lock().spec.clone());
         let spec = if wanted.enabled {
             wanted.clone()
+        } else if let Some(known) = known {
+            known
         } else {
             let text = std::fs::read(&kept).with_context(|| format!("{} cannot be read", kept.display()))?;
             serde_json::from_slice(&text).with_context(|| format!("{} cannot be read", kept.display()))?
@@ -204,15 +222,24 @@ impl Intents {
         let keys = config.envelope.keys.always();
         let keys = keys.context("write intents are encrypted, always, and spool.encryption names no key that is there")?;
         config.envelope.keys = Arc::new(keys);
+        // A bound below what is there would let nothing end.
+        let files = std::fs::read_dir(&self.dir).into_iter().flatten().filter_map(Result::ok);
+        let segments = files.filter(|file| file.file_name().to_string_lossy().starts_with("seg-")).count() as u64;
+        let (used, room, asked) = (segments * INTENT_SEGMENT, 3 * INTENT_SEGMENT, config.journal.max_bytes);
+        let before = self.running.load().as_ref().map(|running| running.terms.lock().config.journal.max_bytes);
+        let least = before.map_or(if used > asked { used + room } else { asked }, |before| before.min(used + room));
+        config.journal.max_bytes = asked.max(least);
         let access = access(spec.token_secret_ref.as_ref(), &self.secrets, "the Secret of intents.tokenSecretRef is missing");
         Ok(Terms { spec, config: Arc::new(config), access })
     }
 
     fn keep(&self, spec: &steno_crds::Intents) -> anyhow::Result<()> {
         let part = self.dir.join("spec.part");
-        std::fs::write(&part, serde_json::to_vec(spec)?)?;
+        let mut file = std::fs::File::create(&part)?;
+        std::io::Write::write_all(&mut file, &serde_json::to_vec(spec)?)?;
+        file.sync_all()?;
         std::fs::rename(part, self.dir.join(SPEC))?;
-        Ok(())
+        Ok(std::fs::File::open(&self.dir)?.sync_all()?)
     }
 
     async fn try_follow(self: &Arc<Self>, compiled: &Arc<Compiled>) -> anyhow::Result<()> {
@@ -228,9 +255,7 @@ impl Intents {
             return Ok(());
         };
         let terms = self.terms(compiled)?;
-        if wanted {
-            self.keep(&terms.spec)?;
-        }
+        let kept = if wanted { self.keep(&terms.spec) } else { Ok(()) };
         let route = compiled.intents_route(&self.identity, &self.secrets, &terms.spec);
         let (old, new) = (std::mem::replace(&mut *running.terms.lock(), terms.clone()).config, terms.config);
         let same =
@@ -240,10 +265,11 @@ impl Intents {
             running.commit.reload(new.clone(), note).await;
         }
         if old.envelope != new.envelope {
-            running.renew.store(running.shared.synced(), Ordering::Release);
+            running.renews.store(true, Ordering::Release);
         }
         running.outlets.reload(vec![route], FanOut::BestEffort);
-        Ok(())
+        // They count all the same; it is tried again.
+        kept.context("the terms of write intents cannot be kept beside their journal")
     }
 
     /// Opens the journal, reads it, and has it worked on. Blocks.
@@ -268,7 +294,6 @@ impl Intents {
         }
         // Keys that are kept for older segments are wanted back some day.
         let rotates = compiled.config.spec.spool.encryption.as_ref().is_some_and(|keys| !keys.old_key_secret_refs.is_empty());
-        let renew = if rotates { started.shared.synced() } else { 0 };
         let loop_thread = std::thread::Builder::new().name("steno-intents".into()).spawn(move || committer.run(work));
         let common = Common {
             shared: started.shared.clone(),
@@ -291,7 +316,8 @@ impl Intents {
             endings: tokio::sync::RwLock::new(()),
             loop_metrics,
             terms: Mutex::new(terms),
-            renew: AtomicU64::new(renew),
+            renew: AtomicU64::new(0),
+            renews: AtomicBool::new(rotates),
             told: Mutex::default(),
         })
     }
@@ -365,13 +391,17 @@ impl Intents {
         let running = self.running()?;
         running.catch_up()?;
         let entry = running.known(id).ok_or_else(|| self.unknown())?;
-        let (id, found) = (id.to_owned(), entry.clone());
-        let stored = reading(move || steno_intent::read(&running.shared, &id, &found)).await?;
-        Ok((entry, stored))
+        let (mut found, _) = running.read(vec![(id.to_owned(), entry)], usize::MAX).await?;
+        found.pop().ok_or_else(|| self.unknown())
+    }
+
+    /// Whether what an earlier pod left cannot be seen, and the policy does not know of such a thing.
+    fn is_elsewhere(&self, running: &Running) -> bool {
+        self.elsewhere && !running.terms.lock().spec.allow_pod_loss
     }
 
     fn unknown(&self) -> Problem {
-        if self.elsewhere {
+        if self.running.load().as_ref().is_some_and(|running| self.is_elsewhere(running)) {
             return away();
         }
         Problem::new(Reason::NotFound, "There is no such intent here: it never was, or it ended a while ago.")
@@ -380,10 +410,12 @@ impl Intents {
     /// Ends an intent as the application says. Its audit event is on disk already.
     pub async fn resolve(self: &Arc<Self>, id: &str, outcome: &str, event_id: &str) -> Result<Ended, Problem> {
         let (entry, stored) = self.find(id).await?;
-        if let State::Closed { ending: Ending::Expired, .. } = entry.state {
+        let running = self.running()?;
+        // The chain may say so before the journal does.
+        let is_told = running.told.lock().contains(id);
+        if is_told || matches!(entry.state, State::Closed { ending: Ending::Expired, .. }) {
             return Ok(Ended { duplicate: false, late: true });
         }
-        let running = self.running()?;
         let public = stored.map(|stored| stored.public.get().to_owned()).unwrap_or_default();
         match running.end(id, &public, Ending::Resolved, Some(outcome), Some(event_id)).await? {
             Answer::Created(_) => {
@@ -414,11 +446,11 @@ impl Intents {
         most: usize,
         bytes: usize,
     ) -> Result<(Vec<(Entry, Stored)>, Option<u64>), Problem> {
-        if self.elsewhere {
+        let running = self.running()?;
+        if self.is_elsewhere(&running) {
             // An empty list would say that there is nothing to replay.
             return Err(away());
         }
-        let running = self.running()?;
         running.catch_up()?;
         let (wanted, more): (Vec<(String, Entry)>, bool) = {
             let ledger = running.ledger.lock();
@@ -427,27 +459,14 @@ impl Intents {
             (wanted, all.next().is_some())
         };
         let last = wanted.last().map(|(_, entry)| entry.number);
-        let shared = running.shared.clone();
-        let (found, lost, cut) = reading(move || {
-            let (mut found, mut lost, mut size) = (Vec::new(), Vec::new(), 0);
-            for (id, entry) in wanted {
-                if size >= bytes {
-                    return (found, lost, true);
-                }
-                match steno_intent::read(&shared, &id, &entry) {
-                    Some(stored) => {
-                        size += stored.private.as_ref().map_or(0, |private| private.payload.get().len());
-                        found.push((entry, stored));
-                    }
-                    None => lost.push((id, entry)),
-                }
-            }
-            (found, lost, false)
-        })
-        .await?;
-        running.lose(lost);
-        let next = if cut { found.last().map(|(entry, _)| entry.number) } else { last.filter(|_| more) };
-        Ok((found, next))
+        let (read, cut) = running.read(wanted, bytes).await?;
+        // One that ended meanwhile is open no longer.
+        let found: Vec<(Entry, Stored)> = read
+            .into_iter()
+            .filter(|(entry, _)| matches!(entry.state, State::Open { .. }))
+            .filter_map(|(entry, stored)| Some((entry, stored?)))
+            .collect();
+        Ok((found, cut.or(last.filter(|_| more))))
     }
 
     /// Intents that ended so, behind a record, in the order in which they ended; and whether there are more.
@@ -501,10 +520,14 @@ impl Intents {
             let Some(running) = self.running.load_full() else {
                 if self.fault().is_some() && tried.elapsed() >= AGAIN {
                     tried = Instant::now();
-                    self.follow(&current.load_full()).await;
+                    self.follow(&current).await;
                 }
                 continue;
             };
+            if self.fault().is_some() && tried.elapsed() >= AGAIN {
+                tried = Instant::now();
+                self.follow(&current).await;
+            }
             if let Err(error) = self.expire(&running).await {
                 tracing::warn!(error = error.detail, "intents that are open for too long could not be ended; it is tried again");
             }
@@ -520,12 +543,15 @@ impl Intents {
         let after = running.terms.lock().spec.expire_after.duration();
         let overdue = running.ledger.lock().overdue(Arrival::now().ms, after, GRACE);
         for id in overdue {
+            if self.stopping.load(Ordering::Acquire) {
+                return Ok(());
+            }
             // Whoever resolves it now does so before this, or after.
             let _alone = running.endings.write().await;
             running.catch_up()?;
             let Some(entry) = running.known(&id).filter(|entry| matches!(entry.state, State::Open { .. })) else { continue };
-            let Some(stored) = steno_intent::read(&running.shared, &id, &entry) else {
-                running.lose(vec![(id, entry)]);
+            let Some(stored) = running.ledger.lock().read(&id).map_err(|error| unread(&error))? else {
+                running.lose(&id, &entry);
                 continue;
             };
             let public = stored.public.get();
@@ -544,7 +570,7 @@ impl Intents {
                 tracing::warn!(intentId = id, "a write intent was open for too long; the chain says so, and its payload goes");
             } else if running.known(&id).is_some_and(|entry| matches!(entry.state, State::Open { .. })) {
                 // Its end is known, and the record of it was lost.
-                running.lose(vec![(id, entry)]);
+                running.lose(&id, &entry);
             }
         }
         Ok(())
@@ -552,15 +578,25 @@ impl Intents {
 
     /// What could not be read has a name, too: in the chain, which an auditor looks at.
     async fn tell_lost(&self, running: &Running) {
-        let lost = running.ledger.lock().take_lost();
-        for (first, next) in lost {
+        let mut lost = running.ledger.lock().take_lost();
+        lost.sort_unstable();
+        lost.dedup_by(|next, before| {
+            let joins = next.0 <= before.1;
+            if joins {
+                before.1 = before.1.max(next.1);
+            }
+            joins
+        });
+        let mut lost = lost.into_iter();
+        while let Some((first, next)) = lost.next() {
             tracing::error!(first, next, "records of write intents cannot be read any more; open intents may be among them");
             let note =
                 Note::new(Kind::Quarantine, "A part of the journal of write intents cannot be read; open intents may be lost.")
                     .number("firstIntentRecord", first)
                     .number("intentRecords", next - first);
             if self.audit.tell(note).await.is_err() {
-                running.ledger.lock().lost(first, next);
+                let mut ledger = running.ledger.lock();
+                std::iter::once((first, next)).chain(lost).for_each(|(first, next)| ledger.lost(first, next));
                 return;
             }
         }
@@ -601,11 +637,7 @@ impl Running {
     }
 
     fn catch_up(&self) -> Result<(), Problem> {
-        self.ledger.lock().catch_up().map_err(|error| {
-            tracing::error!(%error, "the journal of write intents cannot be read");
-            let detail = "The journal of write intents cannot be read; the sidecar's log says why.";
-            Problem::later(Reason::Dependency, detail, Duration::from_secs(5))
-        })
+        self.ledger.lock().catch_up().map_err(|error| unread(&error))
     }
 
     async fn commit(&self, stored: &Stored, at_ms: u64) -> Result<Answer, Problem> {
@@ -651,40 +683,41 @@ impl Running {
     async fn clean(self: &Arc<Self>, before: Option<Instant>) -> Result<(), Problem> {
         let Some(before) = before else { return Ok(()) };
         self.catch_up()?;
-        let delivered = self.shared.synced() - self.outlets.undelivered();
-        let renew = self.renew.load(Ordering::Acquire);
-        let chores = || self.ledger.lock().chores(before, delivered, renew);
-        if chores().rotate {
+        let delivered = self.shared.synced().saturating_sub(self.outlets.undelivered());
+        if self.renews.swap(false, Ordering::AcqRel) {
+            self.renew.store(self.shared.synced(), Ordering::Release);
             self.commit.rotate();
         }
-        if !chores().carry.is_empty() {
+        let renew = self.renew.load(Ordering::Acquire);
+        let chores = self.ledger.lock().chores(before, delivered, renew);
+        if chores.rotate {
+            self.commit.rotate();
+        }
+        if !chores.carry.is_empty() {
+            let wanted: Vec<(String, Entry)> = {
+                let ledger = self.ledger.lock();
+                chores.carry.into_iter().filter_map(|id| Some((id.clone(), ledger.get(&id)?.clone()))).collect()
+            };
+            let (read, _) = self.read(wanted, usize::MAX).await?;
+            let key = self.key;
+            let items = read.into_iter().filter_map(|(entry, stored)| {
+                let carried = Stored { step: Step::Carried, number: Some(entry.number), ..stored? };
+                Some((entry.clone(), carried.intent_id.clone(), carried.item(&key, entry.created_ms)))
+            });
+            let items: Vec<_> = items.collect();
+            // A segment that is open nearly all of it gains nothing, and may not fit into the next.
+            let size: usize = items.iter().map(|(_, _, item)| item.halves.bytes.len() + 128).sum();
             let _alone = self.endings.write().await;
             self.catch_up()?;
-            let carry: Vec<(String, Entry)> = {
-                let ids = chores().carry;
-                let ledger = self.ledger.lock();
-                ids.into_iter().filter_map(|id| Some((id.clone(), ledger.get(&id)?.clone()))).collect()
-            };
-            let (shared, key) = (self.shared.clone(), self.key);
-            let (items, lost) = reading(move || {
-                let (mut items, mut lost) = (Vec::new(), Vec::new());
-                for (id, entry) in carry {
-                    match steno_intent::read(&shared, &id, &entry) {
-                        Some(stored) => {
-                            let carried = Stored { step: Step::Carried, number: Some(entry.number), ..stored };
-                            items.push(carried.item(&key, entry.created_ms));
-                        }
-                        None => lost.push((id, entry)),
-                    }
+            let ledger_says = |id: &str, entry: &Entry| self.ledger.lock().get(id) == Some(entry);
+            let items: Vec<_> =
+                items.into_iter().filter(|(entry, id, _)| ledger_says(id, entry)).map(|(_, _, item)| item).collect();
+            if size < MOST_CARRIED {
+                let answers = self.commit.submit(items).await;
+                self.catch_up()?;
+                if let Some(answer) = answers.iter().find(|answer| !matches!(answer, Answer::Created(_))) {
+                    tracing::warn!(?answer, "an open intent could not be written again; it holds its segment");
                 }
-                (items, lost)
-            })
-            .await?;
-            self.lose(lost);
-            let answers = self.commit.submit(items).await;
-            self.catch_up()?;
-            if let Some(answer) = answers.iter().find(|answer| !matches!(answer, Answer::Created(_))) {
-                tracing::warn!(?answer, "an open intent could not be written again; it holds its segment");
             }
         }
         let pin = self.ledger.lock().pin();
@@ -692,15 +725,62 @@ impl Running {
         Ok(())
     }
 
-    /// Takes out what cannot be read any more, if it is still where it was.
-    fn lose(&self, unread: Vec<(String, Entry)>) {
-        let mut ledger = self.ledger.lock();
-        for (id, entry) in unread {
-            if ledger.get(&id) == Some(&entry) {
-                ledger.lose(&id);
+    /// Latest records of intents, in the order given, up to so many bytes of payloads; and the number of the last one where that is not all. What was
+    /// carried or ended meanwhile is read again; what is damaged is told of, and left out.
+    async fn read(
+        self: &Arc<Self>,
+        wanted: Vec<(String, Entry)>,
+        bytes: usize,
+    ) -> Result<(Vec<(Entry, Option<Stored>)>, Option<u64>), Problem> {
+        let running = self.clone();
+        reading(move || {
+            let (mut found, mut size) = (Vec::with_capacity(wanted.len()), 0);
+            let mut records = Records::of(&running.shared);
+            for (id, mut entry) in wanted {
+                if size >= bytes {
+                    let last = found.last().map(|(entry, _): &(Entry, _)| entry.number);
+                    return Ok((found, last));
+                }
+                let stored = loop {
+                    if let Some(stored) = records.read(&id, &entry).map_err(|error| unread(&error))? {
+                        break Some(stored);
+                    }
+                    running.catch_up()?;
+                    match running.known(&id) {
+                        Some(now) if now != entry => entry = now,
+                        // The record of an end may be gone with its segment.
+                        Some(now) if matches!(now.state, State::Closed { .. }) => break None,
+                        _ => {
+                            running.lose(&id, &entry);
+                            break None;
+                        }
+                    }
+                };
+                if stored.is_none() && matches!(entry.state, State::Open { .. }) {
+                    continue;
+                }
+                let payload = stored.as_ref().and_then(|stored| stored.private.as_ref());
+                size += payload.map_or(0, |private| private.payload.get().len());
+                found.push((entry, stored));
             }
+            Ok((found, None))
+        })
+        .await?
+    }
+
+    /// Takes out what is damaged, if it is still where it was.
+    fn lose(&self, id: &str, entry: &Entry) {
+        let mut ledger = self.ledger.lock();
+        if ledger.get(id) == Some(entry) {
+            ledger.lose(id);
         }
     }
+}
+
+fn unread(error: &steno_journal::Error) -> Problem {
+    tracing::error!(%error, "the journal of write intents cannot be read");
+    let detail = "The disk of the journal of write intents refuses reads; the sidecar's log says why. Try again.";
+    Problem::later(Reason::Dependency, detail, Duration::from_secs(5))
 }
 
 /// The record of an end.

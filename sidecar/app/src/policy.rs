@@ -319,7 +319,7 @@ impl Compiled {
 /// Ids of intents in memory.
 const INTENT_IDS: usize = 4096;
 /// Bytes of a segment of the intents' journal: small, so that what ended goes soon, and large enough for the largest payload.
-const INTENT_SEGMENT: u64 = 2 << 20;
+pub const INTENT_SEGMENT: u64 = 2 << 20;
 
 /// Who has access by a token; without one everybody.
 pub fn access(token: Option<&SecretRef>, secrets: &Secrets, missing: &'static str) -> QueryAccess {

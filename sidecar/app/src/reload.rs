@@ -175,8 +175,7 @@ impl Reloader {
             self.intake.commit.reload(commit, note).await;
         }
         self.intake.outlets.reload(routes, fan_out);
-        let current = self.intake.compiled.load_full();
-        self.intake.intents.follow(&current).await;
+        self.intake.intents.follow(&self.intake.compiled).await;
         self.listeners.lock().await.follow(&listeners, &self.intake).await;
         self.count("ok");
         let metrics = &self.intake.metrics;

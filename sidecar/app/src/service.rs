@@ -177,7 +177,7 @@ impl Service {
     /// Begins with write intents, where the policy allows them. What is wrong is told in the log and the stats, and audit events are taken all the same.
     pub async fn intents(&self) {
         let intents = &self.intake.intents;
-        intents.follow(&self.intake.compiled.load_full()).await;
+        intents.follow(&self.intake.compiled).await;
         tokio::spawn(intents.clone().tidy(self.intake.compiled.clone()));
     }
 

@@ -561,7 +561,10 @@ impl Committer {
         let class = item.class();
         self.block.class = Some(self.block.class.map_or(class, |known| known.max(class)));
         self.block.pending.insert(item.identity, Pending { print: item.print, rules: item.rules, at });
-        self.block.entries.push(Entry { identity: item.identity, print: item.print, seq, rules: item.rules, at_ms: 0 });
+        // Nobody sends again what stands for another record.
+        if !item.frees {
+            self.block.entries.push(Entry { identity: item.identity, print: item.print, seq, rules: item.rules, at_ms: 0 });
+        }
         if item.critical {
             self.block.critical.push(Critical { seq, frame: self.block.payload[at..].to_vec() });
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use steno_journal::{Block, Next, Reader, Shared, Spot};
+use steno_journal::{Block, Next, Reader, Shared};
 
 const FIXED: usize = 72;
 /// What precedes the chain's id inside a record, from where `integrity` begins.
@@ -113,16 +113,6 @@ impl Held {
             return None;
         }
         let Ok(Next::Block(block)) = Reader::new(shared.clone(), seq).next() else { return None };
-        let index = seq.checked_sub(block.header.first_seq)? as usize;
-        Some(Self { block, index })
-    }
-
-    /// [`Self::read`], where it is known in which block it lies.
-    pub fn at(shared: &Arc<Shared>, spot: Spot, seq: u64) -> Option<Self> {
-        if seq < shared.oldest() {
-            return None;
-        }
-        let Ok(Next::Block(block)) = Reader::at(shared.clone(), spot).next() else { return None };
         let index = seq.checked_sub(block.header.first_seq)? as usize;
         Some(Self { block, index })
     }

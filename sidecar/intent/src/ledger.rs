@@ -6,8 +6,8 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use steno_commit::{Frame, Held, frames};
-use steno_journal::{Next, Reader, Shared, Spot};
+use steno_commit::{Frame, frames};
+use steno_journal::{Block, Next, Reader, Shared, Spot};
 
 use crate::{Step, Stored};
 
@@ -43,6 +43,8 @@ pub enum State {
         at_ms: u64,
         /// Its latest record.
         seq: u64,
+        /// Where its block lies.
+        spot: Spot,
     },
 }
 
@@ -192,6 +194,7 @@ impl Ledger {
                     event_id: stored.event_id,
                     at_ms: frame.received_ms,
                     seq,
+                    spot,
                 },
             }
         } else {
@@ -232,9 +235,13 @@ impl Ledger {
         self.closed.range(from..).map(|(seq, (id, _))| (*seq, id.as_str())).filter(move |(_, id)| is_so(id))
     }
 
-    /// The latest record of an intent; while it is open, with its payload.
-    pub fn read(&self, id: &str) -> Option<Stored> {
-        read(&self.shared, id, self.intents.get(id)?)
+    /// The latest record of an intent; while it is open, with its payload. `None`: it is not there, or it is damaged.
+    ///
+    /// # Errors
+    /// The disk did not give it: it may the next time.
+    pub fn read(&self, id: &str) -> Result<Option<Stored>, steno_journal::Error> {
+        let Some(entry) = self.intents.get(id) else { return Ok(None) };
+        Records::of(&self.shared).read(id, entry)
     }
 
     /// Open ones that have been so for too long, by the wall clock and by that of this process: one of them may jump, and an application that was away
@@ -258,7 +265,7 @@ impl Ledger {
     /// and for what stands below `renew`, which is to stand further on in any case.
     pub fn chores(&self, before: Instant, delivered: u64, renew: u64) -> Chores {
         let old = self.dead.range(..delivered).rev().find(|(_, since)| **since <= before);
-        let newest = old.map(|(seq, _)| *seq).max(renew.checked_sub(1));
+        let newest = old.map(|(seq, _)| *seq).max(renew.min(delivered).checked_sub(1));
         let Some(newest) = newest.filter(|newest| old.is_some() || self.pin() <= *newest) else { return Chores::default() };
         let starts = self.shared.segment_starts();
         let end_of = |seq: u64| starts.iter().map(|(_, first)| *first).find(|first| *first > seq);
@@ -291,12 +298,36 @@ impl Ledger {
     }
 }
 
-/// The latest record of an intent, read without the ledger.
-pub fn read(shared: &Arc<Shared>, id: &str, entry: &Entry) -> Option<Stored> {
-    let held = match entry.state {
-        State::Open { seq, spot } => Held::at(shared, spot, seq)?,
-        State::Closed { seq, .. } => Held::read(shared, seq)?,
-    };
-    let frame = held.frame()?;
-    Stored::read(frame.json).ok().filter(|stored| stored.intent_id == id)
+/// Latest records of intents, read without the ledger. Those of one block one after the other cost one reading.
+pub struct Records {
+    shared: Arc<Shared>,
+    last: Option<(Spot, Block)>,
+}
+
+// === impl Records ===
+
+impl Records {
+    /// Those of a journal.
+    pub fn of(shared: &Arc<Shared>) -> Self {
+        Self { shared: shared.clone(), last: None }
+    }
+
+    /// The latest record of an intent. `None`: it stands elsewhere by now, or it is damaged; which of them the ledger knows, once it caught up.
+    ///
+    /// # Errors
+    /// The disk did not give it: it may the next time.
+    pub fn read(&mut self, id: &str, entry: &Entry) -> Result<Option<Stored>, steno_journal::Error> {
+        let (State::Open { seq, spot } | State::Closed { seq, spot, .. }) = entry.state;
+        if seq < self.shared.oldest() {
+            return Ok(None);
+        }
+        if self.last.as_ref().is_none_or(|(known, _)| *known != spot) {
+            let Next::Block(block) = Reader::at(self.shared.clone(), spot).next()? else { return Ok(None) };
+            self.last = Some((spot, block));
+        }
+        let Some((_, block)) = &self.last else { return Ok(None) };
+        let index = seq.checked_sub(block.header.first_seq);
+        let frame = index.and_then(|index| frames(&block.payload).nth(index as usize));
+        Ok(frame.and_then(|frame| Stored::read(frame.json).ok()).filter(|stored| stored.intent_id == id))
+    }
 }

@@ -30,6 +30,6 @@ mod ledger;
 mod public;
 mod stored;
 
-pub use ledger::{Chores, Ending, Entry, Ledger, State, read};
+pub use ledger::{Chores, Ending, Entry, Ledger, Records, State};
 pub use public::{Made, closed, opened};
 pub use stored::{Private, ReplayKey, Step, Stored, public_of};

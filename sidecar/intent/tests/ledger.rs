@@ -92,7 +92,7 @@ impl Rig {
         let key = IdKey(self.started.id_key);
         let carried = |id: &String| {
             let entry = self.ledger.get(id).unwrap();
-            let stored = Stored { step: Step::Carried, number: Some(entry.number), ..self.ledger.read(id).unwrap() };
+            let stored = Stored { step: Step::Carried, number: Some(entry.number), ..self.ledger.read(id).unwrap().unwrap() };
             stored.item(&key, entry.created_ms)
         };
         let items: Vec<_> = chores.carry.iter().map(carried).collect();
@@ -184,7 +184,7 @@ fn intents_come_back_in_order_byte_for_byte_and_end_once() {
     assert_eq!(rig.commit(&closed("i-1", Ending::Expired, "")), Answer::Conflict, "what was resolved does not expire");
     rig.ledger.catch_up().unwrap();
     assert_eq!(order(&rig.ledger), ["i-0", "i-2", "i-3", "i-4"]);
-    let read = rig.ledger.read("i-3").unwrap().private.unwrap();
+    let read = rig.ledger.read("i-3").unwrap().unwrap().private.unwrap();
     assert_eq!(read.payload.get(), payload(3));
     assert!(matches!(rig.ledger.get("i-1").unwrap().state, State::Closed { ending: Ending::Resolved, .. }));
     let ended: Vec<_> = rig.ledger.ended_after(Ending::Resolved, None).map(|(_, id)| id.to_owned()).collect();
@@ -239,7 +239,7 @@ fn the_payload_of_one_that_ended_goes_with_its_file_and_open_ones_keep_their_pla
     assert_eq!(order(&rig.ledger), ["first"]);
     let entry = rig.ledger.get("first").unwrap();
     assert_eq!((entry.number, entry.created_ms), (numbers, created), "it keeps its place and its time");
-    assert_eq!(rig.ledger.read("first").unwrap().private.unwrap().payload.get(), r#""first needle""#);
+    assert_eq!(rig.ledger.read("first").unwrap().unwrap().private.unwrap().payload.get(), r#""first needle""#);
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn a_full_journal_takes_endings_and_has_room_again_whatever_stays_open() {
     rig.ledger.catch_up().unwrap();
     assert_eq!(order(&rig.ledger)[..left.len()], left);
     for id in &left {
-        assert_eq!(rig.ledger.read(id).unwrap().private.unwrap().payload.get(), filler);
+        assert_eq!(rig.ledger.read(id).unwrap().unwrap().private.unwrap().payload.get(), filler);
     }
 }
 
@@ -301,7 +301,7 @@ fn what_cannot_be_read_is_named_and_the_rest_goes_on() {
     let name = rig.disk.list().unwrap().into_iter().map(|(name, _)| name).find(|name| name.starts_with("seg-")).unwrap();
     // Somewhere in the middle of a block of the first segment.
     assert!(disk.flip(&name, 20_000, 3));
-    let unread: Vec<String> = order(&rig.ledger).into_iter().filter(|id| rig.ledger.read(id).is_none()).collect();
+    let unread: Vec<String> = order(&rig.ledger).into_iter().filter(|id| rig.ledger.read(id).unwrap().is_none()).collect();
     assert_eq!(unread.len(), 1, "{unread:?}");
     rig.ledger.lose(&unread[0]);
     assert_eq!(rig.ledger.take_lost().len(), 1);
@@ -414,7 +414,7 @@ proptest! {
             }
             prop_assert!(places.iter().all(|at| known.contains_key(at)));
             for id in &open {
-                prop_assert!(rig.ledger.read(id).is_some(), "{id} cannot be given back");
+                prop_assert!(rig.ledger.read(id).unwrap().is_some(), "{id} cannot be given back");
             }
         }
     }

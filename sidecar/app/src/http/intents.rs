@@ -1,14 +1,16 @@
 //! `/v1/intents`: the write-ahead log of an application's own writes.
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use hyper::{Request, body::Incoming};
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
+use steno_crds::{Capture, Redaction};
 use steno_event::{
     format_millis,
     json::{Json, Object, parse},
 };
 use steno_intent::{Ending, Entry, Private, ReplayKey, State, Stored};
+use steno_redact::Redactor;
 
 use super::{
     body,
@@ -79,6 +81,10 @@ impl Ingest {
         let left = (!writes && !compiled.config.spec.intents.enabled).then(|| self.intake.intents.access()).flatten();
         match left.as_ref().unwrap_or(&compiled.intents) {
             QueryAccess::Anyone => Ok(()),
+            QueryAccess::Nobody(_) if !writes && self.intake.intents.is_out_of_reach() => {
+                let detail = "What an earlier policy left cannot be opened just now; the sidecar's stats say why. Try again.";
+                Err(Problem::later(Reason::Dependency, detail, Duration::from_secs(5)))
+            }
             QueryAccess::Nobody(why) => Err(Problem::new(Reason::IntentsOff, format!("Nobody may write intents: {why}."))),
             QueryAccess::Bearer(token) if self.carries(headers, token) => Ok(()),
             QueryAccess::Bearer(_) => {
@@ -96,7 +102,7 @@ impl Ingest {
         let id = match sent.id {
             Some(id) => checked_id(id).and_then(|id| {
                 let detail = "intentId: looks like something that redaction hides; it is on the topic as it is. Send a UUID, or leave it out.";
-                if is_plain(compiled, &id) { Ok(id) } else { Err(Problem::new(Reason::NotIntent, detail)) }
+                if is_plain(&id) { Ok(id) } else { Err(Problem::new(Reason::NotIntent, detail)) }
             })?,
             None => uuid::Uuid::now_v7().to_string(),
         };
@@ -144,7 +150,7 @@ impl Ingest {
         let id = checked_id(decoded(id))?;
         let text = json_body(compiled, request, compiled.max_body).await?;
         let Resolution { outcome, event } = read(&text)?;
-        if !is_word(&outcome, 64) || !is_plain(compiled, &outcome) {
+        if !is_word(&outcome, 64) || !is_plain(&outcome) {
             let detail = "outcome: takes 1 to 64 of a-z A-Z 0-9 - _ . :, such as success or failure, and nothing that looks like a secret.";
             return Err(Problem::new(Reason::NotIntent, detail));
         }
@@ -297,12 +303,16 @@ fn is_word(text: &str, most: usize) -> bool {
     (1..=most).contains(&text.len()) && text.bytes().all(legal)
 }
 
-/// Whether no detector of the policy finds anything in a text.
-fn is_plain(compiled: &Compiled, text: &str) -> bool {
+/// Whether no builtin detector finds anything in a text.
+fn is_plain(text: &str) -> bool {
+    static BUILTIN: OnceLock<Option<Redactor>> = OnceLock::new();
+    let builtin = BUILTIN.get_or_init(|| Redactor::compile(&Redaction::default(), &Capture::default(), None).ok());
     let mut looked = Object::default();
     looked.insert("message", Json::String(text.to_owned().into()));
-    let report = compiled.redactor.apply(&mut looked);
-    !report.failed && report.redactions.is_none()
+    builtin.as_ref().is_some_and(|builtin| {
+        let report = builtin.apply(&mut looked);
+        !report.failed && report.redactions.is_none()
+    })
 }
 
 /// The audit event of an intent that ends: what came, and where it says nothing what the intent says.
@@ -328,10 +338,10 @@ fn event_of<'a>(text: &'a str, id: &str, outcome: &str, stored: Option<&Stored>)
     let said = |own: Option<&String>, path: &str| {
         own.cloned().or_else(|| public.pointer(path).and_then(|value| value.as_str()).map(str::to_owned))
     };
-    if !event.contains("action")
-        && let Some(operation) = said(own.map(|own| &own.operation), "/intent/operation")
-    {
-        event.insert("action", owned(&operation));
+    if !event.contains("action") {
+        // Of one that ended a while ago nothing else is known.
+        let operation = said(own.map(|own| &own.operation), "/intent/operation");
+        event.insert("action", owned(operation.as_deref().unwrap_or("intent.resolve")));
     }
     if !event.contains("resource") {
         let mut resource = Object::default();
