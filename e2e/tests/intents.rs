@@ -270,3 +270,44 @@ fn while_kafka_is_away_intents_are_taken_and_a_policy_may_begin_with_them_and_en
     wait_for("the intents' topic", Duration::from_mins(1), || sidecar.stats()["intents"]["backlog"] == 0);
     assert_eq!(told(&kafka)["two"], ["open", "resolved"]);
 }
+
+#[test]
+fn a_rotated_key_is_no_longer_needed_although_an_intent_is_still_open() {
+    let kafka = Kafka::start();
+    kafka.topic("audit");
+    kafka.topic("intents");
+    let keys = |encryption: &str| {
+        let more = format!(
+            "  spool: {{encryption: {{{encryption}}}}}\n  intents: {{enabled: true, topic: intents, allowPodLoss: true}}\n"
+        );
+        policy(&kafka.plain(), "audit", &more)
+    };
+    let mut sidecar = Sidecar::prepare(&keys("keySecretRef: {name: spool, key: one}"));
+    sidecar.put_secret("spool", "one", [7; 32]);
+    sidecar.put_secret("spool", "two", [8; 32]);
+    sidecar.up();
+    assert_eq!(post(&sidecar, "/v1/intents", &intent("long")).0, 201);
+    let rotating = keys("keySecretRef: {name: spool, key: two}, oldKeySecretRefs: [{name: spool, key: one}]");
+    sidecar.write_policy(&rotating);
+    let segments = || {
+        let files = std::fs::read_dir(sidecar.journal().join("intents")).unwrap();
+        files
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with("seg-"))
+            .collect::<Vec<_>>()
+    };
+    wait_for("the segment under the old key to go", Duration::from_mins(1), || {
+        !segments().iter().any(|name| name.starts_with("seg-0000000000000001"))
+    });
+    // The audit journal lets go of it, too, when it is delivered and another segment is begun: its own directory is another one here.
+    sidecar.kill();
+    std::fs::rename(sidecar.journal().join("intents"), sidecar.journal().with_file_name("kept")).unwrap();
+    std::fs::remove_dir_all(sidecar.journal()).unwrap();
+    std::fs::create_dir(sidecar.journal()).unwrap();
+    std::fs::rename(sidecar.journal().with_file_name("kept"), sidecar.journal().join("intents")).unwrap();
+    sidecar.write_policy(&keys("keySecretRef: {name: spool, key: two}"));
+    sidecar.put_secret("spool", "one", [0; 32]);
+    sidecar.up();
+    assert_eq!(open(&sidecar), ["long"]);
+    assert_eq!(post(&sidecar, "/v1/intents/long/resolve", &json!({"outcome": "success"})).0, 200);
+}
