@@ -93,9 +93,15 @@ impl Sidecar {
         Ok(Self { child, address: ingest, status, ready_in: begun.elapsed(), _dir: own })
     }
 
-    /// Open file descriptors.
+    /// Open file descriptors, but for the journal's segments and files of ids that are there: these are as many as the backlog needs, up to the bound of the spool.
+    /// One of a file that is gone counts.
     pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
+        let links = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).into_iter().flatten().filter_map(Result::ok);
+        let is_journal = |target: &Path| {
+            let name = target.file_name().unwrap_or_default().to_string_lossy();
+            ["seg-", "spare-", "idx-"].iter().any(|start| name.starts_with(start)) && !name.ends_with(" (deleted)")
+        };
+        links.filter(|link| !std::fs::read_link(link.path()).is_ok_and(|target| is_journal(&target))).count()
     }
 
     /// Resident memory in bytes.

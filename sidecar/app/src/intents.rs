@@ -47,8 +47,8 @@ const LINGER: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks at what is to be done.
 const TICK: Duration = Duration::from_secs(1);
-/// Bytes of open intents of one segment that are carried at most.
-const MOST_CARRIED: usize = INTENT_SEGMENT as usize / 10 * 9;
+/// Bytes of payloads that are carried in one go, the last one aside: endings wait meanwhile.
+const CARRIED_AT_ONCE: usize = INTENT_SEGMENT as usize / 2;
 /// Between two tries to open a journal that could not be.
 const AGAIN: Duration = Duration::from_secs(10);
 /// So long an application that was away as long as the sidecar has to look at what it left, before that expires.
@@ -227,7 +227,7 @@ impl Intents {
         let segments = files.filter(|file| file.file_name().to_string_lossy().starts_with("seg-")).count() as u64;
         let (used, room, asked) = (segments * INTENT_SEGMENT, 3 * INTENT_SEGMENT, config.journal.max_bytes);
         let before = self.running.load().as_ref().map(|running| running.terms.lock().config.journal.max_bytes);
-        let least = before.map_or(if used > asked { used + room } else { asked }, |before| before.min(used + room));
+        let least = before.map_or(used + room, |before| before.min(used + room));
         config.journal.max_bytes = asked.max(least);
         let access = access(spec.token_secret_ref.as_ref(), &self.secrets, "the Secret of intents.tokenSecretRef is missing");
         Ok(Terms { spec, config: Arc::new(config), access })
@@ -243,6 +243,9 @@ impl Intents {
     }
 
     async fn try_follow(self: &Arc<Self>, compiled: &Arc<Compiled>) -> anyhow::Result<()> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let wanted = compiled.config.spec.intents.enabled;
         let Some(running) = self.running.load_full() else {
             // What was begun under an earlier policy is opened again: it may hold open intents.
@@ -263,6 +266,8 @@ impl Intents {
         if !same {
             let note = Note::new(Kind::Config, "Another configuration of write intents counts from here on.");
             running.commit.reload(new.clone(), note).await;
+            // It goes by it once it answers what comes behind.
+            running.commit.submit(Vec::new()).await;
         }
         if old.envelope != new.envelope {
             running.renews.store(true, Ordering::Release);
@@ -343,6 +348,10 @@ impl Intents {
             let detail =
                 format!("The payload has {} bytes; at most {most} (intents.maxPayloadBytes).", private.payload.get().len());
             return Err(Problem::new(Reason::IntentTooLarge, detail));
+        }
+        // What is over the bound is for what must end.
+        if running.shared.segment_starts().len() as u64 + 2 > spec.max_bytes.bytes() / INTENT_SEGMENT {
+            return Err(full());
         }
         // A retry of one that is open is none too many.
         if running.ledger.lock().open() as u64 >= spec.max_open && running.known(id).is_none() {
@@ -550,9 +559,18 @@ impl Intents {
             let _alone = running.endings.write().await;
             running.catch_up()?;
             let Some(entry) = running.known(&id).filter(|entry| matches!(entry.state, State::Open { .. })) else { continue };
-            let Some(stored) = running.ledger.lock().read(&id).map_err(|error| unread(&error))? else {
-                running.lose(&id, &entry);
-                continue;
+            let read = running.ledger.lock().read(&id);
+            let stored = match read {
+                Ok(Some(stored)) => stored,
+                Ok(None) => {
+                    running.lose(&id, &entry);
+                    continue;
+                }
+                // The others need not wait for a disk that does not give this one.
+                Err(error) => {
+                    unread(&error);
+                    continue;
+                }
             };
             let public = stored.public.get();
             if !running.told.lock().contains(&id) {
@@ -621,6 +639,7 @@ impl Intents {
 
     /// Ends the loop.
     pub async fn end(&self) {
+        let _turn = self.turn.lock().await;
         let Some(running) = self.running.load_full() else { return };
         running.commit.close().await;
         running.commit.end().await;
@@ -643,10 +662,7 @@ impl Running {
     async fn commit(&self, stored: &Stored, at_ms: u64) -> Result<Answer, Problem> {
         let item = stored.item(&self.key, at_ms);
         match self.commit.submit(vec![item]).await.pop() {
-            Some(Answer::Failed(Failure::Full)) => {
-                let detail = "The journal of write intents is full; resolve those that are done, or raise intents.maxBytes. It also fills while Kafka is away.";
-                Err(Problem::later(Reason::SpoolFull, detail, Duration::from_secs(1)))
-            }
+            Some(Answer::Failed(Failure::Full)) => Err(full()),
             Some(Answer::Failed(Failure::TooLarge)) => {
                 Err(Problem::new(Reason::IntentTooLarge, "The intent does not fit into the journal; send less."))
             }
@@ -694,34 +710,39 @@ impl Running {
             self.commit.rotate();
         }
         if !chores.carry.is_empty() {
-            let wanted: Vec<(String, Entry)> = {
-                let ledger = self.ledger.lock();
-                chores.carry.into_iter().filter_map(|id| Some((id.clone(), ledger.get(&id)?.clone()))).collect()
-            };
-            let (read, _) = self.read(wanted, usize::MAX).await?;
-            let key = self.key;
-            let items = read.into_iter().filter_map(|(entry, stored)| {
-                let carried = Stored { step: Step::Carried, number: Some(entry.number), ..stored? };
-                Some((entry.clone(), carried.intent_id.clone(), carried.item(&key, entry.created_ms)))
+            self.carry(chores.carry).await.unwrap_or_else(|error| {
+                tracing::warn!(error = error.detail, "open intents could not be written again; they hold their segment");
             });
-            let items: Vec<_> = items.collect();
-            // A segment that is open nearly all of it gains nothing, and may not fit into the next.
-            let size: usize = items.iter().map(|(_, _, item)| item.halves.bytes.len() + 128).sum();
-            let _alone = self.endings.write().await;
-            self.catch_up()?;
-            let ledger_says = |id: &str, entry: &Entry| self.ledger.lock().get(id) == Some(entry);
-            let items: Vec<_> =
-                items.into_iter().filter(|(entry, id, _)| ledger_says(id, entry)).map(|(_, _, item)| item).collect();
-            if size < MOST_CARRIED {
-                let answers = self.commit.submit(items).await;
-                self.catch_up()?;
-                if let Some(answer) = answers.iter().find(|answer| !matches!(answer, Answer::Created(_))) {
-                    tracing::warn!(?answer, "an open intent could not be written again; it holds its segment");
-                }
-            }
         }
         let pin = self.ledger.lock().pin();
         self.commit.positions([(steno_journal::sink_id(OPEN), pin)].into());
+        Ok(())
+    }
+
+    /// Has open intents stand further on.
+    async fn carry(self: &Arc<Self>, ids: Vec<String>) -> Result<(), Problem> {
+        let wanted: Vec<(String, Entry)> = {
+            let ledger = self.ledger.lock();
+            let open = |id: String| Some((id.clone(), ledger.get(&id).filter(|entry| is_open(entry))?.clone()));
+            ids.into_iter().filter_map(open).collect()
+        };
+        let (read, _) = self.read(wanted, CARRIED_AT_ONCE).await?;
+        let mut items = Vec::with_capacity(read.len());
+        for (entry, stored) in read {
+            // What ended meanwhile must not come to life again.
+            let Some(stored) = stored.filter(|stored| is_open(&entry) && stored.private.is_some()) else { continue };
+            let carried = Stored { step: Step::Carried, number: Some(entry.number), ..stored };
+            items.push((carried.item(&self.key, entry.created_ms), carried.intent_id, entry));
+        }
+        let _alone = self.endings.write().await;
+        self.catch_up()?;
+        let is_there = |id: &str, entry: &Entry| self.ledger.lock().get(id) == Some(entry);
+        let items: Vec<_> = items.into_iter().filter(|(_, id, entry)| is_there(id, entry)).map(|(item, ..)| item).collect();
+        let answers = self.commit.submit(items).await;
+        self.catch_up()?;
+        if let Some(answer) = answers.iter().find(|answer| !matches!(answer, Answer::Created(_))) {
+            tracing::warn!(?answer, "an open intent could not be written again; it holds its segment");
+        }
         Ok(())
     }
 
@@ -777,6 +798,10 @@ impl Running {
     }
 }
 
+fn is_open(entry: &Entry) -> bool {
+    matches!(entry.state, State::Open { .. })
+}
+
 fn unread(error: &steno_journal::Error) -> Problem {
     tracing::error!(%error, "the journal of write intents cannot be read");
     let detail = "The disk of the journal of write intents refuses reads; the sidecar's log says why. Try again.";
@@ -820,6 +845,11 @@ async fn reading<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -
 fn away() -> Problem {
     let detail = "The spool is not on its volume (see the sidecar's stats): what an earlier pod left cannot be seen. Try again when it is.";
     Problem::later(Reason::Dependency, detail, Duration::from_secs(10))
+}
+
+fn full() -> Problem {
+    let detail = "The journal of write intents is full; resolve those that are done, or raise intents.maxBytes. It also fills while Kafka is away.";
+    Problem::later(Reason::SpoolFull, detail, Duration::from_secs(1))
 }
 
 fn unwritten() -> Problem {

@@ -50,7 +50,9 @@ impl Files {
         let fault = |error: io::Error| format!("{} cannot be written: {error}", dir.display());
         fs::create_dir_all(dir).map_err(fault)?;
         let (file, length, began) = open(dir).map_err(fault)?;
-        Ok(Self { dir: dir.to_owned(), rotation, file, length, began, ended_ms: 0, is_torn: false })
+        let entries = fs::read_dir(dir).map_err(fault)?.filter_map(Result::ok);
+        let ended_ms = entries.filter_map(|entry| ended_at(&entry.file_name().to_string_lossy())).max().unwrap_or_default();
+        Ok(Self { dir: dir.to_owned(), rotation, file, length, began, ended_ms, is_torn: false })
     }
 
     fn append(&mut self, batch: &[Record]) -> io::Result<()> {
@@ -109,6 +111,17 @@ impl Files {
         let over = ended.len().saturating_sub(self.rotation.backups);
         ended.iter().take(over).try_for_each(fs::remove_file)
     }
+}
+
+/// The time in the name of a file that ended, milliseconds since 1970.
+fn ended_at(name: &str) -> Option<u64> {
+    let stamp = name.strip_prefix("audit-")?.strip_suffix(".jsonl")?;
+    let (day, time) = stamp.split_once('T')?;
+    let piece = |text: &str, from: usize, to: usize| text.get(from..to).map(str::to_owned);
+    let day = format!("{}-{}-{}", piece(day, 0, 4)?, piece(day, 4, 6)?, piece(day, 6, 8)?);
+    let time = format!("{}:{}:{}", piece(time, 0, 2)?, piece(time, 2, 4)?, time.get(4..)?);
+    let at: jiff::Timestamp = format!("{day}T{time}").parse().ok()?;
+    u64::try_from(at.as_millisecond()).ok()
 }
 
 fn open(dir: &Path) -> io::Result<(File, u64, SystemTime)> {
@@ -195,6 +208,29 @@ mod tests {
         let left = numbers(dir.path());
         assert_eq!(left.last(), Some(&99));
         assert!(left.windows(2).all(|pair| pair[1] == pair[0] + 1), "{left:?}");
+    }
+
+    #[test]
+    fn names_go_on_behind_the_latest_one_whatever_the_clock_says() {
+        let dir = tempfile::tempdir().unwrap();
+        // The clock was ahead, and was set right while nothing ran.
+        for name in ["audit-20990301T103000.000Z.jsonl", "audit-20990301T103000.001Z.jsonl", "audit-notes.jsonl"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let mut files = Files::open(dir.path(), Rotation { backups: 3, ..ROTATION }).unwrap();
+        for seq in 0..15 {
+            files.write(&[record(seq)]).unwrap();
+        }
+        let mut names: Vec<String> =
+            fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        assert!(names.contains(&"audit-20990301T103000.002Z.jsonl".to_owned()), "{names:?}");
+        assert_eq!(numbers_of(&names, dir.path()).last(), Some(&14), "what ended last is kept: {names:?}");
+    }
+
+    fn numbers_of(names: &[String], dir: &Path) -> Vec<u64> {
+        let text: String = names.iter().map(|name| fs::read_to_string(dir.join(name)).unwrap()).collect();
+        text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["n"].as_u64().unwrap()).collect()
     }
 
     #[test]

@@ -175,7 +175,7 @@ impl Ledger {
             self.dead.insert(*last, now);
         }
         let is_open = matches!(known, Some(Entry { state: State::Open { .. }, .. }));
-        if stored.step == Step::Carried && known.is_some() && !is_open {
+        if stored.step == Step::Carried && (stored.private.is_none() || (known.is_some() && !is_open)) {
             // It ended before: what it was about is of no use here either.
             self.dead.insert(seq, now);
             return;
