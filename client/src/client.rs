@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable as _};
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{
     Error, Event, Pages, Problem, Search,
@@ -180,15 +180,12 @@ impl Client {
     }
 
     /// Posts with the token, and tries again what passes.
-    pub(crate) async fn insist_on<T: serde::de::DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<T, Error> {
+    pub(crate) async fn insist_on<T: DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<T, Error> {
         self.insist(|| async {
             let token = self.token.as_deref();
             let call = Call { method: "POST", path, media: "application/json", body: body.clone(), token };
             let (status, answer) = self.pool.ask(&call).await?;
-            if status < 300 {
-                return serde_json::from_slice(&answer).map_err(|error| Error::Answer(error.to_string()));
-            }
-            Err(problem(status, &answer))
+            read(status, &answer)
         })
         .await
     }
@@ -228,7 +225,7 @@ impl Client {
     }
 }
 
-fn read(status: u16, answer: &[u8]) -> Result<Receipt, Error> {
+fn read<T: DeserializeOwned>(status: u16, answer: &[u8]) -> Result<T, Error> {
     if status < 300 {
         return serde_json::from_slice(answer).map_err(|error| Error::Answer(error.to_string()));
     }

@@ -11,7 +11,10 @@ pub mod receiver;
 pub mod sidecar;
 pub mod world;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 /// Whether the long versions run.
 pub fn is_full() -> bool {
@@ -21,6 +24,20 @@ pub fn is_full() -> bool {
 /// A size for the smoke run, and one for the full run.
 pub fn scaled(smoke: usize, full: usize) -> usize {
     if is_full() { full } else { smoke }
+}
+
+/// Every file below a directory that holds this text.
+pub fn holding(dir: &Path, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    // A file of a running sidecar may go meanwhile.
+    for path in std::fs::read_dir(dir).expect("a directory").filter_map(Result::ok).map(|entry| entry.path()) {
+        if path.is_dir() {
+            found.extend(holding(&path, text));
+        } else if memchr::memmem::find(&std::fs::read(&path).unwrap_or_default(), text.as_bytes()).is_some() {
+            found.push(path.display().to_string());
+        }
+    }
+    found
 }
 
 /// Waits until something holds; fails with what was waited for.

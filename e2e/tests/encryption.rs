@@ -1,10 +1,11 @@
 //! The spool at rest: nothing in clear on disk, keys that rotate while it runs, and nothing stored without a key.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use steno_e2e::{
     client::{Client, event},
     consumer::{check, read_all, verify},
+    holding,
     kafka::Kafka,
     sidecar::{Sidecar, policy},
     wait_for,
@@ -27,18 +28,6 @@ fn keys(names: &[&str]) -> String {
 
 fn put_key(sidecar: &Sidecar, name: &str, byte: u8) {
     sidecar.put_secret("spool", name, [byte; 32]);
-}
-
-/// Every file below a directory that holds this text.
-fn holding(dir: &Path, text: &str, found: &mut Vec<String>) {
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            holding(&path, text, found);
-        } else if memchr::memmem::find(&std::fs::read(&path).unwrap_or_default(), text.as_bytes()).is_some() {
-            found.push(path.display().to_string());
-        }
-    }
 }
 
 #[track_caller]
@@ -73,9 +62,7 @@ fn the_spool_is_unreadable_without_its_key_keys_rotate_while_it_runs_and_nothing
     });
     post(&sidecar, "third", 10, &mut acked);
     sidecar.kill();
-    let mut found = Vec::new();
-    holding(sidecar.journal(), "payload of", &mut found);
-    holding(sidecar.journal(), "first-7", &mut found);
+    let found = [holding(sidecar.journal(), "payload of"), holding(sidecar.journal(), "first-7")].concat();
     assert!(found.is_empty(), "in clear: {found:?}");
     // What is exported with the keys is what was acknowledged; without one of them nothing is.
     let key = |name: &str| sidecar.secrets().join("spool").join(name).display().to_string();
@@ -109,7 +96,6 @@ fn without_its_key_events_are_refused_not_stored_and_taken_once_it_is_there() {
     put_key(&sidecar, "one", 1);
     wait_for("events to be taken", SOON, || client.event(&event("late")).is_some_and(|(status, _)| status < 300));
     sidecar.kill();
-    let mut found = Vec::new();
-    holding(sidecar.journal(), "payload of", &mut found);
+    let found = holding(sidecar.journal(), "payload of");
     assert!(found.is_empty(), "in clear: {found:?}");
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use steno_e2e::{
     client::Client,
     consumer::{read_all, verify},
+    holding,
     kafka::Kafka,
     postgres::{PASSWORD, Postgres},
     receiver::Certs,
@@ -127,18 +128,6 @@ fn payments_in_a_database_are_done_once_wherever_the_application_dies() {
     assert_eq!(paid, ["order-1", "order-2", "order-2", "order-3"], "an event for each intent");
 }
 
-/// Every file below a directory that holds this text.
-fn holding(dir: &Path, text: &str, found: &mut Vec<String>) {
-    for entry in std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok) {
-        let path = entry.path();
-        if path.is_dir() {
-            holding(&path, text, found);
-        } else if memchr::memmem::find(&std::fs::read(&path).unwrap_or_default(), text.as_bytes()).is_some() {
-            found.push(path.display().to_string());
-        }
-    }
-}
-
 #[test]
 fn what_was_acknowledged_comes_back_in_order_after_kill_9_and_its_payload_never_leaves_the_pod() {
     let kafka = Kafka::start();
@@ -190,8 +179,7 @@ fn what_was_acknowledged_comes_back_in_order_after_kill_9_and_its_payload_never_
     assert!(hash.starts_with("hmac-sha256:journal:"), "{hash}");
     // Nor in the log, nor in clear on disk.
     assert!(!sidecar.log().contains("needle"));
-    let mut found = Vec::new();
-    holding(sidecar.journal(), "needle", &mut found);
+    let found = holding(sidecar.journal(), "needle");
     assert!(found.is_empty(), "{found:?}");
 }
 
@@ -260,8 +248,7 @@ fn while_kafka_is_away_intents_are_taken_and_a_policy_may_begin_with_them_and_en
     sidecar.up();
     assert_eq!(open(&sidecar), ["two"], "over a restart, too ({left})");
     assert!(left.contains("\"openIntents\":1"), "{left}");
-    let mut found = Vec::new();
-    holding(sidecar.journal(), "needle", &mut found);
+    let found = holding(sidecar.journal(), "needle");
     assert!(found.is_empty(), "{found:?}");
     assert_eq!(post(&sidecar, "/v1/intents/two/resolve", &json!({"outcome": "failure"})).0, 200);
     kafka.up();

@@ -23,12 +23,13 @@ use steno_deliver::{
 };
 use steno_event::{IdKey, json};
 use steno_intent::{Ending, Entry, Ledger, Made, Private, Records, State, Step, Stored, closed, opened};
-use steno_journal::{RealDisk, Shared};
+use steno_journal::{RealDisk, Shared, put_file};
 use tokio::sync::Semaphore;
 
 use crate::{
     identity::Identity,
     intake::Arrival,
+    look::apart,
     outlets::{Common, Fan, Outlets},
     policy::{Compiled, Current, INTENT_SEGMENT, QueryAccess, access},
     problem::{Problem, Reason},
@@ -64,7 +65,7 @@ pub struct Intents {
     secrets: Secrets,
     /// Why new ones would be gone with the pod; `None`: they would not.
     passing: Option<&'static str>,
-    /// Why what an earlier pod left cannot be seen: the spool is not where it was.
+    /// Whether what an earlier pod left cannot be seen: the spool is not where it was.
     elsewhere: bool,
     families: Families,
     metrics: IntentMetrics,
@@ -90,8 +91,6 @@ pub struct Running {
     terms: Mutex<Terms>,
     /// Open ones below are to stand under the key that counts now.
     renew: AtomicU64,
-    /// The key has changed: what is there now is to be renewed, once the loop goes by the new one.
-    renews: AtomicBool,
     /// Ids of which the chain says already that they expired.
     told: Mutex<HashSet<String>>,
 }
@@ -135,7 +134,7 @@ pub struct Standing {
     /// Whether the last block could be written.
     pub writable: bool,
     /// How the topic stands.
-    pub sink: Option<Snapshot>,
+    pub sink: Snapshot,
 }
 
 // === impl Intents ===
@@ -207,13 +206,13 @@ impl Intents {
 
     fn terms(&self, compiled: &Compiled) -> anyhow::Result<Terms> {
         let wanted = &compiled.config.spec.intents;
-        let kept = self.dir.join(SPEC);
-        let known = self.running.load().as_ref().map(|running| running.terms.lock().spec.clone());
+        let known = self.running.load().as_ref().map(|running| running.terms.lock().clone());
         let spec = if wanted.enabled {
             wanted.clone()
-        } else if let Some(known) = known {
-            known
+        } else if let Some(known) = &known {
+            known.spec.clone()
         } else {
+            let kept = self.dir.join(SPEC);
             let text = std::fs::read(&kept).with_context(|| format!("{} cannot be read", kept.display()))?;
             serde_json::from_slice(&text).with_context(|| format!("{} cannot be read", kept.display()))?
         };
@@ -226,20 +225,14 @@ impl Intents {
         let files = std::fs::read_dir(&self.dir).into_iter().flatten().filter_map(Result::ok);
         let segments = files.filter(|file| file.file_name().to_string_lossy().starts_with("seg-")).count() as u64;
         let (used, room, asked) = (segments * INTENT_SEGMENT, 3 * INTENT_SEGMENT, config.journal.max_bytes);
-        let before = self.running.load().as_ref().map(|running| running.terms.lock().config.journal.max_bytes);
-        let least = before.map_or(used + room, |before| before.min(used + room));
+        let least = known.map_or(used + room, |known| known.config.journal.max_bytes.min(used + room));
         config.journal.max_bytes = asked.max(least);
         let access = access(spec.token_secret_ref.as_ref(), &self.secrets, "the Secret of intents.tokenSecretRef is missing");
         Ok(Terms { spec, config: Arc::new(config), access })
     }
 
     fn keep(&self, spec: &steno_crds::Intents) -> anyhow::Result<()> {
-        let part = self.dir.join("spec.part");
-        let mut file = std::fs::File::create(&part)?;
-        std::io::Write::write_all(&mut file, &serde_json::to_vec(spec)?)?;
-        file.sync_all()?;
-        std::fs::rename(part, self.dir.join(SPEC))?;
-        Ok(std::fs::File::open(&self.dir)?.sync_all()?)
+        Ok(put_file(&self.dir, SPEC, &serde_json::to_vec(spec)?)?)
     }
 
     async fn try_follow(self: &Arc<Self>, compiled: &Arc<Compiled>) -> anyhow::Result<()> {
@@ -270,7 +263,8 @@ impl Intents {
             running.commit.submit(Vec::new()).await;
         }
         if old.envelope != new.envelope {
-            running.renews.store(true, Ordering::Release);
+            running.renew.store(running.shared.synced(), Ordering::Release);
+            running.commit.rotate();
         }
         running.outlets.reload(vec![route], FanOut::BestEffort);
         // They count all the same; it is tried again.
@@ -299,6 +293,10 @@ impl Intents {
         }
         // Keys that are kept for older segments are wanted back some day.
         let rotates = compiled.config.spec.spool.encryption.as_ref().is_some_and(|keys| !keys.old_key_secret_refs.is_empty());
+        let renew = if rotates { started.shared.synced() } else { 0 };
+        if rotates {
+            commit.rotate();
+        }
         let loop_thread = std::thread::Builder::new().name("steno-intents".into()).spawn(move || committer.run(work));
         let common = Common {
             shared: started.shared.clone(),
@@ -321,8 +319,7 @@ impl Intents {
             endings: tokio::sync::RwLock::new(()),
             loop_metrics,
             terms: Mutex::new(terms),
-            renew: AtomicU64::new(0),
-            renews: AtomicBool::new(rotates),
+            renew: AtomicU64::new(renew),
             told: Mutex::default(),
         })
     }
@@ -353,13 +350,14 @@ impl Intents {
         if running.shared.segment_starts().len() as u64 + 2 > spec.max_bytes.bytes() / INTENT_SEGMENT {
             return Err(full());
         }
+        let known = running.known(id);
         // A retry of one that is open is none too many.
-        if running.ledger.lock().open() as u64 >= spec.max_open && running.known(id).is_none() {
+        if known.is_none() && running.ledger.lock().open() as u64 >= spec.max_open {
             let detail = format!("{} intents are open (intents.maxOpen); resolve those that are done.", spec.max_open);
             return Err(Problem::later(Reason::TooManyIntents, detail, Duration::from_secs(1)));
         }
-        if let Some(Entry { state: state @ State::Closed { .. }, .. }) = running.known(id) {
-            return Ok(Taken { duplicate: true, state: word(&state) });
+        if let Some(ended) = known.filter(|known| !known.is_open()) {
+            return Ok(Taken { duplicate: true, state: ended.word() });
         }
         let at_ms = Arrival::now().ms;
         let key = compiled.payload_key(&running.key);
@@ -383,7 +381,7 @@ impl Intents {
             }
             Answer::Duplicate { .. } => {
                 running.catch_up()?;
-                let state = running.known(id).map_or("closed", |entry| word(&entry.state));
+                let state = running.known(id).map_or("closed", |entry| entry.word());
                 Ok(Taken { duplicate: true, state })
             }
             Answer::Conflict => {
@@ -416,17 +414,22 @@ impl Intents {
         Problem::new(Reason::NotFound, "There is no such intent here: it never was, or it ended a while ago.")
     }
 
-    /// Ends an intent as the application says. Its audit event is on disk already.
-    pub async fn resolve(self: &Arc<Self>, id: &str, outcome: &str, event_id: &str) -> Result<Ended, Problem> {
-        let (entry, stored) = self.find(id).await?;
+    /// Ends an intent, of which this was found, as the application says. Its audit event is on disk already.
+    pub async fn resolve(
+        &self,
+        id: &str,
+        (entry, stored): (&Entry, Option<&Stored>),
+        outcome: &str,
+        event_id: &str,
+    ) -> Result<Ended, Problem> {
         let running = self.running()?;
         // The chain may say so before the journal does.
         let is_told = running.told.lock().contains(id);
         if is_told || matches!(entry.state, State::Closed { ending: Ending::Expired, .. }) {
             return Ok(Ended { duplicate: false, late: true });
         }
-        let public = stored.map(|stored| stored.public.get().to_owned()).unwrap_or_default();
-        match running.end(id, &public, Ending::Resolved, Some(outcome), Some(event_id)).await? {
+        let public = stored.map(|stored| stored.public.get()).unwrap_or_default();
+        match running.end(id, public, Ending::Resolved, Some(outcome), Some(event_id)).await? {
             Answer::Created(_) => {
                 self.metrics.resolved.inc();
                 running.catch_up()?;
@@ -464,17 +467,14 @@ impl Intents {
         let (wanted, more): (Vec<(String, Entry)>, bool) = {
             let ledger = running.ledger.lock();
             let mut all = ledger.open_after(number);
-            let wanted = all.by_ref().take(most).filter_map(|(_, id)| Some((id.to_owned(), ledger.get(id)?.clone()))).collect();
+            let wanted = all.by_ref().take(most).map(|(id, entry)| (id.to_owned(), entry.clone())).collect();
             (wanted, all.next().is_some())
         };
         let last = wanted.last().map(|(_, entry)| entry.number);
         let (read, cut) = running.read(wanted, bytes).await?;
         // One that ended meanwhile is open no longer.
-        let found: Vec<(Entry, Stored)> = read
-            .into_iter()
-            .filter(|(entry, _)| matches!(entry.state, State::Open { .. }))
-            .filter_map(|(entry, stored)| Some((entry, stored?)))
-            .collect();
+        let found: Vec<(Entry, Stored)> =
+            read.into_iter().filter(|(entry, _)| entry.is_open()).filter_map(|(entry, stored)| Some((entry, stored?))).collect();
         Ok((found, cut.or(last.filter(|_| more))))
     }
 
@@ -489,8 +489,7 @@ impl Intents {
         running.catch_up()?;
         let ledger = running.ledger.lock();
         let mut all = ledger.ended_after(ending, seq);
-        let found: Vec<(String, Entry)> =
-            all.by_ref().take(most).filter_map(|(_, id)| Some((id.to_owned(), ledger.get(id)?.clone()))).collect();
+        let found = all.by_ref().take(most).map(|(id, entry)| (id.to_owned(), entry.clone())).collect();
         let more = all.next().is_some();
         Ok((found, more))
     }
@@ -505,7 +504,7 @@ impl Intents {
             oldest_ms: ledger.oldest_ms(),
             used: running.loop_metrics.spool_bytes.get(),
             writable: running.loop_metrics.writable.load(Ordering::Relaxed),
-            sink: running.outlets.standings().pop().map(|standing| standing.snapshot),
+            sink: running.outlets.standings().pop().map(|standing| standing.snapshot).unwrap_or_default(),
         })
     }
 
@@ -526,17 +525,11 @@ impl Intents {
         let mut tried = Instant::now();
         while !self.stopping.load(Ordering::Acquire) {
             tokio::time::sleep(TICK).await;
-            let Some(running) = self.running.load_full() else {
-                if self.fault().is_some() && tried.elapsed() >= AGAIN {
-                    tried = Instant::now();
-                    self.follow(&current).await;
-                }
-                continue;
-            };
             if self.fault().is_some() && tried.elapsed() >= AGAIN {
                 tried = Instant::now();
                 self.follow(&current).await;
             }
+            let Some(running) = self.running.load_full() else { continue };
             if let Err(error) = self.expire(&running).await {
                 tracing::warn!(error = error.detail, "intents that are open for too long could not be ended; it is tried again");
             }
@@ -558,7 +551,7 @@ impl Intents {
             // Whoever resolves it now does so before this, or after.
             let _alone = running.endings.write().await;
             running.catch_up()?;
-            let Some(entry) = running.known(&id).filter(|entry| matches!(entry.state, State::Open { .. })) else { continue };
+            let Some(entry) = running.known(&id).filter(Entry::is_open) else { continue };
             let read = running.ledger.lock().read(&id);
             let stored = match read {
                 Ok(Some(stored)) => stored,
@@ -586,7 +579,7 @@ impl Intents {
             if let Answer::Created(_) = answer {
                 self.metrics.expired.inc();
                 tracing::warn!(intentId = id, "a write intent was open for too long; the chain says so, and its payload goes");
-            } else if running.known(&id).is_some_and(|entry| matches!(entry.state, State::Open { .. })) {
+            } else if running.known(&id).is_some_and(|entry| entry.is_open()) {
                 // Its end is known, and the record of it was lost.
                 running.lose(&id, &entry);
             }
@@ -700,10 +693,6 @@ impl Running {
         let Some(before) = before else { return Ok(()) };
         self.catch_up()?;
         let delivered = self.shared.synced().saturating_sub(self.outlets.undelivered());
-        if self.renews.swap(false, Ordering::AcqRel) {
-            self.renew.store(self.shared.synced(), Ordering::Release);
-            self.commit.rotate();
-        }
         let renew = self.renew.load(Ordering::Acquire);
         let chores = self.ledger.lock().chores(before, delivered, renew);
         if chores.rotate {
@@ -723,14 +712,14 @@ impl Running {
     async fn carry(self: &Arc<Self>, ids: Vec<String>) -> Result<(), Problem> {
         let wanted: Vec<(String, Entry)> = {
             let ledger = self.ledger.lock();
-            let open = |id: String| Some((id.clone(), ledger.get(&id).filter(|entry| is_open(entry))?.clone()));
+            let open = |id: String| Some((id.clone(), ledger.get(&id).filter(|entry| entry.is_open())?.clone()));
             ids.into_iter().filter_map(open).collect()
         };
         let (read, _) = self.read(wanted, CARRIED_AT_ONCE).await?;
         let mut items = Vec::with_capacity(read.len());
         for (entry, stored) in read {
             // What ended meanwhile must not come to life again.
-            let Some(stored) = stored.filter(|stored| is_open(&entry) && stored.private.is_some()) else { continue };
+            let Some(stored) = stored.filter(|stored| entry.is_open() && stored.private.is_some()) else { continue };
             let carried = Stored { step: Step::Carried, number: Some(entry.number), ..stored };
             items.push((carried.item(&self.key, entry.created_ms), carried.intent_id, entry));
         }
@@ -770,14 +759,14 @@ impl Running {
                     match running.known(&id) {
                         Some(now) if now != entry => entry = now,
                         // The record of an end may be gone with its segment.
-                        Some(now) if matches!(now.state, State::Closed { .. }) => break None,
+                        Some(now) if !now.is_open() => break None,
                         _ => {
                             running.lose(&id, &entry);
                             break None;
                         }
                     }
                 };
-                if stored.is_none() && matches!(entry.state, State::Open { .. }) {
+                if stored.is_none() && entry.is_open() {
                     continue;
                 }
                 let payload = stored.as_ref().and_then(|stored| stored.private.as_ref());
@@ -796,10 +785,6 @@ impl Running {
             ledger.lose(id);
         }
     }
-}
-
-fn is_open(entry: &Entry) -> bool {
-    matches!(entry.state, State::Open { .. })
 }
 
 fn unread(error: &steno_journal::Error) -> Problem {
@@ -834,12 +819,7 @@ static READINGS: Semaphore = Semaphore::const_new(2);
 
 /// Reads on a thread that nobody else waits for.
 async fn reading<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    let turn = READINGS.acquire().await;
-    let done = tokio::task::spawn_blocking(move || {
-        let _turn = turn;
-        read()
-    });
-    done.await.map_err(|_| unwritten())
+    apart(&READINGS, read).await.map_err(|_| unwritten())
 }
 
 fn away() -> Problem {
@@ -859,15 +839,6 @@ fn unwritten() -> Problem {
 
 fn raw(text: String) -> Result<Box<RawValue>, Problem> {
     RawValue::from_string(text).map_err(|_| unwritten())
-}
-
-/// The state of an intent, in one word.
-pub fn word(state: &State) -> &'static str {
-    match state {
-        State::Open { .. } => "open",
-        State::Closed { ending: Ending::Resolved, .. } => "resolved",
-        State::Closed { ending: Ending::Expired, .. } => "expired",
-    }
 }
 
 /// What the chain says of an intent that nobody resolved: as much as the topic knows.

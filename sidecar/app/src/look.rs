@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use steno_event::IdKey;
 use steno_journal::Shared;
 use steno_query::{Catalog, Error, ROWS};
+use tokio::{sync::Semaphore, task::JoinError};
 
 use crate::policy::QueryAccess;
 
@@ -23,6 +24,20 @@ pub struct Look {
 
 /// How often the index follows the journal while nobody asks, so that the first question has little to read.
 const FOLLOW: Duration = Duration::from_secs(2);
+
+/// Does what reads the disk that events are written to on a thread that nobody else waits for, so many at a time. The turn is the work's, not the
+/// request's: a client that hangs up does not start another one beside it.
+pub async fn apart<T: Send + 'static>(
+    turns: &'static Semaphore,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    let turn = turns.acquire().await;
+    tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        work()
+    })
+    .await
+}
 
 // === impl Look ===
 

@@ -232,19 +232,20 @@ fn intents(intents: &Intents, wanted: bool, issues: &mut Vec<String>, recommend:
             format!("The oldest open write intent is {} minutes old; does the application replay them?", age_ms / 60_000),
         );
     }
-    if let Some(sink) = standing.sink.as_ref().filter(|sink| sink.breaker != "closed") {
+    let sink = &standing.sink;
+    if sink.breaker != "closed" {
         issues.push(format!("the breaker of the intents' topic is {}: {}", sink.breaker, sink.reason));
     }
     json!({
         "open": standing.open,
         "oldestOpenMs": age_ms,
         "usedBytes": standing.used,
-        "destination": standing.sink.as_ref().map(|sink| sink.destination.clone()),
-        "backlog": standing.sink.as_ref().map(|sink| sink.backlog),
-        "delivered": standing.sink.as_ref().map(|sink| sink.delivered),
-        "deadLetters": standing.sink.as_ref().map(|sink| sink.dead),
-        "breaker": standing.sink.as_ref().map(|sink| json!({"state": sink.breaker, "reason": sink.reason})),
-        "warnings": standing.sink.as_ref().map(|sink| sink.warnings.clone()),
+        "destination": sink.destination,
+        "backlog": sink.backlog,
+        "delivered": sink.delivered,
+        "deadLetters": sink.dead,
+        "breaker": {"state": sink.breaker, "reason": sink.reason},
+        "warnings": sink.warnings,
     })
 }
 

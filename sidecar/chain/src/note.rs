@@ -153,9 +153,9 @@ impl Note {
     pub fn encode(&self, context: &NoteContext, event_id: &str, now: &str) -> Halves {
         let text = |text: &str| Json::String(Cow::Owned(text.to_owned()));
         let mut record = Object::default();
-        let actor = [("id", "steno-sidecar"), ("type", "system")].map(|(name, value)| (Cow::Borrowed(name), Json::text(value)));
+        let actor = [("id", "steno-sidecar"), ("type", "system")].map(|(name, value)| (name, Json::text(value)));
         record.insert("action", Json::text(self.kind.action()));
-        record.insert("actor", Json::Object(object(actor)));
+        record.insert("actor", Json::Object(Object::of(actor)));
         record.insert("category", Json::text("system-event"));
         record.insert("eventId", text(event_id));
         record.insert("kind", Json::text(self.kind.word()));
@@ -169,22 +169,16 @@ impl Note {
         record.insert("tenantId", text(self.tenant.as_deref().unwrap_or(&context.tenant)));
         record.insert("writer", Json::Raw(context.writer.clone()));
         if !self.details.is_empty() {
-            let details = self.details.iter().map(|(name, value)| (Cow::Borrowed(*name), value.clone()));
-            record.insert("metadata", Json::Object(object(details)));
+            record.insert("metadata", Json::Object(Object::of(self.details.iter().cloned())));
         }
         if !self.lost.is_empty() {
             let lost = self.lost.iter().map(|lost| {
                 let number = |number: u64| Json::Number(number as f64);
                 let members = [("chainId", text(&lost.chain_id)), ("first", number(lost.first)), ("last", number(lost.last))];
-                Json::Object(object(members.map(|(name, value)| (Cow::Borrowed(name), value))))
+                Json::Object(Object::of(members))
             });
             record.insert("lost", Json::Array(lost.collect()));
         }
         encode(&record)
     }
-}
-
-fn object(members: impl IntoIterator<Item = (Cow<'static, str>, Json<'static>)>) -> Object<'static> {
-    // Names are this room's own and distinct.
-    Object::from_members(members.into_iter().collect()).unwrap_or_default()
 }

@@ -311,6 +311,7 @@ impl Committer {
             }
             if let Some(done) = self.turn(&mut taken) {
                 let next_seq = self.journal.next_seq();
+                self.collect_sealed(true);
                 self.seal_ids(next_seq);
                 self.collect_sealed(true);
                 // The journal is closed before anybody is told, so that its directory can be opened again.

@@ -1,12 +1,11 @@
 //! Records that the destination refuses for good and no topic takes: one file each, in `dead/`.
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
-use steno_journal::Keys;
+use steno_journal::{Keys, put_file};
 
 /// A dead letter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,13 +45,8 @@ impl DeadFolder {
     pub fn put(&self, letter: &DeadLetter, keys: &Keys) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
         let of_sink = if letter.sink == "kafka" { String::new() } else { format!("-{}", letter.sink) };
-        let stem = format!("{:020}{of_sink}", letter.seq);
-        let (name, part) = (self.dir.join(format!("{stem}.json")), self.dir.join(format!("{stem}.part")));
-        let mut file = fs::File::create(&part)?;
-        file.write_all(&keys.seal_file(&serde_json::to_vec(letter)?).map_err(io::Error::other)?)?;
-        file.sync_all()?;
-        fs::rename(part, name)?;
-        fs::File::open(&self.dir)?.sync_all()
+        let sealed = keys.seal_file(&serde_json::to_vec(letter)?).map_err(io::Error::other)?;
+        put_file(&self.dir, &format!("{:020}{of_sink}.json", letter.seq), &sealed)
     }
 
     /// All letters, oldest first; files that are none are passed over, one whose key is missing is a fault.

@@ -50,20 +50,8 @@ pub fn shown(frame: &Frame<'_>) -> String {
 }
 
 /// As a record of the sidecar: its action is its type.
-fn dressed<'a>(frame: &Frame<'_>, halves: &'a Halves) -> Frame<'a> {
-    Frame {
-        is_note: true,
-        is_critical: frame.is_critical,
-        identity: frame.identity,
-        print: frame.print,
-        rules: frame.rules,
-        filled: frame.filled,
-        received_ms: frame.received_ms,
-        action: halves.action,
-        event_id: halves.event_id,
-        split: 0,
-        json: &halves.bytes,
-    }
+fn dressed<'a>(frame: &Frame<'a>, halves: &'a Halves) -> Frame<'a> {
+    Frame { is_note: true, action: halves.action, event_id: halves.event_id, split: 0, json: &halves.bytes, ..*frame }
 }
 
 impl Sink for Intents {

@@ -72,6 +72,35 @@ pub struct Chores {
     pub carry: Vec<String>,
 }
 
+// === impl Ending ===
+
+impl Ending {
+    /// The word in records and answers.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Resolved => "resolved",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// Whether it is open.
+    pub const fn is_open(&self) -> bool {
+        matches!(self.state, State::Open { .. })
+    }
+
+    /// Its state, in one word.
+    pub const fn word(&self) -> &'static str {
+        match &self.state {
+            State::Open { .. } => "open",
+            State::Closed { ending, .. } => ending.word(),
+        }
+    }
+}
+
 /// All intents that the journal still holds, and for a while those that ended.
 pub struct Ledger {
     shared: Arc<Shared>,
@@ -174,7 +203,7 @@ impl Ledger {
             self.live.remove(last);
             self.dead.insert(*last, now);
         }
-        let is_open = matches!(known, Some(Entry { state: State::Open { .. }, .. }));
+        let is_open = known.as_ref().is_some_and(Entry::is_open);
         if stored.step == Step::Carried && (stored.private.is_none() || (known.is_some() && !is_open)) {
             // It ended before: what it was about is of no use here either.
             self.dead.insert(seq, now);
@@ -222,17 +251,18 @@ impl Ledger {
         self.intents.get(id).map(|entry| entry.created_ms)
     }
 
-    /// Ids of open ones behind a number, in the order in which they came.
-    pub fn open_after(&self, number: Option<u64>) -> impl Iterator<Item = (u64, &str)> {
+    /// Open ones behind a number, in the order in which they came.
+    pub fn open_after(&self, number: Option<u64>) -> impl Iterator<Item = (&str, &Entry)> {
         let from = number.map_or(0, |number| number.saturating_add(1));
-        self.open.range(from..).map(|(number, id)| (*number, id.as_str()))
+        self.open.range(from..).filter_map(|(_, id)| Some((id.as_str(), self.intents.get(id)?)))
     }
 
-    /// Ids of those that ended so, behind a record, in the order in which they ended.
-    pub fn ended_after(&self, ending: Ending, seq: Option<u64>) -> impl Iterator<Item = (u64, &str)> {
+    /// Those that ended so, behind a record, in the order in which they ended.
+    pub fn ended_after(&self, ending: Ending, seq: Option<u64>) -> impl Iterator<Item = (&str, &Entry)> {
         let from = seq.map_or(0, |seq| seq.saturating_add(1));
-        let is_so = move |id: &str| matches!(self.intents.get(id), Some(Entry { state: State::Closed { ending: found, .. }, .. }) if *found == ending);
-        self.closed.range(from..).map(|(seq, (id, _))| (*seq, id.as_str())).filter(move |(_, id)| is_so(id))
+        let is_so = move |entry: &Entry| matches!(entry.state, State::Closed { ending: found, .. } if found == ending);
+        let all = self.closed.range(from..).filter_map(|(_, (id, _))| Some((id.as_str(), self.intents.get(id)?)));
+        all.filter(move |(_, entry)| is_so(entry))
     }
 
     /// The latest record of an intent; while it is open, with its payload. `None`: it is not there, or it is damaged.

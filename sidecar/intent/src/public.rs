@@ -27,31 +27,20 @@ fn text(text: impl Into<String>) -> Json<'static> {
     Json::String(Cow::Owned(text.into()))
 }
 
-fn object<'a>(members: impl IntoIterator<Item = (&'static str, Json<'a>)>) -> Object<'a> {
-    let mut object = Object::default();
-    for (name, value) in members {
-        object.insert(name, value);
-    }
-    object
-}
-
 /// The public record of an intent that came: canonical JSON.
 pub fn opened(private: &Private, made: &Made<'_>) -> String {
     let key = &private.replay_key;
-    let label = |entity: Json<'static>| {
-        Json::Object(object([
-            ("dtoType", text(&key.dto_type)),
-            ("entityId", entity),
-            ("env", text(&key.env)),
-            ("slug", text(&key.slug)),
-            ("version", text(&key.version)),
-        ]))
-    };
-    // Only what the application chose is redacted; the rest is the sidecar's own.
-    let mut chosen = object([
-        ("resource", Json::Object(object([("id", text(&private.entity_id)), ("type", text(&private.dto_type))]))),
-        ("intent", Json::Object(object([("operation", text(&private.operation)), ("replayKey", label(text(&key.entity_id)))]))),
+    let label = Object::of([
+        ("dtoType", text(&key.dto_type)),
+        ("entityId", text(&key.entity_id)),
+        ("env", text(&key.env)),
+        ("slug", text(&key.slug)),
+        ("version", text(&key.version)),
     ]);
+    // Only what the application chose is redacted; the rest is the sidecar's own.
+    let resource = Object::of([("id", text(&private.entity_id)), ("type", text(&private.dto_type))]);
+    let intent = Object::of([("operation", text(&private.operation)), ("replayKey", Json::Object(label))]);
+    let mut chosen = Object::of([("resource", Json::Object(resource)), ("intent", Json::Object(intent))]);
     let report = made.redactor.apply(&mut chosen);
     let mut record = Object::default();
     if report.failed {
@@ -126,13 +115,10 @@ pub fn closed(opened: &str, id: &str, ending: Ending, outcome: Option<&str>, eve
         Ok(Json::Object(record)) => record,
         _ => Object::default(),
     };
-    let word = match ending {
-        Ending::Resolved => "resolved",
-        Ending::Expired => "expired",
-    };
+    let word = ending.word();
     let at = format_millis(at_ms);
     if !matches!(record.get("intent"), Some(Json::Object(_))) {
-        record.insert("intent", Json::Object(object([("id", text(id))])));
+        record.insert("intent", Json::Object(Object::of([("id", text(id))])));
     }
     if let Some(Json::Object(intent)) = record.get_mut("intent") {
         intent.insert("state", Json::text(word));

@@ -113,7 +113,7 @@ impl Stored {
                 self.private.as_ref().map(|private| private.print(key)).unwrap_or_default(),
             ),
             Step::Carried => {
-                let once = format!("{} {}", self.intent_id, uuid());
+                let once = format!("{} {}", self.intent_id, uuid::Uuid::now_v7());
                 (identity(key, "carried", &once), [0; 16])
             }
             Step::Closed => {
@@ -139,8 +139,4 @@ impl Stored {
             received_ms,
         }
     }
-}
-
-fn uuid() -> u128 {
-    uuid::Uuid::now_v7().as_u128()
 }

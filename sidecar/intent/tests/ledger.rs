@@ -166,7 +166,7 @@ fn payload(n: usize) -> String {
 }
 
 fn order(ledger: &Ledger) -> Vec<String> {
-    ledger.open_after(None).map(|(_, id)| id.to_owned()).collect()
+    ledger.open_after(None).map(|(id, _)| id.to_owned()).collect()
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn intents_come_back_in_order_byte_for_byte_and_end_once() {
     let read = rig.ledger.read("i-3").unwrap().unwrap().private.unwrap();
     assert_eq!(read.payload.get(), payload(3));
     assert!(matches!(rig.ledger.get("i-1").unwrap().state, State::Closed { ending: Ending::Resolved, .. }));
-    let ended: Vec<_> = rig.ledger.ended_after(Ending::Resolved, None).map(|(_, id)| id.to_owned()).collect();
+    let ended: Vec<_> = rig.ledger.ended_after(Ending::Resolved, None).map(|(id, _)| id.to_owned()).collect();
     assert_eq!(ended, ["i-1"]);
 }
 

@@ -60,6 +60,16 @@ pub struct ReadOnly {
 /// Most damaged blocks that are kept aside.
 const QUARANTINE_FILES: usize = 64;
 
+/// Puts a file in a directory, or another in its place, whole and durably: after a power cut there is the old one or the new one.
+pub fn put_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let part = dir.join(name).with_extension("part");
+    let mut file = File::create(&part)?;
+    io::Write::write_all(&mut file, bytes)?;
+    file.sync_all()?;
+    fs::rename(part, dir.join(name))?;
+    File::open(dir)?.sync_all()
+}
+
 // === impl RealDisk ===
 
 impl RealDisk {

@@ -85,7 +85,7 @@ pub mod sim;
 #[cfg(test)]
 mod tests;
 
-pub use disk::{Disk, DiskFile, ReadOnly, RealDisk};
+pub use disk::{Disk, DiskFile, ReadOnly, RealDisk, put_file};
 pub use envelope::{Envelope, Key, Keys};
 pub use error::{Error, Result};
 pub use format::{Block, BlockHeader, ChainRange, FLAG_SNAPSHOT};

@@ -16,10 +16,12 @@ use super::{
     body,
     ingest::{Done, Ingest},
     json as json_answer,
+    query::write_page,
+    routes,
 };
 use crate::{
     intake::Sent,
-    intents::{self, Ended, Taken},
+    intents::{Ended, Taken},
     policy::{Compiled, QueryAccess},
     problem::{Problem, Reason},
 };
@@ -147,7 +149,7 @@ impl Ingest {
     ) -> Result<Done, Problem> {
         self.check_intents(compiled, request.headers(), false)?;
         self.intake.check_open(compiled)?;
-        let id = checked_id(decoded(id))?;
+        let id = checked_id(routes::decoded(id))?;
         let text = json_body(compiled, request, compiled.max_body).await?;
         let Resolution { outcome, event } = read(&text)?;
         if !is_word(&outcome, 64) || !is_plain(&outcome) {
@@ -179,7 +181,7 @@ impl Ingest {
             Some(Err(problem)) => return Err(problem),
             None => return Err(Problem::new(Reason::BadRequest, "There is no event.")),
         };
-        let Ended { duplicate, late } = self.intake.intents.resolve(&id, &outcome, &event_id).await?;
+        let Ended { duplicate, late } = self.intake.intents.resolve(&id, (&entry, stored.as_ref()), &outcome, &event_id).await?;
         let status = match (late, duplicate) {
             (true, _) => "late",
             (_, true) => "duplicate_accepted",
@@ -222,18 +224,13 @@ impl Ingest {
             }
         }
         let next = next.map(|next| next.to_string());
-        let page = serde_json::to_vec(&json!({"next": next})).unwrap_or_default();
         // The payloads go through no tree: what came is what goes back.
-        let mut out = b"{\"intents\":[".to_vec();
-        out.extend_from_slice(shown.join(",").as_bytes());
-        out.extend_from_slice(b"],");
-        out.extend_from_slice(page.get(1..).unwrap_or_default());
-        Ok(json_answer(200, out).into())
+        Ok(json_answer(200, write_page("intents", shown.iter().map(String::as_str), next.as_deref())).into())
     }
 
     pub(super) async fn intent(&self, compiled: &Compiled, request: &Request<Incoming>, id: &str) -> Result<Done, Problem> {
         self.check_intents(compiled, request.headers(), false)?;
-        let id = checked_id(decoded(id))?;
+        let id = checked_id(routes::decoded(id))?;
         let (entry, stored) = self.intake.intents.find(&id).await?;
         Ok(json_answer(200, write(&id, &entry, stored.as_ref())?.into_bytes()).into())
     }
@@ -261,7 +258,7 @@ fn write(id: &str, entry: &Entry, stored: Option<&Stored>) -> Result<String, Pro
     };
     let shown = Shown {
         intent_id: id,
-        state: intents::word(&entry.state),
+        state: entry.word(),
         created_at: format_millis(entry.created_ms),
         closed_at,
         outcome,
@@ -286,10 +283,6 @@ fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
     })
 }
 
-fn decoded(id: &str) -> String {
-    percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned()
-}
-
 /// An id may stand in paths and logs as it is.
 fn checked_id(id: String) -> Result<String, Problem> {
     if is_word(&id, 128) {
@@ -307,8 +300,7 @@ fn is_word(text: &str, most: usize) -> bool {
 fn is_plain(text: &str) -> bool {
     static BUILTIN: OnceLock<Option<Redactor>> = OnceLock::new();
     let builtin = BUILTIN.get_or_init(|| Redactor::compile(&Redaction::default(), &Capture::default(), None).ok());
-    let mut looked = Object::default();
-    looked.insert("message", Json::String(text.to_owned().into()));
+    let mut looked = Object::of([("message", Json::String(text.to_owned().into()))]);
     builtin.as_ref().is_some_and(|builtin| {
         let report = builtin.apply(&mut looked);
         !report.failed && report.redactions.is_none()

@@ -4,15 +4,16 @@ use std::borrow::Cow;
 use hyper::{Request, body::Incoming};
 use serde_json::Value;
 use steno_event::escape_into;
-use steno_query::{Error, Found, Page, Question};
+use steno_query::{Error, Found, Question};
 use tokio::sync::Semaphore;
 
 use super::{
     body,
     ingest::{Done, Ingest},
-    json as json_answer,
+    json as json_answer, routes,
 };
 use crate::{
+    look::apart,
     policy::{Compiled, QueryAccess},
     problem::{Problem, Reason},
 };
@@ -59,7 +60,7 @@ impl Ingest {
 
     pub(super) async fn event(&self, compiled: &Compiled, request: &Request<Incoming>, id: &str) -> Result<Done, Problem> {
         self.check_access(compiled, request.headers())?;
-        let id = percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned();
+        let id = routes::decoded(id);
         let mut tenant = None;
         for (name, value) in form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()) {
             match &*name {
@@ -80,7 +81,8 @@ impl Ingest {
         let question = Question::new(pairs.iter().map(|(name, value)| (&**name, &**value)))
             .map_err(|bad| Problem::new(Reason::BadRequest, format!("{bad}.")))?;
         let page = self.search(move |catalog| catalog.search(&question)).await?;
-        Ok(json_answer(200, write_page(&page)).into())
+        let records = page.records.iter().map(|record| record.json.as_str());
+        Ok(json_answer(200, write_page("events", records, page.next.as_deref())).into())
     }
 
     /// Searches on a thread that nobody else waits for.
@@ -89,13 +91,7 @@ impl Ingest {
         search: impl FnOnce(&steno_query::Catalog) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Problem> {
         let intake = self.intake.clone();
-        // The turn is the search's, not the request's: a client that hangs up does not start another one beside it.
-        let turn = SEARCHES.acquire().await;
-        let done = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            search(&*intake.look.catalog()?)
-        });
-        let done = done.await;
+        let done = apart(&SEARCHES, move || search(&*intake.look.catalog()?)).await;
         let failed = |error: &dyn std::fmt::Display| {
             tracing::warn!(%error, "a query failed");
             Problem::later(
@@ -139,17 +135,17 @@ fn parameters(asked: &Value) -> Result<Vec<Pair<'_>>, Problem> {
     Ok(pairs)
 }
 
-fn write_page(page: &Page) -> Vec<u8> {
-    let mut out = Vec::with_capacity(page.records.iter().map(|record| record.json.len() + 1).sum::<usize>() + 64);
-    out.extend_from_slice(b"{\"events\":[");
-    for (index, record) in page.records.iter().enumerate() {
+/// A page of texts that are JSON, as they are.
+pub(super) fn write_page<'a>(name: &str, items: impl Iterator<Item = &'a str>, next: Option<&str>) -> Vec<u8> {
+    let mut out = format!("{{\"{name}\":[").into_bytes();
+    for (index, item) in items.enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(record.json.as_bytes());
+        out.extend_from_slice(item.as_bytes());
     }
     out.extend_from_slice(b"],\"next\":");
-    match &page.next {
+    match next {
         Some(next) => escape_into(&mut out, next),
         None => out.extend_from_slice(b"null"),
     }

@@ -287,6 +287,11 @@ pub(super) fn find<'p>(method: &Method, path: &'p str) -> Result<(&'static Route
     Err(Problem { allow: Some(allow), ..Problem::new(NotAllowed, detail) })
 }
 
+/// An id as it stands in a path, decoded.
+pub(super) fn decoded(id: &str) -> String {
+    percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned()
+}
+
 // === impl Route ===
 
 impl Route {

@@ -145,6 +145,15 @@ impl<'a> Object<'a> {
         Ok(Self { members })
     }
 
+    /// An object of members whose names are the caller's own; of two of one name the later counts.
+    pub fn of(members: impl IntoIterator<Item = (&'static str, Json<'a>)>) -> Self {
+        let mut object = Self::default();
+        for (name, value) in members {
+            object.insert(name, value);
+        }
+        object
+    }
+
     fn find(&self, name: &str) -> Result<usize, usize> {
         let wanted = prefix(name);
         self.members.binary_search_by(|member| compare_with(wanted, name, &member.0).reverse())
