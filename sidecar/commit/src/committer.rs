@@ -351,13 +351,12 @@ impl Committer {
                 Work::Positions(positions) => self.positions(&positions),
                 Work::Rotate => {
                     self.flush(&mut open);
-                    // Where there is no room, it is asked for again.
-                    if let Err(error) = self
-                        .journal
-                        .rotate(self.clock.wall_ms())
-                        .or_else(|error| if error.is_full() { Ok(()) } else { Err(error) })
-                    {
-                        tracing::warn!(%error, "no new segment could be begun; what the one in use holds stays for now");
+                    match self.journal.rotate(self.clock.wall_ms()) {
+                        // Where there is no room, it is asked for again.
+                        Err(error) if !error.is_full() => {
+                            tracing::warn!(%error, "no new segment could be begun; what the one in use holds stays for now");
+                        }
+                        _ => {}
                     }
                 }
                 Work::Reload(config, note) => {
@@ -511,13 +510,8 @@ impl Committer {
         if self.journal.has_room(class, bytes) {
             return Ok(());
         }
-        self.seal_for_space();
-        self.collect_sealed(true);
-        let now = self.clock.wall_ms();
-        while self.journal.free(now, self.keep_from(), true).unwrap_or(0) > 0 {
-            if self.journal.has_room(class, bytes) {
-                return Ok(());
-            }
+        if self.free_for(class, bytes) {
+            return Ok(());
         }
         match self.config.when_full {
             WhenFull::DropOldest => {
@@ -736,6 +730,23 @@ impl Committer {
         let now = self.clock.wall_ms();
         if let Err(error) = self.journal.free(now, self.keep_from(), false) {
             tracing::warn!(%error, "delivered space could not be freed");
+        }
+    }
+
+    /// Frees delivered segments until a block of this class and size would be taken; `false`: all that are left are needed.
+    fn free_for(&mut self, class: Class, bytes: u64) -> bool {
+        let now = self.clock.wall_ms();
+        loop {
+            // A file of ids may be on its way that has not all that it takes: the next one begins only when it is there.
+            self.collect_sealed(true);
+            self.seal_for_space();
+            self.collect_sealed(true);
+            if self.journal.free(now, self.keep_from(), true).unwrap_or(0) == 0 {
+                return false;
+            }
+            if self.journal.has_room(class, bytes) {
+                return true;
+            }
         }
     }
 

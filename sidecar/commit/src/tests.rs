@@ -1,6 +1,7 @@
 //! Promises of the loop: each id once, conflicts told, failures without a trace, and all of it over restarts and power cuts.
 use std::{
     collections::HashMap,
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,7 +13,7 @@ use proptest::prelude::*;
 use steno_chain::Verifier;
 use steno_event::{Draft, Filled, IdKey, encode, fingerprint, identity, json};
 use steno_journal::{
-    Envelope, Next, Options, Reader,
+    Disk, DiskFile, Envelope, Next, Options, Reader,
     sim::{Effect, Fault, SimDisk},
     sink_id,
 };
@@ -66,9 +67,12 @@ struct Rig {
 
 impl Rig {
     fn open(disk: &SimDisk, config: &CommitConfig, clock: &TestClock) -> Result<Self, steno_journal::Error> {
+        Self::over(Arc::new(disk.clone()), disk, config, clock)
+    }
+
+    fn over(on: Arc<dyn Disk>, disk: &SimDisk, config: &CommitConfig, clock: &TestClock) -> Result<Self, steno_journal::Error> {
         let config = Arc::new(config.clone());
-        let (loop_, started) =
-            Committer::open(Arc::new(disk.clone()), config, Box::new(clock.clone()), Box::new(Nobody), Metrics::default())?;
+        let (loop_, started) = Committer::open(on, config, Box::new(clock.clone()), Box::new(Nobody), Metrics::default())?;
         Ok(Self { disk: disk.clone(), clock: clock.clone(), loop_, key: IdKey(started.id_key), started })
     }
 
@@ -264,6 +268,51 @@ fn a_full_journal_refuses_and_takes_again_once_delivered() {
     rig.deliver_all();
     assert!(is_created(&rig.one(rig.item("again", "x"))));
     rig.verify_rest();
+}
+
+/// A disk on which files of ids take their time.
+struct Tardy(SimDisk);
+
+impl Disk for Tardy {
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        self.0.list()
+    }
+    fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>> {
+        if create && name.contains("idx-") {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.0.open(name, create)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        self.0.sync_dir()
+    }
+    fn quarantine(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.0.quarantine(name, bytes)
+    }
+}
+
+#[test]
+fn nothing_is_refused_for_want_of_space_that_was_delivered() {
+    let disk = SimDisk::new(1);
+    let mut rig = Rig::over(Arc::new(Tardy(disk.clone())), &disk, &config(), &TestClock::default()).unwrap();
+    // Critical events fill the room of their own, too, so that one segment is not enough for any other.
+    for critical in [false, true] {
+        let mut fills =
+            |index: &u32| is_created(&rig.one(rig.item_of(&format!("{critical}{index}"), &"x".repeat(8000), "t", critical, 1)));
+        assert!((0..1000).take_while(&mut fills).count() < 1000);
+    }
+    // While the ids of the first segment are on their way, everything is delivered.
+    let first = rig.started.shared.segment_starts()[1].1;
+    rig.loop_.turn(&mut vec![Work::Positions([(sink_id("kafka"), first)].into())]);
+    rig.deliver_all();
+    let answer = rig.one(rig.item("one more", &"x".repeat(8000)));
+    assert!(is_created(&answer), "{answer:?}");
 }
 
 #[test]
