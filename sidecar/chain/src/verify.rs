@@ -46,7 +46,7 @@ pub enum Finding {
         /// Whether a record of the sidecar says so.
         explained: bool,
     },
-    /// The chain does not begin with its `Genesis` record.
+    /// The chain does not begin with its `Genesis` record, and no record names that as lost.
     NoGenesis {
         /// The chain.
         chain: String,
@@ -197,7 +197,9 @@ impl Verifier {
             for (seq, link) in links {
                 let follows = match before {
                     None => {
-                        if !link.genesis {
+                        // Where a record names its loss, too, its absence is explained.
+                        let is_lost = *seq > 0 && lost.iter().any(|(first, _)| *first == 0);
+                        if !link.genesis && !is_lost {
                             self.findings.push(Finding::NoGenesis { chain: chain.clone() });
                         }
                         *seq == 0 || gap(&mut self.findings, chain, lost, 0, *seq - 1)
@@ -292,6 +294,19 @@ mod tests {
         let gap = |first, last, explained| Finding::Gap { chain: "c".into(), first, last, explained };
         assert_eq!(verdict.findings, [gap(1, 1, false), gap(2, 4, true)]);
         assert!(!verdict.is_clean());
+    }
+
+    #[test]
+    fn a_genesis_that_a_record_names_as_lost_is_explained_too() {
+        let mut state = ChainState::begin("c".into());
+        let mut records: Vec<String> =
+            [Kind::Genesis, Kind::Config, Kind::Config].map(|kind| write(&mut state, &Note::new(kind, "m"))).into();
+        let lost = vec![Lost { chain_id: "c".into(), first: 0, last: 1 }];
+        records.push(write(&mut state, &Note::new(Kind::Drop, "m").lost(lost)));
+        let verdict = verify(&records[2..]);
+        assert_eq!(verdict.findings, [Finding::Gap { chain: "c".into(), first: 0, last: 1, explained: true }]);
+        assert!(verdict.is_clean());
+        assert!(!verify(&records[1..3]).is_clean(), "without the record that says so nothing is explained");
     }
 
     #[test]
