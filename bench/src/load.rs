@@ -2,6 +2,7 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -121,9 +122,16 @@ async fn read(stream: &mut tokio::net::TcpStream, buffer: &mut [u8]) {
     }
 }
 
+/// Answers 503: a disk that stands still while others use it. `None` of them is expected but in a soak.
+pub static PUT_OFF: AtomicU64 = AtomicU64::new(0);
+/// Whether they are counted instead of ending the run.
+pub static MAY_PUT_OFF: AtomicBool = AtomicBool::new(false);
+
 fn whole(got: &[u8]) -> bool {
     let Some(end) = got.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
-    assert!(got.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(got));
+    let is_put_off = MAY_PUT_OFF.load(Ordering::Relaxed) && got.starts_with(b"HTTP/1.1 503");
+    assert!(is_put_off || got.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(got));
+    PUT_OFF.fetch_add(u64::from(is_put_off), Ordering::Relaxed);
     let head = &got[..end];
     let at = head.windows(16).position(|window| window.eq_ignore_ascii_case(b"content-length: ")).map(|at| at + 16);
     let length = at.map_or(0, |at| {
@@ -133,7 +141,7 @@ fn whole(got: &[u8]) -> bool {
 }
 
 /// Ids of batches go on over all calls, so that no event is a retry.
-static NEXT_BATCH: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(500_000_000_000);
+static NEXT_BATCH: AtomicU64 = AtomicU64::new(500_000_000_000);
 
 /// Posts batches of 100 events.
 pub fn batches(address: &str, connections: u64, time: Duration) -> Measured {
@@ -154,7 +162,7 @@ pub fn batches(address: &str, connections: u64, time: Duration) -> Measured {
                 let mut stream = TcpStream::connect(&address).expect("a connection");
                 let (mut times, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
                 while begun.elapsed() < time {
-                    let first = NEXT_BATCH.fetch_add(100, std::sync::atomic::Ordering::Relaxed);
+                    let first = NEXT_BATCH.fetch_add(100, Ordering::Relaxed);
                     for item in 0..100 {
                         let at = item * line + id_at;
                         number(&mut lines[at..at + 12], first + item as u64);

@@ -83,7 +83,7 @@ impl Sidecar {
             .arg(root.join("policy.yaml"))
             .arg("--dir")
             .arg(root.join("journal"))
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(root.join("sidecar.log"))?)
             .spawn()
             .context("the sidecar cannot be started")?;
         while !is_ready(&status) {

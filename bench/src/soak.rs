@@ -3,6 +3,7 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
     path::Path,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -18,6 +19,9 @@ struct Sample {
     descriptors: usize,
 }
 
+/// Between two lines that tell how it goes.
+const TELL: Duration = Duration::from_mins(1);
+
 /// Requests that go wrong in every way that a client has.
 const BAD: &[&str] = &[
     "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 3\r\nConnection: close\r\n\r\n{a}",
@@ -29,6 +33,10 @@ const BAD: &[&str] = &[
     // Hangs up in the middle of its body.
     "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n{\"action\":",
 ];
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / 1_048_576.0
+}
 
 fn bad(address: &str) -> anyhow::Result<()> {
     for text in BAD {
@@ -53,16 +61,30 @@ pub fn run(binary: &Path, time: Duration) -> anyhow::Result<()> {
     let (begun, warm) = (Instant::now(), time / 4);
     let mut samples = Vec::new();
     let mut answered = 0;
+    load::MAY_PUT_OFF.store(true, Ordering::Relaxed);
+    let mut told = Duration::ZERO;
     while begun.elapsed() < time {
         answered += load::run(&sidecar.address, 16, second).answers;
         load::batches(&sidecar.address, 2, second);
         bad(&sidecar.address).context("requests that go wrong")?;
         anyhow::ensure!(sidecar.stat("/metrics/total_delivered_records") > 0, "nothing is delivered");
+        let sample = Sample { resident: sidecar.resident(), descriptors: sidecar.descriptors() };
         if begun.elapsed() > warm {
-            samples.push(Sample { resident: sidecar.resident(), descriptors: sidecar.descriptors() });
+            samples.push(sample);
+        }
+        if begun.elapsed() >= told + TELL {
+            told = begun.elapsed();
+            let (minutes, refused) = (told.as_secs() / 60, load::PUT_OFF.load(Ordering::Relaxed));
+            let Sample { resident, descriptors } = sample;
+            eprintln!(
+                "{minutes} min: {answered} single events, {refused} answers 503, {:.1} MiB resident, {descriptors} descriptors",
+                mib(resident)
+            );
         }
     }
     sidecar.stop();
+    let log = std::fs::read_to_string(dir.path().join("sidecar.log")).unwrap_or_default();
+    log.lines().take(20).for_each(|line| eprintln!("sidecar: {line}"));
     let (first, last) = samples.split_at(samples.len() / 2);
     let most = |samples: &[Sample]| {
         let resident = samples.iter().map(|sample| sample.resident).max().unwrap_or_default();
@@ -70,10 +92,11 @@ pub fn run(binary: &Path, time: Duration) -> anyhow::Result<()> {
     };
     let ((resident, descriptors), (later, more)) = (most(first), most(last));
     println!(
-        "{} s of mixed load, {answered} single events: resident at most {:.1} MiB, then {:.1} MiB; descriptors {descriptors}, then {more}",
+        "{} s of mixed load, {answered} single events, {} answers 503: resident at most {:.1} MiB, then {:.1} MiB; descriptors {descriptors}, then {more}",
         time.as_secs(),
-        resident as f64 / 1048576.0,
-        later as f64 / 1048576.0
+        load::PUT_OFF.load(Ordering::Relaxed),
+        mib(resident),
+        mib(later)
     );
     anyhow::ensure!(!first.is_empty() && !last.is_empty(), "too short to see anything; give it 20 seconds at least");
     anyhow::ensure!(later <= resident + resident / 10 + (4 << 20), "memory grows");

@@ -383,11 +383,11 @@ impl Intake {
             } else {
                 ready.iter_mut().map(|(_, ready)| take_item(ready)).collect()
             };
-            let answers = match tokio::time::timeout_at((until + Duration::from_secs(1)).into(), self.commit.submit(items)).await
-            {
-                Ok(answers) => answers,
-                Err(_) => vec![Answer::Failed(Failure::Disk("the disk did not answer in time".into())); ready.len()],
-            };
+            let submitted = tokio::time::timeout_at((until + Duration::from_secs(1)).into(), self.commit.submit(items));
+            let answers = submitted.await.unwrap_or_else(|_| {
+                tracing::warn!(events = ready.len(), "the disk did not take events in time; they may be on it all the same");
+                vec![Answer::Failed(Failure::Disk("the disk did not answer in time".into())); ready.len()]
+            });
             for ((index, made), answer) in ready.into_iter().zip(answers) {
                 if blocks && answer == Answer::Failed(Failure::Full) && Instant::now() < until {
                     rest.push((index, made));
@@ -432,7 +432,7 @@ impl Intake {
                 Err(Problem::later(Reason::SpoolFull, detail, Duration::from_secs(1)))
             }
             Answer::Failed(Failure::Disk(_)) => {
-                let detail = "The journal's disk refuses writes; the sidecar's log says why. Try again.";
+                let detail = "The journal's disk refuses writes, or does not take them in time; the sidecar's log says which. Send it again, under the same eventId.";
                 Err(Problem::later(Reason::Dependency, detail, Duration::from_secs(1)))
             }
             Answer::Failed(Failure::TooLarge) => {
