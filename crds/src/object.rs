@@ -80,6 +80,8 @@ pub struct Fleet {
     pub ready: u64,
     /// Injected pods whose sidecar does not answer.
     pub unknown: u64,
+    /// Injected pods on the host's network that run and have no port to be asked on: how they stand is not known here.
+    pub not_asked: u64,
     /// Pods that run by the current configuration.
     pub current: u64,
     /// Pods whose breaker is open, or half-open: one batch is being tried.

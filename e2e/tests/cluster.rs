@@ -136,6 +136,52 @@ fn pods_that_cannot_be_served_start_without_the_sidecar_and_are_told_why() {
 }
 
 #[test]
+fn pods_on_the_hosts_network_send_by_a_socket_and_are_in_nobodys_way() {
+    let world = world();
+    let cluster = &world.cluster;
+    cluster.namespace("host-network");
+    cluster.kubectl(&["label", "namespace", "host-network", "--overwrite", "pod-security.kubernetes.io/enforce=privileged"]);
+    cluster.apply(&policy("audit", "host-network", &world.kafka.for_pods(), ""));
+    cluster.rendered("host-network", "audit");
+    let on_host = |name: &str, more: &str| {
+        let pod = pod("Pod", name, "host-network", WAITS).replace("spec: {", "spec: {hostNetwork: true, ");
+        pod.replace("audit.steno.dev/inject: \"true\"", &format!("audit.steno.dev/inject: \"true\"{more}"))
+    };
+    // Two on one node: neither takes a port that the other needs.
+    for name in ["one", "two"] {
+        cluster.apply(&on_host(name, ""));
+        cluster.ready("host-network", &format!("pod/{name}"));
+    }
+    for name in ["one", "two"] {
+        let event = event(&format!("host-{name}"), r#"{"password":"hunter2"}"#);
+        let post =
+            ["curl", "-s", "-m", "10", "--unix-socket", "/steno/events.sock", "-H", "Content-Type: application/json", "-d"];
+        let mut arguments = vec!["exec", "-n", "host-network", name, "-c", "app", "--"];
+        arguments.extend(post.iter().copied().chain([event.as_str(), "http://localhost/v1/events"]));
+        let answer = cluster.kubectl(&arguments);
+        assert!(answer.contains("\"created\""), "{answer}");
+        wait_for("the record on the topic", SOON, || record(&world.kafka, &format!("host-{name}")).is_some());
+        assert!(!record(&world.kafka, &format!("host-{name}")).unwrap().text.contains("hunter2"));
+    }
+    // Nobody can ask them, and that is said without an alarm.
+    let status = || cluster.get("host-network", "auditpolicy/audit")["status"].clone();
+    wait_for("the policy to be ready", LATER, || {
+        let ready = cluster.condition("host-network", "auditpolicy/audit", "Ready");
+        let told = ready["message"].as_str().unwrap_or_default().contains("2 on the host's network");
+        ready["status"] == "True" && told && status()["pods"]["notAsked"] == 2
+    });
+    // One with a port that a process of the node has: it runs all the same, and is asked as soon as the port is free.
+    let taken = std::net::TcpListener::bind("[::]:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    cluster.apply(&on_host("three", &format!(", audit.steno.dev/status-port: \"{port}\"")));
+    cluster.ready("host-network", "pod/three");
+    wait_for("it to be counted as one that does not answer", LATER, || status()["pods"]["unknown"] == 1);
+    drop(taken);
+    wait_for("it to be asked", LATER, || status()["pods"]["current"] == 1 && status()["pods"]["unknown"] == 0);
+    cluster.kubectl(&["delete", "-n", "host-network", "pod", "one", "two", "three", "--now"]);
+}
+
+#[test]
 fn a_job_completes_and_its_last_event_is_delivered() {
     let world = world();
     world.cluster.namespace("jobs");

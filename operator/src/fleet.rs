@@ -14,7 +14,7 @@ use serde_json::Value;
 use steno_crds::Fleet;
 use tokio::net::TcpStream;
 
-use crate::{inject::STATUS_PORT, pods::Injected};
+use crate::pods::Injected;
 
 /// How long a pod may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -30,6 +30,8 @@ const ANSWER: usize = 1 << 20;
 pub struct Sighting {
     /// Its sidecar answers.
     pub answers: bool,
+    /// It runs, and has no port to be asked on.
+    pub is_mute: bool,
     /// Its sidecar is started, as the kubelet says.
     pub is_ready: bool,
     /// Hash of the configuration that it runs by.
@@ -62,16 +64,18 @@ pub async fn look(mut pods: Vec<Injected>) -> Vec<Sighting> {
 }
 
 async fn see(pod: Injected, until: Instant) -> Sighting {
-    let known = Sighting { is_ready: pod.is_ready, version: pod.version, ..Sighting::default() };
-    let Some(address) = pod.address.filter(|_| Instant::now() < until) else { return known };
-    match tokio::time::timeout(PATIENCE, stats(address)).await {
+    let is_mute = pod.port.is_none() && pod.is_ready;
+    let known = Sighting { is_mute, is_ready: pod.is_ready, version: pod.version, ..Sighting::default() };
+    let asked = pod.address.zip(pod.port).filter(|_| Instant::now() < until);
+    let Some((address, port)) = asked else { return known };
+    match tokio::time::timeout(PATIENCE, stats(address, port)).await {
         Ok(Ok(stats)) => read(&stats, known),
         _ => known,
     }
 }
 
-async fn stats(address: IpAddr) -> anyhow::Result<Value> {
-    let stream = TcpStream::connect((address, STATUS_PORT)).await?;
+async fn stats(address: IpAddr, port: u16) -> anyhow::Result<Value> {
+    let stream = TcpStream::connect((address, port)).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
     let request = Request::get("/v1/stats").header("Host", "localhost").body(Empty::<Bytes>::new())?;
@@ -122,7 +126,8 @@ pub fn sum(sightings: &[Sighting], missed: usize, hash: Option<&str>) -> Fleet {
         matched: (sightings.len() + missed) as u64,
         injected: sightings.len() as u64,
         ready: count(&|sighting| sighting.is_ready),
-        unknown: count(&|sighting| !sighting.answers),
+        unknown: count(&|sighting| !sighting.answers && !sighting.is_mute),
+        not_asked: count(&|sighting| sighting.is_mute),
         current: count(&|sighting| sighting.answers && Some(sighting.hash.as_str()) == hash),
         breaker_open: count(&|sighting| sighting.breaker_open),
         spooled_events: sightings.iter().map(|sighting| sighting.backlog).sum(),

@@ -138,6 +138,7 @@ impl Metrics {
         add("pods_injected", "Pods of the policy that have the sidecar", &|(fleet, _)| fleet.injected);
         add("pods_ready", "Pods whose sidecar is started", &|(fleet, _)| fleet.ready);
         add("pods_unknown", "Pods whose sidecar does not answer", &|(fleet, _)| fleet.unknown);
+        add("pods_not_asked", "Pods on the host's network without a port to be asked on", &|(fleet, _)| fleet.not_asked);
         add("pods_current", "Pods that run by the current configuration", &|(fleet, _)| fleet.current);
         add("pods_breaker_open", "Pods that hold their events back", &|(fleet, _)| fleet.breaker_open);
         add("spooled_events", "Events that wait for delivery", &|(fleet, _)| fleet.spooled_events);

@@ -23,7 +23,7 @@ use kube::{
 };
 use serde::Deserialize;
 
-use crate::inject::{CONTAINER, PREFIX};
+use crate::inject::{CONTAINER, PREFIX, STATUS_PORT};
 
 /// A sidecar that ended within so many seconds is news, also to one that has just begun to lead.
 const NEWS: i64 = 120;
@@ -35,7 +35,14 @@ const PAGE: u32 = 250;
 #[serde(default)]
 struct Slim {
     metadata: ObjectMeta,
+    spec: SlimSpec,
     status: SlimStatus,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SlimSpec {
+    host_network: bool,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -116,6 +123,8 @@ pub struct Injected {
     pub version: String,
     /// Its address.
     pub address: Option<IpAddr>,
+    /// The port on which its sidecar tells of itself. On the host's network it may have none.
+    pub port: Option<u16>,
     /// Its sidecar is started.
     pub is_ready: bool,
     /// It has ended.
@@ -153,6 +162,7 @@ fn injected(pod: &Slim) -> Option<Injected> {
     let annotation = |name: &str| pod.annotations().get(&format!("{PREFIX}{name}")).cloned().unwrap_or_default();
     let sidecar = pod.status.init_container_statuses.iter().find(|status| status.name == CONTAINER);
     let terminated = sidecar.and_then(|sidecar| sidecar.state.terminated.as_ref());
+    let annotated = annotation("status-port").parse().ok();
     Some(Injected {
         policy: pod.labels().get(&format!("{PREFIX}injected"))?.clone(),
         name: pod.name_any(),
@@ -160,6 +170,7 @@ fn injected(pod: &Slim) -> Option<Injected> {
         hash: annotation("config-hash"),
         version: annotation("sidecar-version"),
         address: pod.status.pod_ip,
+        port: annotated.or((!pod.spec.host_network).then_some(STATUS_PORT)),
         is_ready: sidecar.is_some_and(|sidecar| sidecar.ready),
         is_over: matches!(pod.status.phase.as_str(), "Succeeded" | "Failed"),
         left: terminated.map(|ended| ended.message.clone()).unwrap_or_default(),

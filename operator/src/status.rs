@@ -68,7 +68,7 @@ pub fn status(
         }
         (Err(_), _) => (Some(false), "NotAccepted", "Pods go on with the last configuration that was accepted.".to_owned()),
     };
-    let answering = pods.injected - pods.unknown;
+    let answering = pods.injected - pods.unknown - pods.not_asked;
     let secrets = match (answering, missing.is_empty()) {
         (0, _) => (None, "NoPods", "No sidecar has told of its Secrets yet.".to_owned()),
         (_, true) => (Some(true), "Present", "Every pod that answers has the Secrets that the policy names.".to_owned()),
@@ -112,10 +112,16 @@ pub fn status(
         && missed.is_empty()
         && fell_back.is_none()
         && pods.unknown == 0
-        && pods.current == pods.injected
+        && pods.current + pods.not_asked == pods.injected
         && pods.breaker_open == 0;
     let ready = if is_ready {
-        (Some(true), "Ready", "All pods run by the current configuration and deliver.".to_owned())
+        let message = match pods.not_asked {
+            0 => "All pods run by the current configuration and deliver.".to_owned(),
+            mute => format!(
+                "All pods that can be asked run by the current configuration and deliver; {mute} on the host's network have no port to be asked on."
+            ),
+        };
+        (Some(true), "Ready", message)
     } else if rendered.is_err() || not_applied.is_some() {
         (Some(false), "NotRendered", "The condition Rendered says why.".to_owned())
     } else if !missed.is_empty() {
@@ -123,9 +129,9 @@ pub fn status(
     } else if let Some(fault) = fell_back {
         (Some(false), "SpoolFellBack", format!("A pod's journal is not on the volume that the policy names: {fault}"))
     } else {
-        let Fleet { injected, current, unknown, breaker_open, .. } = &pods;
+        let Fleet { injected, current, unknown, not_asked, breaker_open, .. } = &pods;
         let message = format!(
-            "Of {injected} pods {current} run by the current configuration, {unknown} do not answer, {breaker_open} have an open breaker."
+            "Of {injected} pods {current} run by the current configuration, {unknown} do not answer, {not_asked} have no port to be asked on, {breaker_open} have an open breaker."
         );
         (Some(false), "PodsBehind", message)
     };
@@ -189,6 +195,11 @@ mod tests {
         assert!(open["Delivering"].0 == "False" && open["Delivering"].1.contains("no broker"));
         let silent = seen(&good, &[Sighting::default()]);
         assert_eq!((silent["Ready"].0.as_str(), silent["Delivering"].0.as_str()), ("False", "Unknown"));
+        // One that has no port to be asked on stands in nobody's way, and is told of; one that does not run does.
+        let mute = Sighting { is_mute: true, is_ready: true, ..Sighting::default() };
+        let beside = seen(&good, &[pod.clone(), mute.clone()]);
+        assert!(beside["Ready"].0 == "True" && beside["Ready"].1.contains("1 on the host's network"), "{beside:?}");
+        assert_eq!(seen(&good, &[mute])["Delivering"].0, "Unknown", "of it nothing is known");
         let missing = seen(&good, &[Sighting { missing_secrets: vec!["kafka/ca.crt".into()], ..pod }]);
         assert!(missing["SecretsResolved"].1.contains("kafka/ca.crt"));
         let bad = seen(&policy(json!({"regex": "(", "action": "Mask"})), &[]);

@@ -255,6 +255,8 @@ pub struct NetworkPolicy {
     pub enabled: bool,
     /// Ports of the API server besides 443 and 6443.
     pub api_server_ports: Vec<u16>,
+    /// Ports that pods have given their sidecars by the annotation `audit.steno.dev/status-port`.
+    pub status_ports: Vec<u16>,
 }
 
 /// Metrics, alerts and dashboards; the first two need the Prometheus operator.

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use steno_crds::{ByteSize, EphemeralVolume, LogLevel, SecretRef, SidecarConfig, SinkSpec, Startup, VolumeType};
 
-use super::{CONTAINER, Namespace, PREFIX, Policy, Reason, STATUS_PORT, Settings, annotation, list};
+use super::{CONTAINER, Namespace, PREFIX, Policy, Reach, Reason, SOCKETS, STATUS_PORT, Settings, annotation, list};
 
 /// Names of the volumes.
-pub(super) const VOLUMES: [&str; 4] = ["steno-config", "steno-spool", "steno-volume", "steno-secrets"];
+pub(super) const VOLUMES: [&str; 5] = ["steno-config", "steno-spool", "steno-volume", "steno-secrets", "steno-socket"];
 /// Beginning of the names of volumes that sinks write files to; the sink's name follows.
 pub(super) const FILES: &str = "steno-file-";
 /// Where those are mounted, each under its sink's name.
@@ -67,7 +67,13 @@ fn secrets(config: &SidecarConfig) -> BTreeSet<(&str, &str)> {
     config.spec.secrets().map(|SecretRef { name, key }| (name.as_str(), key.as_str())).collect()
 }
 
-pub(super) fn volumes(policy: &Policy, config: &SidecarConfig, spool: &Spool, files: &[(String, Value)]) -> Vec<Value> {
+pub(super) fn volumes(
+    policy: &Policy,
+    config: &SidecarConfig,
+    reach: &Reach,
+    spool: &Spool,
+    files: &[(String, Value)],
+) -> Vec<Value> {
     let sources: Vec<Value> = secrets(config)
         .into_iter()
         .map(|(name, key)| {
@@ -79,6 +85,9 @@ pub(super) fn volumes(policy: &Policy, config: &SidecarConfig, spool: &Spool, fi
         // No sizeLimit: the sidecar keeps its own bound, and beyond a limit the kubelet evicts the whole pod.
         json!({"name": "steno-spool", "emptyDir": {}}),
     ];
+    if reach.by_socket {
+        volumes.push(json!({"name": "steno-socket", "emptyDir": {}}));
+    }
     if let Spool::Volume { source, .. } = spool {
         let mut volume = source.clone();
         volume["name"] = json!("steno-volume");
@@ -234,9 +243,41 @@ fn resources(
     Ok(json!({"requests": requests, "limits": limits}))
 }
 
+/// What the sidecar is told of its addresses, where they are not the usual ones.
+fn addresses(pod: &Value, reach: &Reach) -> Vec<(&'static str, String)> {
+    let mut told = Vec::new();
+    let status = reach.status_port.map(|port| format!("[::]:{port}"));
+    if !reach.by_socket {
+        told.extend(status.filter(|_| reach.status_port != Some(STATUS_PORT)).map(|address| ("STENO_STATUS", address)));
+        return told;
+    }
+    told.push(("STENO_LISTEN", "none".to_owned()));
+    told.push(("STENO_SOCKET", format!("{SOCKETS}/events.sock")));
+    told.push(("STENO_STATUS", format!("unix:{SOCKETS}/status.sock")));
+    if pod.pointer("/spec/securityContext/fsGroup").is_none_or(Value::is_null) {
+        // No group is common to the containers; who may connect is who has the volume mounted.
+        told.push(("STENO_SOCKET_MODE", "0666".to_owned()));
+    }
+    // A process of the node may have the port: that must not hold the pod up.
+    told.extend(status.map(|address| ("STENO_ALSO_STATUS", address)));
+    told
+}
+
+/// The command that tells whether the sidecar is up.
+fn probe(reach: &Reach) -> Vec<String> {
+    let mut command = vec!["steno-sidecar".to_owned(), "health".to_owned()];
+    match reach.status_port {
+        _ if reach.by_socket => command.extend(["--socket".to_owned(), format!("{SOCKETS}/status.sock")]),
+        Some(port) if port != STATUS_PORT => command.extend(["--port".to_owned(), port.to_string()]),
+        _ => {}
+    }
+    command
+}
+
 pub(super) fn sidecar(
     pod: &Value,
     config: &SidecarConfig,
+    reach: &Reach,
     spool: &Spool,
     files: &[(String, Value)],
     settings: &Settings,
@@ -254,6 +295,7 @@ pub(super) fn sidecar(
         env.extend(more.iter().cloned());
         env.push(json!({"name": "STENO_FALLBACK_DIR", "value": "/var/lib/steno"}));
     }
+    env.extend(addresses(pod, reach).into_iter().map(|(name, value)| json!({"name": name, "value": value})));
     let labels = pod.get("metadata").and_then(|metadata| metadata.get("labels"));
     let label = |name: &str| labels.and_then(|labels| labels.get(name)).and_then(Value::as_str);
     if let Some(service) = label("app.kubernetes.io/name").or_else(|| label("app")) {
@@ -285,6 +327,9 @@ pub(super) fn sidecar(
     if matches!(spool, Spool::Volume { .. }) {
         mounts.push(json!({"name": "steno-volume", "mountPath": VOLUME}));
     }
+    if reach.by_socket {
+        mounts.push(json!({"name": "steno-socket", "mountPath": SOCKETS}));
+    }
     mounts.extend(
         files.iter().map(|(name, _)| json!({"name": format!("{FILES}{name}"), "mountPath": format!("{FILES_AT}/{name}")})),
     );
@@ -297,11 +342,12 @@ pub(super) fn sidecar(
         "args": ["run"],
         "restartPolicy": "Always",
         "env": env,
-        "ports": [{"name": "steno-status", "containerPort": STATUS_PORT, "protocol": "TCP"}],
+        // On the host's network the scheduler keeps it free, too.
+        "ports": [{"name": "steno-status", "containerPort": reach.status_port, "protocol": "TCP"}],
         "resources": resources(pod, config, spool, settings, warnings)?,
         // Not ready for events before this; and no readinessProbe: a full spool must not take the application out of its Service.
         // By a command, for a mesh that wants its own TLS of everybody would turn the kubelet away.
-        "startupProbe": {"exec": {"command": ["steno-sidecar", "health"]}, "periodSeconds": 1, "failureThreshold": 60},
+        "startupProbe": {"exec": {"command": probe(reach)}, "periodSeconds": 1, "failureThreshold": 60},
         // What Pod Security "restricted" asks for, and a root that cannot be written.
         "securityContext": {
             "allowPrivilegeEscalation": false,
@@ -314,6 +360,9 @@ pub(super) fn sidecar(
         },
         "volumeMounts": mounts,
     });
+    if let (None, Some(sidecar)) = (reach.status_port, sidecar.as_object_mut()) {
+        sidecar.shift_remove("ports");
+    }
     if !settings.pull_policy.is_empty() {
         sidecar["imagePullPolicy"] = json!(settings.pull_policy);
     }

@@ -15,6 +15,11 @@
 //! metadata.labels             audit.steno.dev/injected: POLICY
 //! metadata.annotations        audit.steno.dev/config-hash, audit.steno.dev/sidecar-version
 //! ```
+//!
+//! # On the host's network
+//! There loopback is the node's, and so is each port: such a pod gets Unix sockets instead, in a volume (`steno-socket`) that its containers share. `STENO_URL` is
+//! `unix:/steno/events.sock`. Its sidecar takes no port, so that it is in nobody's way, unless the annotation `audit.steno.dev/status-port` gives it one for
+//! health, metrics and stats; without one the operator knows of it only what the kubelet says.
 use json_patch::{AddOperation, Patch, PatchOperation, jsonptr::PointerBuf};
 use serde_json::{Value, json};
 use steno_crds::{LabelSelector, SidecarConfig};
@@ -32,6 +37,9 @@ pub const PREFIX: &str = "audit.steno.dev/";
 pub const INGEST_PORT: u16 = 9600;
 /// Port of health, metrics and stats.
 pub const STATUS_PORT: u16 = 9601;
+/// Where containers of a pod on the host's network find the sockets. At the root: below a directory that a container mounts, read-only perhaps, it could
+/// not be made, and the pod would not start.
+const SOCKETS: &str = "/steno";
 /// Sidecars of meshes that outlive ours: they stop in reverse order, and the drain needs the network.
 const MESH: [&str; 2] = ["istio-proxy", "linkerd-proxy"];
 
@@ -139,11 +147,6 @@ pub enum Reason {
     /// Windows.
     #[error("the pod runs on Windows, and the sidecar on Linux only")]
     Windows,
-    /// The host's network.
-    #[error(
-        "the pod uses the host's network, where the sidecar's ports could be another pod's; events can be sent from pods with a network of their own only"
-    )]
-    HostNetwork,
     /// A port is taken.
     #[error("container {container:?} uses port {port}, which the sidecar needs")]
     Port {
@@ -173,7 +176,6 @@ impl Reason {
             Self::Ambiguous(_) => "AmbiguousPolicies",
             Self::NotAccepted(_) => "PolicyNotAccepted",
             Self::Windows => "Windows",
-            Self::HostNetwork => "HostNetwork",
             Self::Port { .. } => "PortClash",
             Self::Volume(_) => "VolumeClash",
             Self::Name => "NameClash",
@@ -266,7 +268,67 @@ fn choose<'p>(pod: &Value, asked: &Asked, policies: &'p [Policy]) -> Result<(&'p
     policy.config.as_ref().map(|config| (policy, config)).ok_or_else(|| Reason::NotAccepted(policy.name.clone()))
 }
 
-fn check(pod: &Value) -> Result<(), Reason> {
+/// How the sidecar is reached.
+struct Reach {
+    /// The pod is on the host's network: by Unix sockets.
+    by_socket: bool,
+    /// Port of health, metrics and stats, where it has one.
+    status_port: Option<u16>,
+}
+
+impl Reach {
+    fn of(pod: &Value) -> Result<Self, Reason> {
+        let by_socket = pod.pointer("/spec/hostNetwork") == Some(&Value::Bool(true));
+        let annotated = annotation(pod, "status-port").map(|text| {
+            let port = text.parse().ok().filter(|port| (1024..=u16::MAX).contains(port) && *port != INGEST_PORT);
+            let fix = "a port that is free, from 1024 to 65535 and not 9600";
+            port.ok_or_else(|| Reason::Annotation { name: "status-port".into(), value: text.into(), fix })
+        });
+        let status_port = annotated.transpose()?.or((!by_socket).then_some(STATUS_PORT));
+        Ok(Self { by_socket, status_port })
+    }
+
+    /// Where applications send events.
+    fn url(&self) -> String {
+        if self.by_socket { format!("unix:{SOCKETS}/events.sock") } else { format!("http://127.0.0.1:{INGEST_PORT}") }
+    }
+
+    /// What does not go as elsewhere.
+    fn warnings(&self, pod: &Value, config: &SidecarConfig) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.by_socket {
+            return warnings;
+        }
+        let policy = pod.pointer("/spec/dnsPolicy").and_then(Value::as_str).unwrap_or("ClusterFirst");
+        let is_of_cluster = |broker: &&String| {
+            let host = broker.rsplit_once(':').map_or(broker.as_str(), |(host, _)| host);
+            host.parse::<std::net::IpAddr>().is_err() && (!host.contains('.') || host.contains(".svc"))
+        };
+        if matches!(policy, "ClusterFirst" | "Default")
+            && let Some(broker) = config.spec.kafka.brokers.iter().find(is_of_cluster)
+        {
+            warnings.push(format!(
+                "the pod is on the host's network, where the node's DNS may not know {broker}; set dnsPolicy: ClusterFirstWithHostNet"
+            ));
+        }
+        if annotation(pod, "otlp") == Some("true") {
+            warnings.push(format!("{PREFIX}otlp does nothing on the host's network: exporters of OTLP know no Unix socket"));
+        }
+        if !config.spec.listeners.is_empty() {
+            warnings.push("the pod is on the host's network: the policy's listeners are on the node's addresses".into());
+        }
+        warnings
+    }
+}
+
+/// Whether a container has something where the sockets go.
+fn mounts_there(container: &Value) -> bool {
+    let mounts = container.get("volumeMounts").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let at = mounts.iter().filter_map(|mount| mount.get("mountPath")?.as_str()).map(|path| path.trim_end_matches('/'));
+    at.into_iter().any(|path| path.strip_prefix(SOCKETS).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+}
+
+fn check(pod: &Value, reach: &Reach) -> Result<(), Reason> {
     let spec = pod.get("spec").ok_or(Reason::NoPod)?;
     if list(pod, "containers").is_empty() {
         return Err(Reason::NoPod);
@@ -275,12 +337,10 @@ fn check(pod: &Value) -> Result<(), Reason> {
     if system(&["os", "name"]) == Some("windows") || system(&["nodeSelector", "kubernetes.io/os"]) == Some("windows") {
         return Err(Reason::Windows);
     }
-    if spec.get("hostNetwork") == Some(&Value::Bool(true)) {
-        return Err(Reason::HostNetwork);
-    }
     for container in list(pod, "initContainers").iter().chain(list(pod, "containers")) {
         let ports = container.get("ports").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        for port in [INGEST_PORT, STATUS_PORT] {
+        let ingest = (!reach.by_socket).then_some(INGEST_PORT);
+        for port in ingest.into_iter().chain(reach.status_port) {
             if ports.iter().any(|taken| taken.get("containerPort").and_then(Value::as_u64) == Some(port.into())) {
                 return Err(Reason::Port { container: name_of(container).into(), port });
             }
@@ -311,11 +371,12 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
         return Err(Reason::Name);
     }
     let (policy, config) = choose(pod, asked, policies)?;
-    check(pod)?;
+    let reach = Reach::of(pod)?;
+    check(pod, &reach)?;
     let mut adds = Adds::default();
     let (spool, told) = container::Spool::of(config, namespace);
     let files = container::file_volumes(config, namespace);
-    let mut warnings: Vec<String> = told.into_iter().collect();
+    let mut warnings: Vec<String> = told.into_iter().chain(reach.warnings(pod, config)).collect();
     for sink in config.spec.sinks.iter().filter(|sink| sink.file.as_ref().is_some_and(|file| file.volume.is_some())) {
         if files.iter().all(|(name, _)| *name != sink.name) {
             warnings.push(format!(
@@ -324,9 +385,9 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
             ));
         }
     }
-    let sidecar = container::sidecar(pod, config, &spool, &files, settings, &mut warnings)?;
+    let sidecar = container::sidecar(pod, config, &reach, &spool, &files, settings, &mut warnings)?;
     adds.item(pod, &["spec", "initContainers"], Some(place(pod)), sidecar);
-    for volume in container::volumes(policy, config, &spool, &files) {
+    for volume in container::volumes(policy, config, &reach, &spool, &files) {
         adds.item(pod, &["spec", "volumes"], None, volume);
     }
     let otlp = match annotation(pod, "otlp") {
@@ -335,17 +396,28 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
         Some(other) => return Err(Reason::Annotation { name: "otlp".into(), value: other.into(), fix: "true or false" }),
     };
     let otel = [
-        json!({"name": "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "value": format!("http://127.0.0.1:{INGEST_PORT}/v1/logs")}),
+        json!({"name": "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "value": format!("{}/v1/logs", reach.url())}),
         json!({"name": "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "value": "http/protobuf"}),
     ];
-    let url = json!({"name": "STENO_URL", "value": format!("http://127.0.0.1:{INGEST_PORT}")});
+    let url = json!({"name": "STENO_URL", "value": reach.url()});
     for (index, container) in list(pod, "containers").iter().enumerate() {
+        if reach.by_socket {
+            if mounts_there(container) {
+                warnings.push(format!(
+                    "container {:?} mounts something at {SOCKETS}, where the sidecar's socket would be: it has no way to send events",
+                    name_of(container)
+                ));
+                continue;
+            }
+            let mount = json!({"name": "steno-socket", "mountPath": SOCKETS});
+            adds.item(pod, &["spec", "containers", &index.to_string(), "volumeMounts"], None, mount);
+        }
         let env = container.get("env").and_then(Value::as_array);
         if !env.is_some_and(|env| env.iter().any(|variable| name_of(variable) == "STENO_URL")) {
             adds.item(pod, &["spec", "containers", &index.to_string(), "env"], None, url.clone());
         }
         let exports = env.is_some_and(|env| env.iter().any(|variable| name_of(variable).starts_with("OTEL_EXPORTER_OTLP_LOGS_")));
-        if otlp && !exports {
+        if otlp && !exports && !reach.by_socket {
             for variable in &otel {
                 adds.item(pod, &["spec", "containers", &index.to_string(), "env"], None, variable.clone());
             }

@@ -54,15 +54,21 @@ pub struct RunArgs {
     /// Where Secrets are mounted: <DIR>/<name>/<key>
     #[arg(long, env = "STENO_SECRETS", default_value = "/var/run/steno/secrets")]
     pub secrets: PathBuf,
-    /// Address that takes events; off loopback it is refused
+    /// Address that takes events; off loopback it is refused. `none`: the Unix socket only
     #[arg(long, env = "STENO_LISTEN", default_value = "127.0.0.1:9600")]
     pub listen: String,
-    /// Unix socket that takes events, too (mode 0660)
+    /// Unix socket that takes events, too
     #[arg(long, env = "STENO_SOCKET")]
     pub socket: Option<PathBuf>,
-    /// Address of health, metrics and stats
+    /// Mode of Unix sockets, in octal (0600 to 0777): who may write may connect
+    #[arg(long, env = "STENO_SOCKET_MODE", default_value = "0660", value_parser = socket_mode)]
+    pub socket_mode: u32,
+    /// Address of health, metrics and stats; `unix:PATH`: a Unix socket
     #[arg(long, env = "STENO_STATUS", default_value = "[::]:9601")]
     pub status: String,
+    /// A further address of health, metrics and stats. Where it is taken the sidecar serves without it, says so in the log and tries again
+    #[arg(long, env = "STENO_ALSO_STATUS")]
+    pub also_status: Option<String>,
     /// Least grave log lines: error, warn, info, debug; wins over the configuration
     #[arg(long, env = "STENO_LOG_LEVEL")]
     pub log_level: Option<String>,
@@ -74,12 +80,20 @@ pub struct RunArgs {
     pub threads: u64,
 }
 
+fn socket_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| (0o600..=0o777).contains(mode));
+    mode.ok_or_else(|| "write it in octal, from 0600 to 0777".into())
+}
+
 /// Settings of `health`.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct HealthArgs {
     /// Port of health, metrics and stats
     #[arg(long, default_value_t = 9601)]
     pub port: u16,
+    /// Unix socket of health, metrics and stats, instead of the port
+    #[arg(long, conflicts_with = "port")]
+    pub socket: Option<PathBuf>,
     /// What is asked
     #[arg(long, default_value = "/healthz")]
     pub path: String,

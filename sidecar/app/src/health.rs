@@ -1,7 +1,8 @@
 //! `steno-sidecar health`: what a probe runs in an image that has no shell.
 use std::{
-    io::{Read as _, Write as _},
+    io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
     process::ExitCode,
     time::Duration,
 };
@@ -15,9 +16,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Exit 0 where the answer is 200.
 pub fn health(args: &HealthArgs) -> anyhow::Result<ExitCode> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("nobody listens on {address}"))?;
+    let Some(socket) = &args.socket else {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
+        let stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("nobody listens on {address}"))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        return ask(stream, args);
+    };
+    let stream = UnixStream::connect(socket).with_context(|| format!("nobody listens on {}", socket.display()))?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    ask(stream, args)
+}
+
+fn ask(mut stream: impl Read + Write, args: &HealthArgs) -> anyhow::Result<ExitCode> {
     write!(stream, "GET {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", args.path)?;
     let mut answer = Vec::new();
     stream.take(64 << 10).read_to_end(&mut answer)?;

@@ -1,14 +1,15 @@
 //! `steno-sidecar run`: the production entry.
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use steno_commit::Bell;
 use steno_crds::{Parsed, parse, spool_only};
 use steno_deliver::kafka::Secrets;
-use tokio::{
-    net::TcpListener,
-    signal::unix::{SignalKind, signal},
-};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     args::{RunArgs, Startup},
@@ -17,7 +18,7 @@ use crate::{
     logs, place,
     policy::Compiled,
     reload::{level, shown},
-    service::{Left, Service, bind_ingest, bind_socket},
+    service::{Left, Service, bind_dual, bind_ingest, bind_socket},
 };
 
 /// Between two notes of what is left, while the sidecar drains.
@@ -60,22 +61,27 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
         logs::set_level(level(&compiled));
     }
     // Listeners first: what cannot be bound is told before the journal, which is only locked so far, is touched.
-    let ingest = bind_ingest(&args.listen).await?;
-    let status = match TcpListener::bind(&args.status).await {
-        // A node without IPv6.
-        Err(_) if args.status.starts_with("[::]:") => TcpListener::bind(args.status.replace("[::]", "0.0.0.0")).await,
-        bound => bound,
-    };
-    let status = status.with_context(|| format!("cannot listen on {}", args.status))?;
+    let ingest = if args.listen == "none" { None } else { Some(bind_ingest(&args.listen).await?) };
+    if ingest.is_none() && args.socket.is_none() {
+        bail!("--listen is none, and there is no --socket: nobody could send an event");
+    }
+    let socket = args.socket.as_ref().map(|path| bind_socket(path, args.socket_mode)).transpose()?;
+    let status = bind_status(args).await?;
+    let sockets = Sockets(args.socket.iter().cloned().chain(status_socket(args)).collect());
     let mut service = Service::start(compiled, &identity, &secrets, place, true, bell)?;
     let dir = service.dir.clone();
-    service.ingest(Listener::Tcp(ingest), true);
-    if let Some(path) = &args.socket {
-        service.ingest(Listener::Unix(bind_socket(path)?), false);
+    if let Some(ingest) = ingest {
+        service.ingest(Listener::Tcp(ingest), true);
+    }
+    if let Some(socket) = socket {
+        service.ingest(Listener::Unix(socket), false);
     }
     service.intents().await;
     service.further().await;
     service.status(status);
+    if let Some(address) = &args.also_status {
+        service.also_status(address.clone());
+    }
     if let Some(fault) = fault {
         service.note_config_fault(fault);
     }
@@ -105,10 +111,30 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     if args.remove_drained && retain.age.is_none() && retain.bytes.is_none() {
         place::remove_drained(&dir);
     }
-    if let Some(path) = &args.socket {
-        let _ = std::fs::remove_file(path);
-    }
+    drop(sockets);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Files of Unix sockets, which go with the sidecar.
+struct Sockets(Vec<PathBuf>);
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn status_socket(args: &RunArgs) -> Option<PathBuf> {
+    args.status.strip_prefix("unix:").map(PathBuf::from)
+}
+
+async fn bind_status(args: &RunArgs) -> anyhow::Result<Listener> {
+    if let Some(path) = status_socket(args) {
+        return bind_socket(&path, args.socket_mode).map(Listener::Unix);
+    }
+    bind_dual(&args.status).await.map(Listener::Tcp).with_context(|| format!("cannot listen on {}", args.status))
 }
 
 /// The file; where it is missing or invalid the last good configuration beside the journal, and with `startup: open` none at all. The second

@@ -40,6 +40,8 @@ use crate::{
 
 /// Pieces of work that may wait for the commit loop.
 const QUEUE: usize = 4096;
+/// Between two tries for the further address of health, metrics and stats.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// A running sidecar.
 pub struct Service {
@@ -188,22 +190,32 @@ impl Service {
     }
 
     /// Serves health, metrics and stats. It stays up while the sidecar drains.
-    pub fn status(&mut self, listener: TcpListener) {
-        let port = StatusPort::new(self.registry.clone(), self.stats.clone());
-        let handle = move |request| std::future::ready(port.handle(&request));
-        let never = watch::Sender::new(false);
-        let stop = never.subscribe();
+    pub fn status(&mut self, listener: Listener) {
         let stats = self.stats.clone();
+        let sampling = async move {
+            loop {
+                stats.sample();
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+        };
+        tokio::spawn(sampling);
+        tokio::spawn(serve_status(listener, StatusPort::new(self.registry.clone(), self.stats.clone())));
+    }
+
+    /// Serves them at one more address, as soon as it can be had.
+    pub fn also_status(&self, address: String) {
+        let port = StatusPort::new(self.registry.clone(), self.stats.clone());
         tokio::spawn(async move {
-            let serving = serve(Listener::Tcp(listener), 64, handle, prometheus_client::metrics::gauge::Gauge::default(), stop);
-            let sampling = async {
-                loop {
-                    stats.sample();
-                    tokio::time::sleep(Duration::from_secs(5)).await;
+            let listener = loop {
+                match bind_dual(&address).await {
+                    Ok(listener) => break listener,
+                    Err(error) => {
+                        tracing::warn!(address, %error, "no further address for health, metrics and stats; it is tried again");
+                    }
                 }
+                tokio::time::sleep(AGAIN).await;
             };
-            tokio::join!(serving, sampling);
-            drop(never);
+            serve_status(Listener::Tcp(listener), port).await;
         });
     }
 
@@ -266,6 +278,24 @@ impl Service {
     }
 }
 
+/// Until the process ends: while the sidecar drains, too.
+async fn serve_status(listener: Listener, port: StatusPort) {
+    let handle = move |request| std::future::ready(port.handle(&request));
+    let never = watch::Sender::new(false);
+    serve(listener, 64, handle, prometheus_client::metrics::gauge::Gauge::default(), never.subscribe()).await;
+}
+
+/// Binds an address; `[::]` means both families, also on a node without IPv6.
+///
+/// # Errors
+/// Somebody has it, or it is none.
+pub async fn bind_dual(address: &str) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(_) if address.starts_with("[::]:") => TcpListener::bind(address.replace("[::]", "0.0.0.0")).await,
+        bound => bound,
+    }
+}
+
 /// Binds the listeners of intake. Off loopback it is refused: for that a policy has `listeners`, with TLS.
 pub async fn bind_ingest(address: &str) -> anyhow::Result<TcpListener> {
     let listener =
@@ -276,8 +306,8 @@ pub async fn bind_ingest(address: &str) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Binds the Unix socket, mode 0660.
-pub fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
+/// Binds a Unix socket. A file of that name, as one that was killed leaves it, is replaced.
+pub fn bind_socket(path: &Path, mode: u32) -> anyhow::Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt;
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -286,6 +316,6 @@ pub fn bind_socket(path: &Path) -> anyhow::Result<UnixListener> {
         _ => {}
     }
     let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     Ok(listener)
 }

@@ -77,7 +77,7 @@ async fn serve(args: &DevArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     service.ingest(Listener::Tcp(ingest), true);
     service.intents().await;
     service.further().await;
-    service.status(status);
+    service.status(Listener::Tcp(status));
     let kind = if embedded.is_some() { "embedded Kafka" } else { "Kafka" };
     println!("{kind:<16} {brokers}   read it with: kcat -C -b {brokers} -t {topic} -o beginning");
     println!("{:<16} http://{listen}   status, metrics: http://{status_at}/v1/stats, /metrics", "sidecar");

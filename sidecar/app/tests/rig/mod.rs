@@ -54,8 +54,8 @@ impl Rig {
             let status = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let addresses = (listener.local_addr().unwrap().to_string(), status.local_addr().unwrap().to_string());
             service.ingest(Listener::Tcp(listener), true);
-            service.ingest(Listener::Unix(bind_socket(&socket).unwrap()), false);
-            service.status(status);
+            service.ingest(Listener::Unix(bind_socket(&socket, 0o660).unwrap()), false);
+            service.status(Listener::Tcp(status));
             service.intents().await;
             std::mem::forget(service);
             addresses
