@@ -46,10 +46,12 @@ pub enum Finding {
         /// Whether a record of the sidecar says so.
         explained: bool,
     },
-    /// The chain does not begin with its `Genesis` record, and no record names that as lost.
+    /// The chain does not begin with its `Genesis` record.
     NoGenesis {
         /// The chain.
         chain: String,
+        /// Whether a record of the sidecar names it as lost.
+        explained: bool,
     },
 }
 
@@ -103,7 +105,9 @@ impl fmt::Display for Finding {
                     if *explained { "as a record says" } else { "unexplained" }
                 )
             }
-            Self::NoGenesis { chain } => write!(f, "{chain}: does not begin with its genesis record"),
+            Self::NoGenesis { chain, explained } => {
+                write!(f, "{chain}: does not begin with its genesis record{}", if *explained { ", as a record says" } else { "" })
+            }
         }
     }
 }
@@ -111,9 +115,12 @@ impl fmt::Display for Finding {
 // === impl Verdict ===
 
 impl Verdict {
-    /// Whether nothing is wrong: explained gaps aside, no findings.
+    /// Whether nothing is wrong: what records of the sidecar explain aside, no findings.
     pub fn is_clean(&self) -> bool {
-        self.findings.iter().all(|finding| matches!(finding, Finding::Gap { explained: true, .. }))
+        let is_explained = |finding: &Finding| {
+            matches!(finding, Finding::Gap { explained: true, .. } | Finding::NoGenesis { explained: true, .. })
+        };
+        self.findings.iter().all(is_explained)
     }
 }
 
@@ -136,7 +143,7 @@ impl Verifier {
         let Json::Object(mut record) = parse(text).map_err(|fault| fault.to_string())? else {
             return Err("it is no object".into());
         };
-        self.note_lost(&record);
+        let lost = self.lost_of(&record);
         let genesis = record.get("kind").and_then(Json::as_str) == Some("Genesis");
         let Some(Json::Object(integrity)) = record.get_mut("integrity") else { return Err("it has no integrity member".into()) };
         let Some(Json::String(hash)) = integrity.remove("hash") else { return Err("it has no hash".into()) };
@@ -158,6 +165,9 @@ impl Verifier {
             self.findings.push(Finding::Edit { chain, seq });
             return Ok(());
         }
+        for (chain, range) in lost {
+            self.lost.entry(chain).or_default().push(range);
+        }
         let links = self.chains.entry(chain.clone()).or_default();
         match links.get(&seq) {
             Some(known) if known.hash == hash => self.redelivered += 1,
@@ -167,24 +177,23 @@ impl Verifier {
         Ok(())
     }
 
-    fn note_lost(&mut self, record: &Object<'_>) {
-        let Some(Json::Array(ranges)) = record.get("lost") else { return };
+    /// What a record of the sidecar's own names as lost, for this sink: chains, and their first and last numbers.
+    fn lost_of(&self, record: &Object<'_>) -> Vec<(String, (u64, u64))> {
+        let Some(Json::Array(ranges)) = record.get("lost") else { return Vec::new() };
         // What one sink was not given, another has.
         let of_sink =
             record.get("metadata").and_then(Json::as_object).and_then(|details| details.get("sink")).and_then(Json::as_str);
-        if of_sink.is_some_and(|sink| sink != self.sink) {
-            return;
+        if of_sink.is_some_and(|sink| sink != self.sink) || record.get("kind").and_then(Json::as_str) == Some("Event") {
+            return Vec::new();
         }
-        if record.get("kind").and_then(Json::as_str) == Some("Event") {
-            return;
-        }
-        for range in ranges.iter().filter_map(Json::as_object) {
-            if let (Some(chain), Some(Json::Number(first)), Some(Json::Number(last))) =
-                (range.get("chainId").and_then(Json::as_str), range.get("first"), range.get("last"))
-            {
-                self.lost.entry(chain.to_owned()).or_default().push((*first as u64, *last as u64));
+        let named = ranges.iter().filter_map(Json::as_object).filter_map(|range| {
+            let chain = range.get("chainId").and_then(Json::as_str)?;
+            match (range.get("first"), range.get("last")) {
+                (Some(Json::Number(first)), Some(Json::Number(last))) => Some((chain.to_owned(), (*first as u64, *last as u64))),
+                _ => None,
             }
-        }
+        });
+        named.collect()
     }
 
     /// What the records show.
@@ -197,10 +206,9 @@ impl Verifier {
             for (seq, link) in links {
                 let follows = match before {
                     None => {
-                        // Where a record names its loss, too, its absence is explained.
-                        let is_lost = *seq > 0 && lost.iter().any(|(first, _)| *first == 0);
-                        if !link.genesis && !is_lost {
-                            self.findings.push(Finding::NoGenesis { chain: chain.clone() });
+                        if !link.genesis {
+                            let explained = *seq > 0 && lost.iter().any(|(first, _)| *first == 0);
+                            self.findings.push(Finding::NoGenesis { chain: chain.clone(), explained });
                         }
                         *seq == 0 || gap(&mut self.findings, chain, lost, 0, *seq - 1)
                     }
@@ -280,7 +288,7 @@ mod tests {
         assert!(verify(records.iter().chain([&fork])).findings.contains(&Finding::Fork { chain: "c".into(), seq: 0 }));
         let gap = |first, last| Finding::Gap { chain: "c".into(), first, last, explained: false };
         assert_eq!(verify([&records[0], &records[3]]).findings, [gap(1, 2)]);
-        assert_eq!(verify(&records[1..]).findings, [gap(0, 0), Finding::NoGenesis { chain: "c".into() }]);
+        assert_eq!(verify(&records[1..]).findings, [gap(0, 0), Finding::NoGenesis { chain: "c".into(), explained: false }]);
     }
 
     #[test]
@@ -304,8 +312,17 @@ mod tests {
         let lost = vec![Lost { chain_id: "c".into(), first: 0, last: 1 }];
         records.push(write(&mut state, &Note::new(Kind::Drop, "m").lost(lost)));
         let verdict = verify(&records[2..]);
-        assert_eq!(verdict.findings, [Finding::Gap { chain: "c".into(), first: 0, last: 1, explained: true }]);
+        let chain = || "c".to_owned();
+        let told = [
+            Finding::Gap { chain: chain(), first: 0, last: 1, explained: true },
+            Finding::NoGenesis { chain: chain(), explained: true },
+        ];
+        assert_eq!(verdict.findings, told);
         assert!(verdict.is_clean());
+        // A record that was edited explains nothing.
+        let edited = records[3].replace("\"message\":\"m\"", "\"message\":\"x\"");
+        let verdict = verify([&records[2], &edited]);
+        assert!(verdict.findings.contains(&Finding::NoGenesis { chain: chain(), explained: false }), "{verdict:?}");
         assert!(!verify(&records[1..3]).is_clean(), "without the record that says so nothing is explained");
     }
 
