@@ -223,7 +223,7 @@ impl Committer {
                     let reached = block.header.next_seq();
                     if self.index.should_seal(reached) {
                         self.seal_ids(reached);
-                        self.collect_sealed(true);
+                        self.collect_sealed(Wait::Written);
                     }
                 }
             }
@@ -311,9 +311,9 @@ impl Committer {
             }
             if let Some(done) = self.turn(&mut taken) {
                 let next_seq = self.journal.next_seq();
-                self.collect_sealed(true);
+                self.collect_sealed(Wait::All);
                 self.seal_ids(next_seq);
-                self.collect_sealed(true);
+                self.collect_sealed(Wait::All);
                 // The journal is closed before anybody is told, so that its directory can be opened again.
                 drop(self);
                 let _ = done.send(());
@@ -649,9 +649,9 @@ impl Committer {
         let next_seq = self.journal.next_seq();
         if self.index.would_lose(block.entries.len(), next_seq) {
             // The file that is being written may be enough; else all that is not in one goes now.
-            self.collect_sealed(true);
+            self.collect_sealed(Wait::Written);
             self.seal_ids(next_seq - u64::from(block.count));
-            self.collect_sealed(true);
+            self.collect_sealed(Wait::Written);
         }
         self.metrics.accepted.inc_by(block.entries.len() as u64);
         self.metrics.block_events.observe(f64::from(block.count));
@@ -726,21 +726,21 @@ impl Committer {
 
     fn free(&mut self) {
         self.seal_for_space();
-        self.collect_sealed(false);
+        self.collect_sealed(Wait::No);
         let now = self.clock.wall_ms();
         if let Err(error) = self.journal.free(now, self.keep_from(), false) {
             tracing::warn!(%error, "delivered space could not be freed");
         }
     }
 
-    /// Frees delivered segments until a block of this class and size would be taken; `false`: all that are left are needed.
+    /// Frees delivered segments until a block of this class and size would be taken; `false`: none that is left can go just now.
     fn free_for(&mut self, class: Class, bytes: u64) -> bool {
         let now = self.clock.wall_ms();
         loop {
             // A file of ids may be on its way that has not all that it takes: the next one begins only when it is there.
-            self.collect_sealed(true);
+            self.collect_sealed(Wait::Written);
             self.seal_for_space();
-            self.collect_sealed(true);
+            self.collect_sealed(Wait::Written);
             if self.journal.free(now, self.keep_from(), true).unwrap_or(0) == 0 {
                 return false;
             }
@@ -790,7 +790,7 @@ impl Committer {
     }
 
     fn house_keeping(&mut self) {
-        self.collect_sealed(false);
+        self.collect_sealed(Wait::No);
         let next_seq = self.journal.next_seq();
         if self.index.should_seal(next_seq) {
             self.seal_ids(next_seq);
@@ -832,7 +832,7 @@ impl Committer {
         }
     }
 
-    fn collect_sealed(&mut self, wait: bool) {
+    fn collect_sealed(&mut self, wait: Wait) {
         let collected = self.sealer.collect(wait);
         if collected.is_empty() {
             return;
@@ -847,7 +847,7 @@ impl Committer {
                     self.index.take_back();
                     self.ids_stuck = true;
                 }
-                Done::Merged(None) => {}
+                Done::Merged(None) => self.sealer.failed = Some(self.index.files().len()),
                 Done::Merged(Some((file, old))) => {
                     self.index.replace(&file);
                     for old in old {
@@ -856,7 +856,9 @@ impl Committer {
                 }
             }
         }
-        self.sealer.merge(self.index.files());
+        if !self.closed {
+            self.sealer.merge(self.index.files());
+        }
     }
 
     fn reload(&mut self, config: Arc<CommitConfig>) {
@@ -958,6 +960,19 @@ struct Sealer {
     done: sync_mpsc::Receiver<Done>,
     writing: bool,
     merging: bool,
+    /// How many files there were when they could not be merged: it is not tried again before there are more, or fewer.
+    failed: Option<usize>,
+}
+
+/// What a look at the files of ids waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// For nothing.
+    No,
+    /// For a file that is being written. Merging, which frees nothing, goes on.
+    Written,
+    /// For all.
+    All,
 }
 
 impl Sealer {
@@ -983,7 +998,7 @@ impl Sealer {
         if let Err(error) = std::thread::Builder::new().name("steno-ids".into()).spawn(work) {
             tracing::error!(%error, "no thread for files of event ids");
         }
-        Self { jobs, done, writing: false, merging: false }
+        Self { jobs, done, writing: false, merging: false, failed: None }
     }
 
     fn write(&mut self, first: u64, end: u64, entries: Vec<Entry>) {
@@ -992,7 +1007,7 @@ impl Sealer {
 
     /// Merges neighbouring files of like size, once there are enough of them.
     fn merge(&mut self, files: &[Arc<Sealed>]) {
-        if self.merging || files.len() < MERGE {
+        if self.merging || files.len() < MERGE || self.failed == Some(files.len()) {
             return;
         }
         let run = files.windows(MERGE).rev().find(|run| {
@@ -1004,11 +1019,12 @@ impl Sealer {
         }
     }
 
-    /// What was done since; with `wait`, all that was asked for.
-    fn collect(&mut self, wait: bool) -> Vec<Done> {
+    /// What was done since.
+    fn collect(&mut self, wait: Wait) -> Vec<Done> {
         let mut all = Vec::new();
         while self.writing || self.merging {
-            let next = if wait { self.done.recv().ok() } else { self.done.try_recv().ok() };
+            let waits = wait == Wait::All || (wait == Wait::Written && self.writing);
+            let next = if waits { self.done.recv().ok() } else { self.done.try_recv().ok() };
             let Some(next) = next else { break };
             match next {
                 Done::Written(_) => self.writing = false,

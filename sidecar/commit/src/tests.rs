@@ -3,7 +3,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc,
+        Arc, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -270,8 +270,8 @@ fn a_full_journal_refuses_and_takes_again_once_delivered() {
     rig.verify_rest();
 }
 
-/// A disk on which files of ids take their time.
-struct Tardy(SimDisk);
+/// A disk on which files of ids wait until a gate is open.
+struct Tardy(SimDisk, Arc<RwLock<()>>);
 
 impl Disk for Tardy {
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
@@ -279,7 +279,7 @@ impl Disk for Tardy {
     }
     fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>> {
         if create && name.contains("idx-") {
-            std::thread::sleep(Duration::from_millis(20));
+            drop(self.1.read());
         }
         self.0.open(name, create)
     }
@@ -300,7 +300,8 @@ impl Disk for Tardy {
 #[test]
 fn nothing_is_refused_for_want_of_space_that_was_delivered() {
     let disk = SimDisk::new(1);
-    let mut rig = Rig::over(Arc::new(Tardy(disk.clone())), &disk, &config(), &TestClock::default()).unwrap();
+    let gate = Arc::new(RwLock::new(()));
+    let mut rig = Rig::over(Arc::new(Tardy(disk.clone(), gate.clone())), &disk, &config(), &TestClock::default()).unwrap();
     // Critical events fill the room of their own, too, so that one segment is not enough for any other.
     for critical in [false, true] {
         let mut fills =
@@ -308,9 +309,11 @@ fn nothing_is_refused_for_want_of_space_that_was_delivered() {
         assert!((0..1000).take_while(&mut fills).count() < 1000);
     }
     // While the ids of the first segment are on their way, everything is delivered.
+    let closed = gate.write().unwrap();
     let first = rig.started.shared.segment_starts()[1].1;
     rig.loop_.turn(&mut vec![Work::Positions([(sink_id("kafka"), first)].into())]);
     rig.deliver_all();
+    drop(closed);
     let answer = rig.one(rig.item("one more", &"x".repeat(8000)));
     assert!(is_created(&answer), "{answer:?}");
 }
