@@ -129,15 +129,21 @@ pub static MAY_PUT_OFF: AtomicBool = AtomicBool::new(false);
 
 fn whole(got: &[u8]) -> bool {
     let Some(end) = got.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
-    let is_put_off = MAY_PUT_OFF.load(Ordering::Relaxed) && got.starts_with(b"HTTP/1.1 503");
-    assert!(is_put_off || got.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(got));
-    PUT_OFF.fetch_add(u64::from(is_put_off), Ordering::Relaxed);
     let head = &got[..end];
     let at = head.windows(16).position(|window| window.eq_ignore_ascii_case(b"content-length: ")).map(|at| at + 16);
     let length = at.map_or(0, |at| {
         head[at..].iter().take_while(|byte| byte.is_ascii_digit()).fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'))
     });
-    got.len() >= end + 4 + length
+    if got.len() < end + 4 + length {
+        return false;
+    }
+    // A disk that stands still, and nothing else: a full spool is none.
+    let is_put_off = MAY_PUT_OFF.load(Ordering::Relaxed)
+        && got.starts_with(b"HTTP/1.1 503")
+        && memchr::memmem::find(got, b"dependency_failure").is_some();
+    assert!(is_put_off || got.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(got));
+    PUT_OFF.fetch_add(u64::from(is_put_off), Ordering::Relaxed);
+    true
 }
 
 /// Ids of batches go on over all calls, so that no event is a retry.

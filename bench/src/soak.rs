@@ -62,12 +62,14 @@ pub fn run(binary: &Path, time: Duration) -> anyhow::Result<()> {
     let mut samples = Vec::new();
     let mut answered = 0;
     load::MAY_PUT_OFF.store(true, Ordering::Relaxed);
-    let mut told = Duration::ZERO;
+    let (mut told, mut delivered) = (Duration::ZERO, 0);
     while begun.elapsed() < time {
         answered += load::run(&sidecar.address, 16, second).answers;
         load::batches(&sidecar.address, 2, second);
         bad(&sidecar.address).context("requests that go wrong")?;
-        anyhow::ensure!(sidecar.stat("/metrics/total_delivered_records") > 0, "nothing is delivered");
+        let now = sidecar.stat("/metrics/total_delivered_records");
+        anyhow::ensure!(now > delivered, "nothing was delivered in this round; {delivered} before");
+        delivered = now;
         let sample = Sample { resident: sidecar.resident(), descriptors: sidecar.descriptors() };
         if begun.elapsed() > warm {
             samples.push(sample);
@@ -99,6 +101,8 @@ pub fn run(binary: &Path, time: Duration) -> anyhow::Result<()> {
         mib(later)
     );
     anyhow::ensure!(!first.is_empty() && !last.is_empty(), "too short to see anything; give it 20 seconds at least");
+    let put_off = load::PUT_OFF.load(Ordering::Relaxed);
+    anyhow::ensure!(put_off * 1000 <= answered, "{put_off} of {answered} were put off: the disk is too slow for a soak");
     anyhow::ensure!(later <= resident + resident / 10 + (4 << 20), "memory grows");
     anyhow::ensure!(more <= descriptors + 8, "descriptors grow");
     Ok(())
