@@ -346,12 +346,11 @@ impl Intents {
                 format!("The payload has {} bytes; at most {most} (intents.maxPayloadBytes).", private.payload.get().len());
             return Err(Problem::new(Reason::IntentTooLarge, detail));
         }
-        // What is over the bound is for what must end.
-        if running.shared.segment_starts().len() as u64 + 2 > spec.max_bytes.bytes() / INTENT_SEGMENT {
+        let known = running.known(id);
+        // What is over the bound is for what must end; a retry of one that is open needs no room, and is none too many.
+        if known.is_none() && running.shared.segment_starts().len() as u64 + 2 > spec.max_bytes.bytes() / INTENT_SEGMENT {
             return Err(full());
         }
-        let known = running.known(id);
-        // A retry of one that is open is none too many.
         if known.is_none() && running.ledger.lock().open() as u64 >= spec.max_open {
             let detail = format!("{} intents are open (intents.maxOpen); resolve those that are done.", spec.max_open);
             return Err(Problem::later(Reason::TooManyIntents, detail, Duration::from_secs(1)));

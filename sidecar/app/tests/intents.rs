@@ -88,6 +88,21 @@ fn pages_of_open_intents_follow_each_other_without_a_gap() {
 }
 
 #[test]
+fn a_full_journal_refuses_new_ones_and_still_answers_retries_and_takes_ends() {
+    let rig = Rig::new(&spec(", maxBytes: 16Mi"));
+    let payload = format!("\"{}\"", "x".repeat(200 << 10));
+    let of = |n: usize| intent(&format!("i-{n}"), &payload);
+    let taken = (0..200).take_while(|n| post(&rig, "/v1/intents", &of(*n)).0 == 201).count();
+    assert!((30..200).contains(&taken), "{taken} were taken");
+    let (status, answer) = post(&rig, "/v1/intents", &of(taken));
+    assert_eq!((status, &answer["reason"]), (503, &json!("spool_full")), "{answer}");
+    let (status, answer) = post(&rig, "/v1/intents", &of(0));
+    assert_eq!((status, &answer["status"], &answer["state"]), (200, &json!("duplicate_accepted"), &json!("open")), "{answer}");
+    let (status, answer) = post(&rig, "/v1/intents/i-0/resolve", r#"{"outcome":"success"}"#);
+    assert_eq!((status, &answer["status"]), (200, &json!("resolved")), "{answer}");
+}
+
+#[test]
 fn an_event_that_came_before_a_crash_does_not_keep_its_intent_open() {
     let rig = Rig::new(&spec(""));
     post(&rig, "/v1/intents", &intent("one", "1"));
