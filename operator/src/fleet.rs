@@ -69,7 +69,8 @@ async fn see(pod: Injected, until: Instant) -> Sighting {
     let asked = pod.address.zip(pod.port).filter(|_| Instant::now() < until);
     let Some((address, port)) = asked else { return known };
     match tokio::time::timeout(PATIENCE, stats(address, port)).await {
-        Ok(Ok(stats)) => read(&stats, known),
+        // On the host's network somebody else may have the port. A sidecar of an earlier version does not say who it is.
+        Ok(Ok(stats)) if stats.get("podUid").is_none_or(|uid| uid == &pod.uid || uid == "") => read(&stats, known),
         _ => known,
     }
 }
@@ -134,5 +135,19 @@ pub fn sum(sightings: &[Sighting], missed: usize, hash: Option<&str>) -> Fleet {
         spooled_bytes: sightings.iter().map(|sighting| sighting.bytes).sum(),
         oldest_undelivered_seconds: sightings.iter().filter_map(|sighting| sighting.oldest_ms).max().map(|ms| ms / 1000),
         versions,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_without_a_port_is_mute_once_it_runs_and_unknown_before() {
+        let pod =
+            |is_ready| Injected { is_ready, port: None, address: Some(IpAddr::from([127, 0, 0, 1])), ..Injected::default() };
+        let seen = look(vec![pod(true), pod(false)]).await;
+        let fleet = sum(&seen, 0, None);
+        assert_eq!((fleet.injected, fleet.not_asked, fleet.unknown), (2, 1, 1));
     }
 }

@@ -23,7 +23,7 @@ use kube::{
 };
 use serde::Deserialize;
 
-use crate::inject::{CONTAINER, PREFIX, STATUS_PORT};
+use crate::inject::{CONTAINER, PREFIX, STATUS, STATUS_PORT};
 
 /// A sidecar that ended within so many seconds is news, also to one that has just begun to lead.
 const NEWS: i64 = 120;
@@ -43,6 +43,21 @@ struct Slim {
 #[serde(rename_all = "camelCase", default)]
 struct SlimSpec {
     host_network: bool,
+    init_containers: Vec<SlimSidecar>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct SlimSidecar {
+    name: String,
+    ports: Vec<SlimPort>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SlimPort {
+    name: String,
+    container_port: u16,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -123,7 +138,7 @@ pub struct Injected {
     pub version: String,
     /// Its address.
     pub address: Option<IpAddr>,
-    /// The port on which its sidecar tells of itself. On the host's network it may have none.
+    /// The port on which its sidecar tells of itself; on the host's network it may have none.
     pub port: Option<u16>,
     /// Its sidecar is started.
     pub is_ready: bool,
@@ -162,7 +177,9 @@ fn injected(pod: &Slim) -> Option<Injected> {
     let annotation = |name: &str| pod.annotations().get(&format!("{PREFIX}{name}")).cloned().unwrap_or_default();
     let sidecar = pod.status.init_container_statuses.iter().find(|status| status.name == CONTAINER);
     let terminated = sidecar.and_then(|sidecar| sidecar.state.terminated.as_ref());
-    let annotated = annotation("status-port").parse().ok();
+    // From the container, which nobody changes any more; an annotation is anybody's.
+    let container = pod.spec.init_containers.iter().find(|container| container.name == CONTAINER);
+    let port = container.and_then(|container| container.ports.iter().find(|port| port.name == STATUS));
     Some(Injected {
         policy: pod.labels().get(&format!("{PREFIX}injected"))?.clone(),
         name: pod.name_any(),
@@ -170,7 +187,7 @@ fn injected(pod: &Slim) -> Option<Injected> {
         hash: annotation("config-hash"),
         version: annotation("sidecar-version"),
         address: pod.status.pod_ip,
-        port: annotated.or((!pod.spec.host_network).then_some(STATUS_PORT)),
+        port: port.map(|port| port.container_port).or((!pod.spec.host_network).then_some(STATUS_PORT)),
         is_ready: sidecar.is_some_and(|sidecar| sidecar.ready),
         is_over: matches!(pod.status.phase.as_str(), "Succeeded" | "Failed"),
         left: terminated.map(|ended| ended.message.clone()).unwrap_or_default(),
@@ -275,4 +292,28 @@ fn in_namespace<T: Clone>(index: &Mutex<Index<T>>, namespace: &str) -> Vec<T> {
     let Ok(index) = index.lock() else { return Vec::new() };
     let from: (Arc<str>, Arc<str>) = (namespace.into(), "".into());
     index.range(from..).take_while(|((of, _), _)| &**of == namespace).map(|(_, thing)| thing.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn port(host_network: bool, ports: &Value) -> Option<u16> {
+        let pod = json!({
+            "metadata": {"name": "p", "labels": {"audit.steno.dev/injected": "audit"}, "annotations": {"audit.steno.dev/status-port": "7777"}},
+            "spec": {"hostNetwork": host_network, "initContainers": [{"name": "other", "ports": [{"containerPort": 1}]}, {"name": CONTAINER, "ports": ports}]},
+        });
+        injected(&serde_json::from_value(pod).unwrap()).unwrap().port
+    }
+
+    #[test]
+    fn who_is_asked_on_which_port_says_the_container_and_no_annotation() {
+        assert_eq!(port(false, &json!([{"name": "steno-status", "containerPort": 9601, "protocol": "TCP"}])), Some(9601));
+        assert_eq!(port(false, &json!([{"name": "steno-status", "containerPort": 19601}])), Some(19601));
+        assert_eq!(port(false, &json!([])), Some(9601));
+        assert_eq!(port(true, &json!([])), None);
+        assert_eq!(port(true, &json!([{"name": "steno-status", "containerPort": 19601, "hostPort": 19601}])), Some(19601));
+    }
 }

@@ -41,6 +41,45 @@ pub fn condition(
     }
 }
 
+/// The condition Ready.
+fn ready(pods: &Fleet, is_rendered: bool, has_missed: bool, sightings: &[Sighting]) -> (Option<bool>, &'static str, String) {
+    let fell_back = sightings.iter().find_map(|sighting| sighting.fell_back.as_ref());
+    let nobody_asked = pods.not_asked > 0 && pods.injected == pods.not_asked;
+    let is_ready = is_rendered
+        && !has_missed
+        && fell_back.is_none()
+        && pods.unknown == 0
+        && pods.current + pods.not_asked == pods.injected
+        && pods.breaker_open == 0;
+    if is_ready && nobody_asked {
+        let message = format!(
+            "The {} pods on the host's network have no port to be asked on: how they stand is not known here.",
+            pods.not_asked
+        );
+        (None, "NotAsked", message)
+    } else if is_ready {
+        let message = match pods.not_asked {
+            0 => "All pods run by the current configuration and deliver.".to_owned(),
+            mute => format!(
+                "All pods that can be asked run by the current configuration and deliver; {mute} on the host's network have no port to be asked on."
+            ),
+        };
+        (Some(true), "Ready", message)
+    } else if !is_rendered {
+        (Some(false), "NotRendered", "The condition Rendered says why.".to_owned())
+    } else if has_missed {
+        (Some(false), "PodsMissed", "The condition Injected says which pods, and why.".to_owned())
+    } else if let Some(fault) = fell_back {
+        (Some(false), "SpoolFellBack", format!("A pod's journal is not on the volume that the policy names: {fault}"))
+    } else {
+        let Fleet { injected, current, unknown, not_asked, breaker_open, .. } = pods;
+        let message = format!(
+            "Of {injected} pods {current} run by the current configuration, {unknown} do not answer, {not_asked} have no port to be asked on, {breaker_open} have an open breaker."
+        );
+        (Some(false), "PodsBehind", message)
+    }
+}
+
 /// The conditions as they stand.
 pub fn status(
     object: &AuditPolicyObject,
@@ -106,35 +145,8 @@ pub fn status(
             (Some(false), first.reason, message)
         }
     };
-    let fell_back = sightings.iter().find_map(|sighting| sighting.fell_back.as_ref());
-    let is_ready = rendered.is_ok()
-        && not_applied.is_none()
-        && missed.is_empty()
-        && fell_back.is_none()
-        && pods.unknown == 0
-        && pods.current + pods.not_asked == pods.injected
-        && pods.breaker_open == 0;
-    let ready = if is_ready {
-        let message = match pods.not_asked {
-            0 => "All pods run by the current configuration and deliver.".to_owned(),
-            mute => format!(
-                "All pods that can be asked run by the current configuration and deliver; {mute} on the host's network have no port to be asked on."
-            ),
-        };
-        (Some(true), "Ready", message)
-    } else if rendered.is_err() || not_applied.is_some() {
-        (Some(false), "NotRendered", "The condition Rendered says why.".to_owned())
-    } else if !missed.is_empty() {
-        (Some(false), "PodsMissed", "The condition Injected says which pods, and why.".to_owned())
-    } else if let Some(fault) = fell_back {
-        (Some(false), "SpoolFellBack", format!("A pod's journal is not on the volume that the policy names: {fault}"))
-    } else {
-        let Fleet { injected, current, unknown, not_asked, breaker_open, .. } = &pods;
-        let message = format!(
-            "Of {injected} pods {current} run by the current configuration, {unknown} do not answer, {not_asked} have no port to be asked on, {breaker_open} have an open breaker."
-        );
-        (Some(false), "PodsBehind", message)
-    };
+    let is_rendered = rendered.is_ok() && not_applied.is_none();
+    let ready = ready(&pods, is_rendered, !missed.is_empty(), sightings);
     let conditions = vec![
         condition("Accepted", accepted),
         condition("Rendered", rendered_is),
@@ -195,11 +207,12 @@ mod tests {
         assert!(open["Delivering"].0 == "False" && open["Delivering"].1.contains("no broker"));
         let silent = seen(&good, &[Sighting::default()]);
         assert_eq!((silent["Ready"].0.as_str(), silent["Delivering"].0.as_str()), ("False", "Unknown"));
-        // One that has no port to be asked on stands in nobody's way, and is told of; one that does not run does.
+        // One that has no port to be asked on stands in nobody's way, and is told of.
         let mute = Sighting { is_mute: true, is_ready: true, ..Sighting::default() };
         let beside = seen(&good, &[pod.clone(), mute.clone()]);
         assert!(beside["Ready"].0 == "True" && beside["Ready"].1.contains("1 on the host's network"), "{beside:?}");
-        assert_eq!(seen(&good, &[mute])["Delivering"].0, "Unknown", "of it nothing is known");
+        let alone = seen(&good, std::slice::from_ref(&mute));
+        assert_eq!((alone["Delivering"].0.as_str(), alone["Ready"].0.as_str()), ("Unknown", "Unknown"), "of it nothing is known");
         let missing = seen(&good, &[Sighting { missing_secrets: vec!["kafka/ca.crt".into()], ..pod }]);
         assert!(missing["SecretsResolved"].1.contains("kafka/ca.crt"));
         let bad = seen(&policy(json!({"regex": "(", "action": "Mask"})), &[]);

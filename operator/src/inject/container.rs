@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use steno_crds::{ByteSize, EphemeralVolume, LogLevel, SecretRef, SidecarConfig, SinkSpec, Startup, VolumeType};
 
-use super::{CONTAINER, Namespace, PREFIX, Policy, Reach, Reason, SOCKETS, STATUS_PORT, Settings, annotation, list};
+use super::{CONTAINER, Namespace, PREFIX, Policy, Reach, Reason, SOCKETS, STATUS, STATUS_PORT, Settings, annotation, list};
 
 /// Names of the volumes.
-pub(super) const VOLUMES: [&str; 5] = ["steno-config", "steno-spool", "steno-volume", "steno-secrets", "steno-socket"];
+pub(super) const VOLUMES: [&str; 4] = ["steno-config", "steno-spool", "steno-volume", "steno-secrets"];
+/// Name of the volume of sockets, which only pods on the host's network have.
+pub(super) const SOCKET: &str = "steno-socket";
 /// Beginning of the names of volumes that sinks write files to; the sink's name follows.
 pub(super) const FILES: &str = "steno-file-";
 /// Where those are mounted, each under its sink's name.
@@ -86,7 +88,7 @@ pub(super) fn volumes(
         json!({"name": "steno-spool", "emptyDir": {}}),
     ];
     if reach.by_socket {
-        volumes.push(json!({"name": "steno-socket", "emptyDir": {}}));
+        volumes.push(json!({"name": SOCKET, "emptyDir": {}}));
     }
     if let Spool::Volume { source, .. } = spool {
         let mut volume = source.clone();
@@ -328,7 +330,7 @@ pub(super) fn sidecar(
         mounts.push(json!({"name": "steno-volume", "mountPath": VOLUME}));
     }
     if reach.by_socket {
-        mounts.push(json!({"name": "steno-socket", "mountPath": SOCKETS}));
+        mounts.push(json!({"name": SOCKET, "mountPath": SOCKETS}));
     }
     mounts.extend(
         files.iter().map(|(name, _)| json!({"name": format!("{FILES}{name}"), "mountPath": format!("{FILES_AT}/{name}")})),
@@ -342,8 +344,7 @@ pub(super) fn sidecar(
         "args": ["run"],
         "restartPolicy": "Always",
         "env": env,
-        // On the host's network the scheduler keeps it free, too.
-        "ports": [{"name": "steno-status", "containerPort": reach.status_port, "protocol": "TCP"}],
+        "ports": [{"name": STATUS, "containerPort": reach.status_port, "protocol": "TCP"}],
         "resources": resources(pod, config, spool, settings, warnings)?,
         // Not ready for events before this; and no readinessProbe: a full spool must not take the application out of its Service.
         // By a command, for a mesh that wants its own TLS of everybody would turn the kubelet away.

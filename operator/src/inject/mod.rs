@@ -18,8 +18,10 @@
 //!
 //! # On the host's network
 //! There loopback is the node's, and so is each port: such a pod gets Unix sockets instead, in a volume (`steno-socket`) that its containers share. `STENO_URL` is
-//! `unix:/steno/events.sock`. Its sidecar takes no port, so that it is in nobody's way, unless the annotation `audit.steno.dev/status-port` gives it one for
+//! `unix:/.steno/events.sock`. Its sidecar takes no port, so that it is in nobody's way, unless the annotation `audit.steno.dev/status-port` gives it one for
 //! health, metrics and stats; without one the operator knows of it only what the kubelet says.
+use std::path::{Path, PathBuf};
+
 use json_patch::{AddOperation, Patch, PatchOperation, jsonptr::PointerBuf};
 use serde_json::{Value, json};
 use steno_crds::{LabelSelector, SidecarConfig};
@@ -37,9 +39,11 @@ pub const PREFIX: &str = "audit.steno.dev/";
 pub const INGEST_PORT: u16 = 9600;
 /// Port of health, metrics and stats.
 pub const STATUS_PORT: u16 = 9601;
+/// Name of that port.
+pub const STATUS: &str = "steno-status";
 /// Where containers of a pod on the host's network find the sockets. At the root: below a directory that a container mounts, read-only perhaps, it could
-/// not be made, and the pod would not start.
-const SOCKETS: &str = "/steno";
+/// not be made, and the pod would not start. By a name that no image has: what is there is hidden.
+const SOCKETS: &str = "/.steno";
 /// Sidecars of meshes that outlive ours: they stop in reverse order, and the drain needs the network.
 const MESH: [&str; 2] = ["istio-proxy", "linkerd-proxy"];
 
@@ -301,8 +305,8 @@ impl Reach {
         }
         let policy = pod.pointer("/spec/dnsPolicy").and_then(Value::as_str).unwrap_or("ClusterFirst");
         let is_of_cluster = |broker: &&String| {
-            let host = broker.rsplit_once(':').map_or(broker.as_str(), |(host, _)| host);
-            host.parse::<std::net::IpAddr>().is_err() && (!host.contains('.') || host.contains(".svc"))
+            let host = broker.rsplit_once(':').map_or(broker.as_str(), |(host, _)| host).trim_matches(['[', ']']);
+            host.parse::<std::net::IpAddr>().is_err() && (host.matches('.').count() < 2 || host.contains(".svc"))
         };
         if matches!(policy, "ClusterFirst" | "Default")
             && let Some(broker) = config.spec.kafka.brokers.iter().find(is_of_cluster)
@@ -310,6 +314,9 @@ impl Reach {
             warnings.push(format!(
                 "the pod is on the host's network, where the node's DNS may not know {broker}; set dnsPolicy: ClusterFirstWithHostNet"
             ));
+        }
+        if let Some(port) = self.status_port {
+            warnings.push(format!("{PREFIX}status-port is a port of the node: of pods with {port} one fits on a node"));
         }
         if annotation(pod, "otlp") == Some("true") {
             warnings.push(format!("{PREFIX}otlp does nothing on the host's network: exporters of OTLP know no Unix socket"));
@@ -323,9 +330,23 @@ impl Reach {
 
 /// Whether a container has something where the sockets go.
 fn mounts_there(container: &Value) -> bool {
-    let mounts = container.get("volumeMounts").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let at = mounts.iter().filter_map(|mount| mount.get("mountPath")?.as_str()).map(|path| path.trim_end_matches('/'));
-    at.into_iter().any(|path| path.strip_prefix(SOCKETS).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    let places = |list: &str, member: &str| {
+        let items = container.get(list).and_then(Value::as_array).into_iter().flatten();
+        items.filter_map(|item| item.get(member)?.as_str().map(PathBuf::from)).collect::<Vec<_>>()
+    };
+    // A path that does not begin at the root is one from the root, too.
+    let is_there = |path: &PathBuf| Path::new("/").join(path).starts_with(SOCKETS);
+    places("volumeMounts", "mountPath").iter().chain(&places("volumeDevices", "devicePath")).any(is_there)
+}
+
+/// Whether a pod is for Windows, as far as it says so.
+fn is_windows(pod: &Value, spec: &Value) -> bool {
+    let text = |path: &[&str]| path.iter().try_fold(spec, |node, step| node.get(step)).and_then(Value::as_str);
+    let labels = [&["os", "name"][..], &["nodeSelector", "kubernetes.io/os"], &["nodeSelector", "beta.kubernetes.io/os"]];
+    let asks = |holder: &Value| holder.pointer("/securityContext/windowsOptions").is_some_and(|options| !options.is_null());
+    labels.iter().any(|path| text(path) == Some("windows"))
+        || asks(spec)
+        || list(pod, "initContainers").iter().chain(list(pod, "containers")).any(asks)
 }
 
 fn check(pod: &Value, reach: &Reach) -> Result<(), Reason> {
@@ -333,8 +354,7 @@ fn check(pod: &Value, reach: &Reach) -> Result<(), Reason> {
     if list(pod, "containers").is_empty() {
         return Err(Reason::NoPod);
     }
-    let system = |path: &[&str]| path.iter().try_fold(spec, |node, step| node.get(step)).and_then(Value::as_str);
-    if system(&["os", "name"]) == Some("windows") || system(&["nodeSelector", "kubernetes.io/os"]) == Some("windows") {
+    if is_windows(pod, spec) {
         return Err(Reason::Windows);
     }
     for container in list(pod, "initContainers").iter().chain(list(pod, "containers")) {
@@ -346,10 +366,9 @@ fn check(pod: &Value, reach: &Reach) -> Result<(), Reason> {
             }
         }
     }
-    let taken = list(pod, "volumes")
-        .iter()
-        .map(name_of)
-        .find(|name| container::VOLUMES.contains(name) || name.starts_with(container::FILES));
+    let taken = list(pod, "volumes").iter().map(name_of).find(|name| {
+        container::VOLUMES.contains(name) || name.starts_with(container::FILES) || (reach.by_socket && *name == container::SOCKET)
+    });
     taken.map_or(Ok(()), |name| Err(Reason::Volume(name.to_owned())))
 }
 
@@ -409,7 +428,8 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
                 ));
                 continue;
             }
-            let mount = json!({"name": "steno-socket", "mountPath": SOCKETS});
+            // To connect is no write; to put another socket in the place of ours is.
+            let mount = json!({"name": container::SOCKET, "mountPath": SOCKETS, "readOnly": true});
             adds.item(pod, &["spec", "containers", &index.to_string(), "volumeMounts"], None, mount);
         }
         let env = container.get("env").and_then(Value::as_array);

@@ -151,7 +151,7 @@ impl Service {
         });
         intake.look.follow(&intake.compiled.load().query);
         let last = Arc::new(Mutex::new(LastReload { loaded_ms, ..LastReload::default() }));
-        let stats = Arc::new(Stats::new(intake.clone(), last.clone(), started.uuid, fell_back));
+        let stats = Arc::new(Stats::new(intake.clone(), last.clone(), started.uuid, identity.pod_uid.clone(), fell_back));
         Ok(Self {
             intake,
             uuid: started.uuid,
@@ -206,9 +206,13 @@ impl Service {
     pub fn also_status(&self, address: String) {
         let port = StatusPort::new(self.registry.clone(), self.stats.clone());
         tokio::spawn(async move {
+            let mut tries = 0u32;
             let listener = loop {
+                tries = tries.saturating_add(1);
                 match bind_dual(&address).await {
                     Ok(listener) => break listener,
+                    // Not a line each time: it may last.
+                    Err(_) if !tries.is_power_of_two() => {}
                     Err(error) => {
                         tracing::warn!(address, %error, "no further address for health, metrics and stats; it is tried again");
                     }
@@ -291,9 +295,16 @@ async fn serve_status(listener: Listener, port: StatusPort) {
 /// Somebody has it, or it is none.
 pub async fn bind_dual(address: &str) -> std::io::Result<TcpListener> {
     match TcpListener::bind(address).await {
-        Err(_) if address.starts_with("[::]:") => TcpListener::bind(address.replace("[::]", "0.0.0.0")).await,
+        Err(error) if address.starts_with("[::]:") && has_no_ipv6(&error) => {
+            TcpListener::bind(address.replace("[::]", "0.0.0.0")).await
+        }
         bound => bound,
     }
+}
+
+fn has_no_ipv6(error: &std::io::Error) -> bool {
+    const EAFNOSUPPORT: i32 = 97;
+    error.kind() == std::io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
 }
 
 /// Binds the listeners of intake. Off loopback it is refused: for that a policy has `listeners`, with TLS.
@@ -306,9 +317,12 @@ pub async fn bind_ingest(address: &str) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Binds a Unix socket. A file of that name, as one that was killed leaves it, is replaced.
+/// Binds a Unix socket. One of that name, as a sidecar that was killed leaves it, is replaced; any other file is not.
 pub fn bind_socket(path: &Path, mode: u32) -> anyhow::Result<UnixListener> {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    if std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
+        anyhow::bail!("{} is there, and is no socket", path.display());
+    }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot replace {}", path.display()));

@@ -22,6 +22,8 @@ pub struct Stats {
     intake: Arc<Intake>,
     reload: Arc<Mutex<LastReload>>,
     uuid: String,
+    /// UID of the pod, by which who asks knows whom it asked.
+    pod_uid: String,
     /// Counters of the last minute: when, accepted, failures, used bytes.
     history: Mutex<VecDeque<Sample>>,
     /// Why the journal is not on the volume that it should be on.
@@ -42,9 +44,15 @@ const MINUTE: Duration = Duration::from_mins(1);
 
 impl Stats {
     /// Stats over what requests share.
-    pub fn new(intake: Arc<Intake>, reload: Arc<Mutex<LastReload>>, uuid: [u8; 16], fell_back: Option<String>) -> Self {
+    pub fn new(
+        intake: Arc<Intake>,
+        reload: Arc<Mutex<LastReload>>,
+        uuid: [u8; 16],
+        pod_uid: String,
+        fell_back: Option<String>,
+    ) -> Self {
         let uuid = uuid::Uuid::from_bytes(uuid).to_string();
-        Self { intake, reload, uuid, history: Mutex::new(VecDeque::new()), fell_back }
+        Self { intake, reload, uuid, pod_uid, history: Mutex::new(VecDeque::new()), fell_back }
     }
 
     fn now(&self) -> Sample {
@@ -145,6 +153,7 @@ impl Stats {
         }
         delivery.warnings.iter().for_each(|warning| recommend("warning", format!("Preflight: {warning}.")));
         json!({
+            "podUid": self.pod_uid,
             "health": {"status": if issues.is_empty() { "ok" } else { "degraded" }, "issues": issues},
             "metrics": {
                 "queue_length": intake.commit.queued(),

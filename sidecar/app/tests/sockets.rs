@@ -119,6 +119,10 @@ fn what_cannot_serve_anybody_is_refused_with_the_fix() {
     };
     refused(&["--listen", "none", "--status", "127.0.0.1:0"], "--socket");
     refused(&["--listen", "none", "--socket", "/nowhere/events.sock", "--status", "127.0.0.1:0"], "/nowhere/events.sock");
+    let file = dir.path().join("file");
+    fs::write(&file, "of somebody else").unwrap();
+    refused(&["--listen", "none", "--socket", file.to_str().unwrap(), "--status", "127.0.0.1:0"], "is no socket");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "of somebody else");
     refused(&["--socket", "x", "--socket-mode", "0888"], "octal");
     refused(&["--socket", "x", "--socket-mode", "0077"], "from 0600 to 0777");
     refused(&["--listen", "0.0.0.0:0", "--status", "127.0.0.1:0"], "not a loopback address");
