@@ -93,15 +93,14 @@ pub fn run(binary: &Path, time: Duration) -> anyhow::Result<()> {
         (resident, samples.iter().map(|sample| sample.descriptors).max().unwrap_or_default())
     };
     let ((resident, descriptors), (later, more)) = (most(first), most(last));
+    let put_off = load::PUT_OFF.load(Ordering::Relaxed);
     println!(
-        "{} s of mixed load, {answered} single events, {} answers 503: resident at most {:.1} MiB, then {:.1} MiB; descriptors {descriptors}, then {more}",
+        "{} s of mixed load, {answered} single events, {put_off} answers 503: resident at most {:.1} MiB, then {:.1} MiB; descriptors {descriptors}, then {more}",
         time.as_secs(),
-        load::PUT_OFF.load(Ordering::Relaxed),
         mib(resident),
         mib(later)
     );
     anyhow::ensure!(!first.is_empty() && !last.is_empty(), "too short to see anything; give it 20 seconds at least");
-    let put_off = load::PUT_OFF.load(Ordering::Relaxed);
     anyhow::ensure!(put_off * 1000 <= answered, "{put_off} of {answered} were put off: the disk is too slow for a soak");
     anyhow::ensure!(later <= resident + resident / 10 + (4 << 20), "memory grows");
     anyhow::ensure!(more <= descriptors + 8, "descriptors grow");

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use steno_crds::{ByteSize, EphemeralVolume, LogLevel, SecretRef, SidecarConfig, SinkSpec, Startup, VolumeType};
 
-use super::{CONTAINER, Namespace, PREFIX, Policy, Reach, Reason, SOCKETS, STATUS, STATUS_PORT, Settings, annotation, list};
+use super::{
+    CONTAINER, EVENTS_SOCKET, Namespace, PREFIX, Policy, Reach, Reason, SOCKETS, STATUS, STATUS_PORT, STATUS_SOCKET, Settings,
+    annotation, list,
+};
 
 /// Names of the volumes.
 pub(super) const VOLUMES: [&str; 4] = ["steno-config", "steno-spool", "steno-volume", "steno-secrets"];
@@ -254,8 +257,8 @@ fn addresses(pod: &Value, reach: &Reach) -> Vec<(&'static str, String)> {
         return told;
     }
     told.push(("STENO_LISTEN", "none".to_owned()));
-    told.push(("STENO_SOCKET", format!("{SOCKETS}/events.sock")));
-    told.push(("STENO_STATUS", format!("unix:{SOCKETS}/status.sock")));
+    told.push(("STENO_SOCKET", EVENTS_SOCKET.to_owned()));
+    told.push(("STENO_STATUS", format!("unix:{STATUS_SOCKET}")));
     if pod.pointer("/spec/securityContext/fsGroup").is_none_or(Value::is_null) {
         // No group is common to the containers; who may connect is who has the volume mounted.
         told.push(("STENO_SOCKET_MODE", "0666".to_owned()));
@@ -269,7 +272,7 @@ fn addresses(pod: &Value, reach: &Reach) -> Vec<(&'static str, String)> {
 fn probe(reach: &Reach) -> Vec<String> {
     let mut command = vec!["steno-sidecar".to_owned(), "health".to_owned()];
     match reach.status_port {
-        _ if reach.by_socket => command.extend(["--socket".to_owned(), format!("{SOCKETS}/status.sock")]),
+        _ if reach.by_socket => command.extend(["--socket".to_owned(), STATUS_SOCKET.to_owned()]),
         Some(port) if port != STATUS_PORT => command.extend(["--port".to_owned(), port.to_string()]),
         _ => {}
     }

@@ -44,6 +44,10 @@ pub const STATUS: &str = "steno-status";
 /// Where containers of a pod on the host's network find the sockets. At the root: below a directory that a container mounts, read-only perhaps, it could
 /// not be made, and the pod would not start. By a name that no image has: what is there is hidden.
 const SOCKETS: &str = "/.steno";
+/// The socket that takes events.
+const EVENTS_SOCKET: &str = "/.steno/events.sock";
+/// The socket of health, metrics and stats.
+const STATUS_SOCKET: &str = "/.steno/status.sock";
 /// Sidecars of meshes that outlive ours: they stop in reverse order, and the drain needs the network.
 const MESH: [&str; 2] = ["istio-proxy", "linkerd-proxy"];
 
@@ -294,7 +298,7 @@ impl Reach {
 
     /// Where applications send events.
     fn url(&self) -> String {
-        if self.by_socket { format!("unix:{SOCKETS}/events.sock") } else { format!("http://127.0.0.1:{INGEST_PORT}") }
+        if self.by_socket { format!("unix:{EVENTS_SOCKET}") } else { format!("http://127.0.0.1:{INGEST_PORT}") }
     }
 
     /// What does not go as elsewhere.

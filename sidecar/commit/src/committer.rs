@@ -222,8 +222,7 @@ impl Committer {
                     }
                     let reached = block.header.next_seq();
                     if self.index.should_seal(reached) {
-                        self.seal_ids(reached);
-                        self.collect_sealed(Wait::Written);
+                        self.seal_ids(reached, Wait::Written);
                     }
                 }
             }
@@ -311,9 +310,7 @@ impl Committer {
             }
             if let Some(done) = self.turn(&mut taken) {
                 let next_seq = self.journal.next_seq();
-                self.collect_sealed(Wait::All);
-                self.seal_ids(next_seq);
-                self.collect_sealed(Wait::All);
+                self.seal_ids(next_seq, Wait::All);
                 // The journal is closed before anybody is told, so that its directory can be opened again.
                 drop(self);
                 let _ = done.send(());
@@ -649,9 +646,7 @@ impl Committer {
         let next_seq = self.journal.next_seq();
         if self.index.would_lose(block.entries.len(), next_seq) {
             // The file that is being written may be enough; else all that is not in one goes now.
-            self.collect_sealed(Wait::Written);
-            self.seal_ids(next_seq - u64::from(block.count));
-            self.collect_sealed(Wait::Written);
+            self.seal_ids(next_seq - u64::from(block.count), Wait::Written);
         }
         self.metrics.accepted.inc_by(block.entries.len() as u64);
         self.metrics.block_events.observe(f64::from(block.count));
@@ -717,16 +712,16 @@ impl Committer {
     }
 
     /// Delivered segments are held by ids that no file has yet: have them written.
-    fn seal_for_space(&mut self) {
+    fn seal_for_space(&mut self, wait: Wait) {
+        self.collect_sealed(wait);
         let delivered = self.journal.positions().values().min().copied().unwrap_or(0);
         if self.journal.droppable().is_some_and(|end| end <= delivered && end > self.index.handed_to()) {
-            self.seal_ids(delivered.min(self.journal.next_seq()));
+            self.seal_ids(delivered.min(self.journal.next_seq()), wait);
         }
     }
 
     fn free(&mut self) {
-        self.seal_for_space();
-        self.collect_sealed(Wait::No);
+        self.seal_for_space(Wait::No);
         let now = self.clock.wall_ms();
         if let Err(error) = self.journal.free(now, self.keep_from(), false) {
             tracing::warn!(%error, "delivered space could not be freed");
@@ -737,10 +732,7 @@ impl Committer {
     fn free_for(&mut self, class: Class, bytes: u64) -> bool {
         let now = self.clock.wall_ms();
         loop {
-            // A file of ids may be on its way that has not all that it takes: the next one begins only when it is there.
-            self.collect_sealed(Wait::Written);
-            self.seal_for_space();
-            self.collect_sealed(Wait::Written);
+            self.seal_for_space(Wait::Written);
             if self.journal.free(now, self.keep_from(), true).unwrap_or(0) == 0 {
                 return false;
             }
@@ -793,7 +785,7 @@ impl Committer {
         self.collect_sealed(Wait::No);
         let next_seq = self.journal.next_seq();
         if self.index.should_seal(next_seq) {
-            self.seal_ids(next_seq);
+            self.seal_ids(next_seq, Wait::No);
         }
         let now = self.clock.elapsed();
         if now.saturating_sub(self.freed_at) < Duration::from_secs(1) {
@@ -824,11 +816,15 @@ impl Committer {
         self.metrics.head.set(self.journal.next_seq() as i64 - 1);
     }
 
-    fn seal_ids(&mut self, end_seq: u64) {
+    /// Has the ids below a number written to a file that are in none. One is written at a time: who waits has the one that is on its way, which may not
+    /// have all of them, and the next.
+    fn seal_ids(&mut self, end_seq: u64, wait: Wait) {
+        self.collect_sealed(wait);
         let first = self.index.handed_to();
         if end_seq > first && !self.sealer.writing {
             let entries = self.index.take_unsealed(end_seq);
             self.sealer.write(first, end_seq, entries);
+            self.collect_sealed(wait);
         }
     }
 
