@@ -21,4 +21,4 @@ mod verify;
 
 pub use note::{Kind, Lost, Note, NoteContext};
 pub use seal::{ChainState, Sealed, seal};
-pub use verify::{Finding, Verdict, Verifier};
+pub use verify::{Finding, Verdict, Verifier, losses_told};

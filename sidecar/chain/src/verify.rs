@@ -9,6 +9,8 @@ use std::{
 use sha2::{Digest, Sha256};
 use steno_event::json::{Json, Object, canonical, parse};
 
+use crate::Lost;
+
 /// Something that a chain shows.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Finding {
@@ -143,7 +145,7 @@ impl Verifier {
         let Json::Object(mut record) = parse(text).map_err(|fault| fault.to_string())? else {
             return Err("it is no object".into());
         };
-        let lost = self.lost_of(&record);
+        let lost = losses_told(&record, Some(&self.sink));
         let genesis = record.get("kind").and_then(Json::as_str) == Some("Genesis");
         let Some(Json::Object(integrity)) = record.get_mut("integrity") else { return Err("it has no integrity member".into()) };
         let Some(Json::String(hash)) = integrity.remove("hash") else { return Err("it has no hash".into()) };
@@ -165,8 +167,8 @@ impl Verifier {
             self.findings.push(Finding::Edit { chain, seq });
             return Ok(());
         }
-        for (chain, range) in lost {
-            self.lost.entry(chain).or_default().push(range);
+        for Lost { chain_id, first, last } in lost {
+            self.lost.entry(chain_id).or_default().push((first, last));
         }
         let links = self.chains.entry(chain.clone()).or_default();
         match links.get(&seq) {
@@ -175,25 +177,6 @@ impl Verifier {
             None => drop(links.insert(seq, Link { hash, prev, epoch, genesis })),
         }
         Ok(())
-    }
-
-    /// What a record of the sidecar's own names as lost, for this sink: chains, and their first and last numbers.
-    fn lost_of(&self, record: &Object<'_>) -> Vec<(String, (u64, u64))> {
-        let Some(Json::Array(ranges)) = record.get("lost") else { return Vec::new() };
-        // What one sink was not given, another has.
-        let of_sink =
-            record.get("metadata").and_then(Json::as_object).and_then(|details| details.get("sink")).and_then(Json::as_str);
-        if of_sink.is_some_and(|sink| sink != self.sink) || record.get("kind").and_then(Json::as_str) == Some("Event") {
-            return Vec::new();
-        }
-        let named = ranges.iter().filter_map(Json::as_object).filter_map(|range| {
-            let chain = range.get("chainId").and_then(Json::as_str)?;
-            match (range.get("first"), range.get("last")) {
-                (Some(Json::Number(first)), Some(Json::Number(last))) => Some((chain.to_owned(), (*first as u64, *last as u64))),
-                _ => None,
-            }
-        });
-        named.collect()
     }
 
     /// What the records show.
@@ -228,6 +211,25 @@ impl Verifier {
     }
 }
 
+/// The losses that a record of the sidecar's own tells of, where they concern a sink: what one was not given, another has. No sink: all that it tells of.
+pub fn losses_told(record: &Object<'_>, sink: Option<&str>) -> Vec<Lost> {
+    let of_sink = record.get("metadata").and_then(Json::as_object).and_then(|details| details.get("sink")).and_then(Json::as_str);
+    let is_elsewhere = of_sink.zip(sink).is_some_and(|(of, sink)| of != sink);
+    let Some(Json::Array(ranges)) = record.get("lost") else { return Vec::new() };
+    if is_elsewhere || record.get("kind").and_then(Json::as_str) == Some("Event") {
+        return Vec::new();
+    }
+    let range = |range: &Json<'_>| {
+        let range = range.as_object()?;
+        let number = |name: &str| match range.get(name) {
+            Some(Json::Number(number)) => Some(*number as u64),
+            _ => None,
+        };
+        Some(Lost { chain_id: range.get("chainId")?.as_str()?.to_owned(), first: number("first")?, last: number("last")? })
+    };
+    ranges.iter().filter_map(range).collect()
+}
+
 /// Notes a gap, part by part as far as it is explained; always "follows", because the gap is the finding.
 fn gap(findings: &mut Vec<Finding>, chain: &str, lost: &[(u64, u64)], first: u64, last: u64) -> bool {
     let mut at = first;
@@ -246,7 +248,7 @@ fn gap(findings: &mut Vec<Finding>, chain: &str, lost: &[(u64, u64)], first: u64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ChainState, Kind, Lost, Note, NoteContext, seal};
+    use crate::{ChainState, Kind, Note, NoteContext, seal};
 
     fn context() -> NoteContext {
         NoteContext { tenant: "t".into(), service: "s".into(), writer: "{}".into() }

@@ -11,7 +11,7 @@ use steno_event::{
     format_millis, hex,
     json::{Json, parse},
 };
-use steno_journal::{ChainRange, Class, Damage, Disk, Envelope, Journal, NewBlock, Next, Options, Reader, Shared, sink_id};
+use steno_journal::{Class, Damage, Disk, Envelope, Journal, NewBlock, Next, Options, Reader, Shared, sink_id};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     conflicts::Conflicts,
     frame::{Held, frames},
     index::{self, Entry, Index, Sealed},
+    losses::{losses, lost_range},
 };
 
 /// What new events meet while the spool is full.
@@ -742,25 +743,41 @@ impl Committer {
         }
     }
 
-    /// Drops the oldest segment, delivered or not, after a record that says so.
+    /// Drops the oldest segment, delivered or not, after records that say what each sink misses.
     fn drop_oldest(&mut self) -> bool {
         let shared = self.journal.shared();
-        let (Some(end), from) = (self.journal.droppable(), self.journal.positions().values().min().copied().unwrap_or(0)) else {
-            return false;
+        let Some(end) = self.journal.droppable() else { return false };
+        let oldest = shared.oldest();
+        let mut waiting: Vec<(Option<String>, u64)> = match &*self.config.sinks {
+            [] => vec![(None, self.journal.positions().values().min().copied().unwrap_or(0))],
+            sinks => {
+                let position = |sink: &String| self.journal.positions().get(&sink_id(sink)).copied().unwrap_or(0);
+                sinks.iter().map(|sink| (Some(sink.clone()), position(sink))).collect()
+            }
         };
-        let from = from.max(shared.oldest());
-        let (lost, count) = dropped_ranges(&shared, from, end);
-        let note = Note::new(Kind::Drop, "The spool was full; the oldest undelivered events were dropped, as the policy says.")
-            .text("reason", "DropOldest")
-            .number("records", count)
-            .lost(lost);
-        let (reply, mut told) = oneshot::channel();
-        let mut reply = Some(reply);
-        for name in self.concerned(&note) {
-            self.write_note(&note, &name, reply.take());
+        waiting.retain_mut(|(_, from)| {
+            *from = (*from).max(oldest);
+            *from < end
+        });
+        let (mut all_told, mut most) = (Vec::new(), 0);
+        for (sink, from) in waiting {
+            let (lost, count) = losses(&shared, from, end, sink.as_deref());
+            let mut note =
+                Note::new(Kind::Drop, "The spool was full; the oldest undelivered events were dropped, as the policy says.");
+            if let Some(sink) = sink {
+                note = note.text("sink", sink);
+            }
+            let note = note.text("reason", "DropOldest").number("records", count).lost(lost);
+            let (reply, told) = oneshot::channel();
+            let mut reply = Some(reply);
+            for name in self.concerned(&note) {
+                self.write_note(&note, &name, reply.take());
+            }
+            all_told.push(told);
+            most = most.max(count);
         }
         self.flush(&mut []);
-        if !matches!(told.try_recv(), Ok(Ok(_))) {
+        if !all_told.iter_mut().all(|told| matches!(told.try_recv(), Ok(Ok(_)))) {
             return false;
         }
         let positions = self.journal.positions().iter().map(|(sink, position)| (*sink, (*position).max(end))).collect();
@@ -768,8 +785,8 @@ impl Committer {
             return false;
         }
         self.index.forget_below(end);
-        self.metrics.dropped.inc_by(count);
-        tracing::warn!(records = count, "the spool was full: the oldest undelivered events were dropped");
+        self.metrics.dropped.inc_by(most);
+        tracing::warn!(records = most, "the spool was full: the oldest undelivered events were dropped");
         self.journal.free(self.clock.wall_ms(), u64::MAX, true).unwrap_or(0) > 0
     }
 
@@ -903,11 +920,6 @@ fn scope(config: &CommitConfig) -> Scope {
     }
 }
 
-fn lost_range(range: &ChainRange) -> Lost {
-    Lost { chain_id: range.id.clone(), first: range.first, last: range.last }
-}
-
-/// The chains' numbers of records from `from` up to `end`, and how many records these are.
 /// Positions of these sinks and no others; one that is new begins with the oldest record that is held. None at all: nobody has said yet which there are,
 /// and all keep theirs.
 fn positions_of(sinks: &[String], known: &BTreeMap<u64, u64>, oldest: u64) -> BTreeMap<u64, u64> {
@@ -917,25 +929,6 @@ fn positions_of(sinks: &[String], known: &BTreeMap<u64, u64>, oldest: u64) -> BT
         return known;
     }
     sinks.iter().map(|sink| sink_id(sink)).map(|id| (id, known.get(&id).copied().unwrap_or(oldest))).collect()
-}
-
-/// What the chains lose with the records from one position to another, and how many records these are.
-pub fn dropped_ranges(shared: &Arc<Shared>, from: u64, end: u64) -> (Vec<Lost>, u64) {
-    let mut reader = Reader::new(shared.clone(), from);
-    let mut lost: BTreeMap<String, Lost> = BTreeMap::new();
-    let mut add = |range: &ChainRange| {
-        let known = lost.entry(range.id.clone()).or_insert_with(|| lost_range(range));
-        known.first = known.first.min(range.first);
-        known.last = known.last.max(range.last);
-    };
-    while let Ok(next) = reader.next() {
-        match next {
-            Next::Block(block) if block.header.first_seq < end => block.header.ranges.iter().for_each(&mut add),
-            Next::Lost(damage) if damage.first_seq < end => damage.ranges.iter().for_each(&mut add),
-            _ => break,
-        }
-    }
-    (lost.into_values().collect(), end.saturating_sub(from))
 }
 
 // === the thread that writes files of ids ===

@@ -34,6 +34,7 @@ mod committer;
 mod conflicts;
 mod frame;
 pub mod index;
+mod losses;
 mod metrics;
 mod work;
 
@@ -42,7 +43,8 @@ mod tests;
 
 pub use bell::Bell;
 pub use clock::{Clock, SystemClock};
-pub use committer::{CommitConfig, Committer, Observer, Started, WhenFull, dropped_ranges};
+pub use committer::{CommitConfig, Committer, Observer, Started, WhenFull};
 pub use frame::{Frame, Held, frames};
+pub use losses::{losses, lost_range};
 pub use metrics::Metrics;
 pub use work::{Answer, Critical, Failure, Handle, Inbox, Item, Work};

@@ -11,7 +11,7 @@ use std::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use parking_lot::Mutex;
 use steno_chain::{Kind, Lost, Note};
-use steno_commit::{Critical, Frame, Handle, Held, Observer, dropped_ranges, frames};
+use steno_commit::{Critical, Frame, Handle, Held, Observer, frames, losses, lost_range};
 use steno_event::json::{Json, parse};
 use steno_journal::{Block, Damage, Keys, Next, Reader, Shared, sink_id};
 
@@ -704,11 +704,7 @@ impl Forwarder {
         let mut all = shared.lock();
         let known = all.iter().any(|known| known.first_seq <= damage.first_seq && damage.next_seq <= known.next_seq);
         if !known {
-            let lost = damage
-                .ranges
-                .iter()
-                .map(|range| Lost { chain_id: range.id.clone(), first: range.first, last: range.last })
-                .collect();
+            let lost = damage.ranges.iter().map(lost_range).collect();
             let note = Note::new(Kind::Quarantine, "A part of the journal could not be read any more.")
                 .number("records", damage.next_seq.saturating_sub(damage.first_seq))
                 .lost(lost);
@@ -882,7 +878,7 @@ impl Forwarder {
         let position = self.deliveries.position();
         let oldest_held = self.shared.oldest();
         if position < oldest_held {
-            // Dropped by the policy, with a record that says so.
+            // Dropped by the policy, with a record that says so for this sink.
             self.deliveries.skip_to(oldest_held);
         }
         let due = self.saved_at.elapsed() >= Duration::from_secs(1) || (self.stop.is_some() && self.waiting() == 0);
@@ -938,10 +934,7 @@ impl Forwarder {
         let by_bytes = self.shared.cut_to(from, lag.bytes);
         let by_age = lag.age.filter(|_| by_age).and_then(|age| self.aged(from, age));
         let Some(end) = by_bytes.max(by_age).filter(|end| *end > from) else { return false };
-        let (mut lost, records) = dropped_ranges(&self.shared, from, end);
-        // Records among them that tell of other losses are not seen by the sink either: what they tell stands in this one.
-        lost.extend(self.told_of(from, end));
-        let lost = joined(lost);
+        let (lost, records) = losses(&self.shared, from, end, Some(&self.name));
         let reason = if by_age >= by_bytes { "maxLag.age" } else { "maxLag.bytes" };
         let note = Note::new(Kind::Drop, "A sink was too far behind; these records were left out for it, as the policy says.")
             .text("sink", &*self.name)
@@ -958,23 +951,6 @@ impl Forwarder {
         self.status.update(|status| status.left_out += records);
         self.deliveries.skip_to(end);
         true
-    }
-
-    /// What records of a range tell of losses that concern this sink.
-    fn told_of(&self, from: u64, end: u64) -> Vec<Lost> {
-        let mut reader = Reader::new(self.shared.clone(), from);
-        let mut told = Vec::new();
-        while let Ok(next) = reader.next() {
-            let block = match next {
-                Next::Block(block) if block.header.first_seq < end => block,
-                Next::Lost(damage) if damage.first_seq < end => continue,
-                _ => break,
-            };
-            for frame in frames(&block.payload).filter(|frame| frame.is_note) {
-                told.extend(losses(frame.json, &self.name));
-            }
-        }
-        told
     }
 
     /// The first record behind `from` that is in a block younger than an age; `None`: that at `from` is.
@@ -1046,41 +1022,6 @@ fn dead_note(sink: &str, seq: u64, record: &str, reason: &str) -> Note {
     let chain_seq = *chain_seq as u64;
     let lost = Lost { chain_id: text(integrity, "chainId"), first: chain_seq, last: chain_seq };
     note.text("hash", text(integrity, "hash")).number("seq", chain_seq).lost(vec![lost])
-}
-
-/// The losses that a record of the sidecar tells of, where they concern a sink.
-fn losses(record: &[u8], sink: &str) -> Vec<Lost> {
-    let Ok(Json::Object(record)) = std::str::from_utf8(record).map_err(drop).and_then(|text| parse(text).map_err(drop)) else {
-        return Vec::new();
-    };
-    let of_sink = record.get("metadata").and_then(Json::as_object).and_then(|details| details.get("sink")).and_then(Json::as_str);
-    let Some(Json::Array(ranges)) = record.get("lost").filter(|_| of_sink.is_none_or(|name| name == sink)) else {
-        return Vec::new();
-    };
-    let range = |range: &Json<'_>| {
-        let range = range.as_object()?;
-        let number = |name: &str| match range.get(name) {
-            Some(Json::Number(number)) => Some(*number as u64),
-            _ => None,
-        };
-        Some(Lost { chain_id: range.get("chainId")?.as_str()?.to_owned(), first: number("first")?, last: number("last")? })
-    };
-    ranges.iter().filter_map(range).collect()
-}
-
-/// The same ranges, those that touch or overlap as one.
-fn joined(mut ranges: Vec<Lost>) -> Vec<Lost> {
-    ranges.sort_by(|a, b| (&a.chain_id, a.first).cmp(&(&b.chain_id, b.first)));
-    let mut out: Vec<Lost> = Vec::new();
-    for range in ranges {
-        match out.last_mut() {
-            Some(before) if before.chain_id == range.chain_id && range.first <= before.last.saturating_add(1) => {
-                before.last = before.last.max(range.last);
-            }
-            _ => out.push(range),
-        }
-    }
-    out
 }
 
 fn wall_ms() -> u64 {
