@@ -67,6 +67,9 @@ pub struct RunArgs {
     /// This process's name among those that may lead
     #[arg(long, env = "STENO_IDENTITY", default_value = "")]
     pub identity: String,
+    /// Namespaces to work in, each of which gives the rights by a RoleBinding of its own; none: all
+    #[arg(long, env = "STENO_NAMESPACES", value_delimiter = ',')]
+    pub namespaces: Vec<String>,
     /// Namespaces that the webhooks do not look at, so that their pods are not reported as missed
     #[arg(long, env = "STENO_EXCLUDE_NAMESPACES", value_delimiter = ',', default_value = "kube-system,kube-node-lease")]
     pub exclude_namespaces: Vec<String>,

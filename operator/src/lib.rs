@@ -4,7 +4,7 @@
 //! - [`inject`]: pure. A pod, the policies of its namespace and the operator's settings go in; a JSON Patch or a reason comes out. No clock,
 //!   no network, no cluster: what it does to a pod is shown by golden files.
 //! - [`admission`]: pure. Admission reviews in, answers out.
-//! - [`view`]: policies, the platform's policies and namespaces, as watches tell.
+//! - [`view`]: policies, the platform's policies and namespaces, as watches tell; [`scope`]: of which namespaces.
 //! - [`webhook`], [`certs`]: the listeners and their certificates.
 //! - [`lease`]: which of several processes reconciles.
 //! - [`reconcile`], [`status`], [`fleet`], [`pods`]: ConfigMap, pods and status of a policy.
@@ -31,6 +31,7 @@ pub mod metrics;
 pub mod pods;
 pub mod reconcile;
 pub mod run;
+pub mod scope;
 pub mod status;
 pub mod tell;
 pub mod view;

@@ -7,26 +7,28 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, future::join_all};
 use jiff::Timestamp;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::Pod,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
-use kube::{
-    Api, Client, Resource, ResourceExt as _,
-    core::PartialObjectMeta,
-    runtime::{WatchStreamExt as _, watcher},
-};
+use kube::{Client, Resource, ResourceExt as _, core::PartialObjectMeta, runtime::watcher};
 use serde::Deserialize;
 
-use crate::inject::{CONTAINER, PREFIX, STATUS, STATUS_PORT};
+use crate::{
+    inject::{CONTAINER, PREFIX, STATUS, STATUS_PORT},
+    scope::{self, Scope},
+};
 
 /// A sidecar that ended within so many seconds is news, also to one that has just begun to lead.
 const NEWS: i64 = 120;
+/// The first wait before a watch begins again; each further one is twice as long, up to 32 times this.
+const AGAIN: Duration = Duration::from_millis(800);
 /// Pods in a page of a list.
 const PAGE: u32 = 250;
 
@@ -209,14 +211,16 @@ fn asking(pod: &PartialObjectMeta<Pod>) -> Option<Asking> {
     })
 }
 
-/// Keeps an index as a watch tells.
+/// Keeps an index as a watch tells, which is of one namespace or of all.
 async fn keep<K: Resource, T>(
     stream: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>,
+    of: Option<&str>,
     index: &Mutex<Index<T>>,
     project: impl Fn(&K) -> Option<T>,
 ) {
     let mut stream = std::pin::pin!(stream);
     let mut fresh = Index::new();
+    let mut failures = 0;
     // Namespaces are few, and their names many times in the index.
     let mut names: HashMap<String, Arc<str>> = HashMap::new();
     while let Some(event) = stream.next().await {
@@ -225,6 +229,9 @@ async fn keep<K: Resource, T>(
             let namespace = names.entry(namespace).or_insert_with_key(|name| Arc::from(name.as_str())).clone();
             (namespace, Arc::from(object.meta().name.as_deref().unwrap_or_default()))
         };
+        if !matches!(event, Err(_) | Ok(watcher::Event::Init)) {
+            failures = 0;
+        }
         match event {
             Ok(watcher::Event::Init) => fresh = Index::new(),
             Ok(watcher::Event::InitApply(object)) => {
@@ -234,7 +241,8 @@ async fn keep<K: Resource, T>(
             }
             Ok(watcher::Event::InitDone) => {
                 if let Ok(mut index) = index.lock() {
-                    *index = std::mem::take(&mut fresh);
+                    index.retain(|(namespace, _), _| of.is_some_and(|of| **namespace != *of));
+                    index.append(&mut fresh);
                 }
             }
             Ok(watcher::Event::Apply(object)) => {
@@ -250,18 +258,21 @@ async fn keep<K: Resource, T>(
                     index.remove(&key(&object));
                 }
             }
-            Err(error) => tracing::warn!(%error, "the watch of pods broke and begins again"),
+            Err(error) => {
+                tracing::warn!(%error, "the watch of pods broke and begins again");
+                // Not kube's own backoff: the event that each try begins with resets it.
+                tokio::time::sleep(AGAIN * 2u32.pow(failures)).await;
+                failures = (failures + 1).min(5);
+            }
         }
     }
 }
 
 impl Pods {
     /// Keeps both indexes up to date; `ended` is told of injected pods whose sidecar left something behind. Never ends.
-    pub async fn follow(&self, client: &Client, ended: impl Fn(&str, &Injected)) {
+    pub async fn follow(&self, client: &Client, scope: &Scope, ended: impl Fn(&str, &Injected)) {
         let ours = watcher::Config::default().page_size(PAGE).labels(&format!("{PREFIX}injected"));
         let all = watcher::Config::default().page_size(PAGE);
-        let of_ours = watcher(Api::<Slim>::all(client.clone()), ours).default_backoff();
-        let of_all = watcher(Api::<PartialObjectMeta<Pod>>::all(client.clone()), all).default_backoff();
         let told = Mutex::new(HashSet::new());
         let project = |pod: &Slim| {
             let injected = injected(pod)?;
@@ -272,7 +283,14 @@ impl Pods {
             }
             Some(injected)
         };
-        tokio::join!(keep(of_ours, &self.injected, project), keep(of_all, &self.asking, asking));
+        let (ours, all, project) = (&ours, &all, &project);
+        let follow = |namespace: Option<String>| async move {
+            let of = namespace.as_deref();
+            let of_ours = watcher(scope::api::<Slim>(client, of), ours.clone());
+            let of_all = watcher(scope::api::<PartialObjectMeta<Pod>>(client, of), all.clone());
+            tokio::join!(keep(of_ours, of, &self.injected, project), keep(of_all, of, &self.asking, asking));
+        };
+        join_all(scope.each().into_iter().map(follow)).await;
     }
 
     /// The pods of a policy that have the sidecar.
@@ -306,6 +324,27 @@ mod tests {
             "spec": {"hostNetwork": host_network, "initContainers": [{"name": "other", "ports": [{"containerPort": 1}]}, {"name": CONTAINER, "ports": ports}]},
         });
         injected(&serde_json::from_value(pod).unwrap()).unwrap().port
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_begins_again_forgets_what_is_gone_in_its_own_namespace_only() {
+        let pod = |namespace: &str, name: &str| -> PartialObjectMeta<Pod> {
+            serde_json::from_value(json!({"metadata": {"namespace": namespace, "name": name, "uid": name}})).unwrap()
+        };
+        let listed = |namespace: &str, names: &[&str]| {
+            let pods = names.iter().map(|name| Ok(watcher::Event::InitApply(pod(namespace, name))));
+            let all: Vec<_> = [Ok(watcher::Event::Init)].into_iter().chain(pods).chain([Ok(watcher::Event::InitDone)]).collect();
+            futures_util::stream::iter(all)
+        };
+        let pods = Pods::default();
+        let names = || pods.asking(|_, _| true).into_iter().map(|(_, pod)| pod.name).collect::<Vec<_>>();
+        keep(listed("pay", &["a", "b"]), Some("pay"), &pods.asking, asking).await;
+        keep(listed("shop", &["c"]), Some("shop"), &pods.asking, asking).await;
+        assert_eq!(names(), ["a", "b", "c"]);
+        keep(listed("pay", &["b"]), Some("pay"), &pods.asking, asking).await;
+        assert_eq!(names(), ["b", "c"], "what another watch told stays");
+        keep(listed("shop", &["d"]), None, &pods.asking, asking).await;
+        assert_eq!(names(), ["d"], "a watch of everything knows everything");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, future::join_all, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
@@ -26,13 +26,17 @@ use kube::{
 };
 use serde_json::json;
 use steno_crds::{AuditPolicyObject, ClusterAuditPolicyObject, ClusterAuditPolicyStatus, SidecarConfig};
-use tokio::{sync::watch, time::Interval};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Interval,
+};
 
 use crate::{
     fleet,
     inject::PREFIX,
     metrics::Metrics,
     pods::{Injected, Pods},
+    scope::{self, Scope},
     status::{condition, status},
     view::View,
     watchdog::Watchdog,
@@ -43,7 +47,7 @@ pub const MANAGER: &str = "steno-operator";
 /// Between two looks at the pods.
 const LOOK: Duration = Duration::from_secs(15);
 /// Policies that are reconciled at a time.
-const CONCURRENCY: u16 = 8;
+pub const CONCURRENCY: u16 = 8;
 /// Pods that are told of a configuration at a time.
 const NUDGES: usize = 8;
 /// A reconcile is given up after so long, and begun again.
@@ -86,6 +90,8 @@ impl Drop for Running {
 pub struct Context {
     /// The cluster.
     pub client: Client,
+    /// The namespaces.
+    pub scope: Scope,
     /// The policies.
     pub view: Arc<View>,
     /// The pods.
@@ -96,6 +102,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// Whether they come to an end.
     pub beat: Arc<Beat>,
+    /// Reconciles at a time, over all namespaces.
+    pub turns: Semaphore,
     /// How fast pods are told of a changed configuration.
     pub pace: tokio::sync::Mutex<Interval>,
     /// When the pods of a policy (by its UID) were looked at last, at which configuration. A status that is written is a change, too: without this
@@ -128,8 +136,14 @@ fn api(what: &'static str) -> impl FnOnce(kube::Error) -> Error {
 
 /// Runs until it is dropped. `changes` tells of changes that may concern every policy.
 pub async fn run(context: Arc<Context>, changes: watch::Receiver<u64>) {
-    let policies: Api<AuditPolicyObject> = Api::all(context.client.clone());
-    let owned: Api<PartialObjectMeta<ConfigMap>> = Api::all(context.client.clone());
+    let control = |namespace: Option<String>| control(context.clone(), namespace, changes.clone());
+    join_all(context.scope.each().into_iter().map(control)).await;
+}
+
+/// Reconciles the policies of a namespace, or of all.
+async fn control(context: Arc<Context>, namespace: Option<String>, changes: watch::Receiver<u64>) {
+    let policies: Api<AuditPolicyObject> = scope::api(&context.client, namespace.as_deref());
+    let owned: Api<PartialObjectMeta<ConfigMap>> = scope::api(&context.client, namespace.as_deref());
     let ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=steno");
     let all = stream::unfold(changes, |mut changes| async { changes.changed().await.ok().map(|()| ((), changes)) });
     Controller::new(policies, watcher::Config::default().page_size(250))
@@ -151,6 +165,8 @@ fn again(_: Arc<AuditPolicyObject>, _: &Error, _: Arc<Context>) -> Action {
 }
 
 async fn reconcile(object: Arc<AuditPolicyObject>, context: Arc<Context>) -> Result<Action, Error> {
+    // It is never closed.
+    let _turn = context.turns.acquire().await.ok();
     let begun = Instant::now();
     let _running = context.beat.begin();
     let result = tokio::time::timeout(MOST, once(&object, &context)).await.unwrap_or(Err(Error::Late));

@@ -24,6 +24,7 @@ use crate::{
     metrics::Metrics,
     pods::{Injected, Pods},
     reconcile::{self, Beat, Context},
+    scope::Scope,
     tell::{self, Teller},
     view::View,
     watchdog::Watchdog,
@@ -59,7 +60,8 @@ async fn start(args: &RunArgs) -> anyhow::Result<()> {
     let stop = watch::Sender::new(false);
     let me = identity(args);
     let teller = Teller::start(client.clone(), me.clone());
-    let (view, changes) = View::start(&client);
+    let scope = Scope::new(&args.namespaces);
+    let (view, changes) = View::start(&client, &scope);
     view.ready().await.context("the policies cannot be watched")?;
     let settings = Settings {
         image: args.sidecar_image.clone(),
@@ -67,7 +69,7 @@ async fn start(args: &RunArgs) -> anyhow::Result<()> {
         version: env!("CARGO_PKG_VERSION").into(),
         resources: Resources::default(),
     };
-    let parts = Parts { args: args.clone(), client, metrics, view, settings, teller };
+    let parts = Parts { args: args.clone(), client, scope, metrics, view, settings, teller };
     let mut reconciles =
         args.roles.contains(&Role::Reconcile).then(|| tokio::spawn(lead(parts.clone(), me, beat, changes, stop.subscribe())));
     let mut serves = None;
@@ -118,6 +120,7 @@ fn identity(args: &RunArgs) -> String {
 struct Parts {
     args: RunArgs,
     client: Client,
+    scope: Scope,
     metrics: Metrics,
     view: Arc<View>,
     settings: Settings,
@@ -273,18 +276,20 @@ async fn lead(parts: Parts, me: String, beat: Arc<Beat>, changes: watch::Receive
             );
             let context = Arc::new(Context {
                 client: parts.client.clone(),
+                scope: parts.scope.clone(),
                 view: parts.view.clone(),
                 pods,
                 watchdog,
                 metrics: parts.metrics.clone(),
                 beat,
+                turns: tokio::sync::Semaphore::new(reconcile::CONCURRENCY.into()),
                 pace: tokio::sync::Mutex::new(pace(parts.args.nudges)),
                 looked: Mutex::default(),
             });
             let ended = |namespace: &str, pod: &Injected| left(&parts, namespace, pod);
             tokio::select! {
                 () = reconcile::run(context.clone(), changes) => {}
-                () = context.pods.follow(&parts.client, ended) => {}
+                () = context.pods.follow(&parts.client, &parts.scope, ended) => {}
                 () = reconcile::rounds(&context) => {}
                 () = parts.tend() => {}
             }

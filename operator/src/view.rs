@@ -15,7 +15,13 @@ use serde_json::{Value, json};
 use steno_crds::{AuditPolicyObject, ClusterAuditPolicyObject, Covering, Fault, SidecarConfig, render_under};
 use tokio::sync::watch;
 
-use crate::inject::{Namespace, PREFIX, Policy, matches};
+use crate::{
+    inject::{Namespace, PREFIX, Policy, matches},
+    scope::{self, Scope},
+};
+
+/// Refusals in a row that are taken for lasting: some ten seconds of them.
+const REFUSED: u32 = 5;
 
 /// What a policy renders to, with what it inherited.
 pub type Rendered = Result<(SidecarConfig, Vec<String>), Vec<Fault>>;
@@ -25,15 +31,29 @@ type Known = HashMap<(String, String), (String, Arc<Rendered>)>;
 
 /// The stores.
 pub struct View {
-    policies: Store<AuditPolicyObject>,
+    /// One for each namespace that is watched by itself.
+    policies: Vec<Followed<AuditPolicyObject>>,
+    /// Whether it is all namespaces.
+    is_whole: bool,
     clusters: Store<ClusterAuditPolicyObject>,
     namespaces: Store<PartialObjectMeta<NamespaceObject>>,
     /// Rules are compiled once a change, not once a pod.
     rendered: Mutex<Known>,
 }
 
+/// A store that a watch keeps up to date.
+struct Followed<K>
+where
+    K: reflector::Lookup + 'static,
+    <K as reflector::Lookup>::DynamicType: Eq + std::hash::Hash,
+{
+    store: Store<K>,
+    /// How often in a row the API server has said that we may not look.
+    refused: watch::Receiver<u32>,
+}
+
 /// Watches one kind; `changed` is told of every change.
-fn follow<K>(api: Api<K>, changed: watch::Sender<u64>) -> Store<K>
+fn follow<K>(api: Api<K>, changed: watch::Sender<u64>) -> Followed<K>
 where
     K: Resource + reflector::Lookup + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
     <K as reflector::Lookup>::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
@@ -42,18 +62,28 @@ where
     let stream = watcher(api, watcher::Config::default().page_size(250)).modify(|object| {
         object.managed_fields_mut().clear();
     });
-    let stream = reflector(writer, stream).default_backoff().touched_objects();
+    // Waits grow behind what is left of the stream: each try begins with an event of its own, which would reset them.
+    let stream = reflector(writer, stream).touched_objects().default_backoff();
+    let (refuses, refused) = watch::channel(0);
     tokio::spawn(stream.for_each(move |event| {
         match event {
-            Ok(_) => changed.send_modify(|count| *count += 1),
-            Err(error) => tracing::warn!(%error, "a watch broke and begins again"),
+            Ok(_) => {
+                refuses.send_replace(0);
+                changed.send_modify(|count| *count += 1);
+            }
+            Err(error) => {
+                let is_forbidden =
+                    matches!(&error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403);
+                refuses.send_modify(|refused| *refused = if is_forbidden { *refused + 1 } else { 0 });
+                tracing::warn!(%error, "a watch broke and begins again");
+            }
         }
         async {}
     }));
-    reader
+    Followed { store: reader, refused }
 }
 
-fn filled<K>(objects: Vec<K>) -> Store<K>
+fn filled<K>(objects: Vec<K>) -> Followed<K>
 where
     K: reflector::Lookup + Clone + 'static,
     <K as reflector::Lookup>::DynamicType: Default + Eq + std::hash::Hash + Clone,
@@ -63,17 +93,19 @@ where
     for event in [watcher::Event::Init].into_iter().chain(all).chain([watcher::Event::InitDone]) {
         writer.apply_watcher_event(&event);
     }
-    store
+    Followed { store, refused: watch::channel(0).1 }
 }
 
 impl View {
     /// Begins to watch. The receiver changes whenever the platform's policies or a namespace do.
-    pub fn start(client: &Client) -> (Arc<Self>, watch::Receiver<u64>) {
+    pub fn start(client: &Client, scope: &Scope) -> (Arc<Self>, watch::Receiver<u64>) {
         let (changed, changes) = watch::channel(0);
+        let policies = |namespace: Option<String>| follow(scope::api(client, namespace.as_deref()), watch::channel(0).0);
         let view = Self {
-            policies: follow(Api::all(client.clone()), watch::channel(0).0),
-            clusters: follow(Api::all(client.clone()), changed.clone()),
-            namespaces: follow(Api::all(client.clone()), changed),
+            policies: scope.each().into_iter().map(policies).collect(),
+            is_whole: scope.is_whole(),
+            clusters: follow(Api::all(client.clone()), changed.clone()).store,
+            namespaces: follow(Api::all(client.clone()), changed).store,
             rendered: Mutex::default(),
         };
         (Arc::new(view), changes)
@@ -81,13 +113,22 @@ impl View {
 
     /// A view that nothing changes, for measurements.
     pub fn fixed(policies: Vec<AuditPolicyObject>, namespaces: Vec<PartialObjectMeta<NamespaceObject>>) -> Arc<Self> {
-        let (policies, namespaces) = (filled(policies), filled(namespaces));
-        Arc::new(Self { policies, clusters: filled(Vec::new()), namespaces, rendered: Mutex::default() })
+        let (policies, namespaces) = (vec![filled(policies)], filled(namespaces).store);
+        Arc::new(Self { policies, is_whole: true, clusters: filled(Vec::new()).store, namespaces, rendered: Mutex::default() })
     }
 
-    /// Until everything was listed once.
+    /// Until everything was listed once. Where namespaces are named, one whose rights are missing does not hold up the rest; it is waited for a little, for
+    /// an API server that has just begun knows of no rights.
     pub async fn ready(&self) -> anyhow::Result<()> {
-        self.policies.wait_until_ready().await?;
+        for Followed { store, refused } in &self.policies {
+            let mut refused = refused.clone();
+            tokio::select! {
+                ready = store.wait_until_ready() => ready?,
+                Ok(_) = refused.wait_for(|refused| *refused >= REFUSED), if !self.is_whole => {
+                    tracing::error!("the policies of a namespace may not be read; it has no RoleBinding for Steno, or is not there");
+                }
+            }
+        }
         self.clusters.wait_until_ready().await?;
         self.namespaces.wait_until_ready().await?;
         Ok(())
@@ -131,7 +172,7 @@ impl View {
 
     /// All policies.
     pub fn policies(&self) -> Vec<Arc<AuditPolicyObject>> {
-        self.policies.state()
+        self.policies.iter().flat_map(|followed| followed.store.state()).collect()
     }
 
     /// Names of all policies in the namespaces that a selector covers.
@@ -141,7 +182,7 @@ impl View {
             let labels = self.labels(&policy.namespace().unwrap_or_default()).map_or(Value::Null, |labels| json!(labels));
             matches(selector, Some(&labels))
         };
-        self.policies.state().iter().filter(is_covered).count() as u64
+        self.policies().iter().filter(is_covered).count() as u64
     }
 
     /// A policy under what covers its namespace.
@@ -164,7 +205,7 @@ impl View {
         }
         let rendered = Arc::new(render_under(&object.to_policy(), &covering));
         if let Ok(mut known) = self.rendered.lock() {
-            if known.len() > 2 * self.policies.len() + 16 {
+            if known.len() > 2 * self.policies.iter().map(|followed| followed.store.len()).sum::<usize>() + 16 {
                 known.clear();
             }
             known.insert(key, (from, rendered.clone()));
@@ -176,13 +217,13 @@ impl View {
     pub fn policies_in(&self, namespace: &str) -> Vec<Policy> {
         let mut policies: Vec<Policy> = self
             .policies
-            .state()
             .iter()
+            .flat_map(|followed| followed.store.state())
             .filter(|object| object.metadata.namespace.as_deref() == Some(namespace))
             .map(|object| Policy {
                 name: object.name_any(),
                 selector: object.spec.selector.clone(),
-                config: self.render(object).as_ref().as_ref().ok().map(|(config, _)| config.clone()),
+                config: self.render(&object).as_ref().as_ref().ok().map(|(config, _)| config.clone()),
             })
             .collect();
         policies.sort_by(|a, b| a.name.cmp(&b.name));

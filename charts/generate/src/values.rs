@@ -12,6 +12,10 @@ pub struct Values {
     pub image: Image,
     /// The CustomResourceDefinitions.
     pub crds: Crds,
+    /// Namespaces that Steno works in, which must be there. Its rights on policies, ConfigMaps, pods and Events are then given in each of them, by a
+    /// RoleBinding; on the whole cluster it reads the platform's policies and the namespaces' labels. Empty: all.
+    #[schemars(inner(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")), extend("uniqueItems" = true))]
+    pub namespaces: Vec<String>,
     /// The operator: policies, status, certificates, missed pods. One of its replicas works at a time.
     pub operator: Operator,
     /// The webhooks: injection, and the validation of policies. All replicas serve.
@@ -277,7 +281,7 @@ pub struct Monitoring {
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Test {
-    /// A Kafka without TLS, `host:port`. Empty: there is no test.
+    /// A Kafka without TLS, `host:port`. Empty, or with `namespaces`: there is no test.
     pub brokers: String,
     /// The topic; it is made where it is missing.
     pub topic: String,

@@ -23,6 +23,13 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- define "steno.excluded" -}}
 {{ concat (list "kube-system" "kube-node-lease" .Release.Namespace) .Values.webhook.excludeNamespaces | uniq | toJson }}
 {{- end }}
+{{- /* Which namespaces' pods are looked at. */}}
+{{- define "steno.looked" -}}
+- {key: kubernetes.io/metadata.name, operator: NotIn, values: {{ include "steno.excluded" . }}}
+{{- with .Values.namespaces }}
+- {key: kubernetes.io/metadata.name, operator: In, values: {{ toJson . }}}
+{{- end }}
+{{- end }}
 {{- /* The Secret with certificates that somebody else keeps; empty: the operator keeps its own. */}}
 {{- define "steno.tlsSecret" -}}
 {{- if .Values.webhook.certManager.enabled }}steno-webhook-tls{{ else }}{{ .Values.webhook.tlsSecret }}{{ end }}
@@ -85,6 +92,7 @@ spec:
         - name: STENO_IDENTITY
           valueFrom: {fieldRef: {fieldPath: metadata.name}}
         - {name: STENO_WEBHOOK_CONFIGURATION, value: {{ printf "steno-%s" $root.Release.Name | quote }}}
+        - {name: STENO_NAMESPACES, value: {{ $root.Values.namespaces | join "," | quote }}}
         - {name: STENO_EXCLUDE_NAMESPACES, value: {{ include "steno.excluded" $root | fromJsonArray | join "," | quote }}}
         - {name: STENO_CA_OVERLAP, value: {{ $root.Values.webhook.caOverlap | quote }}}
         - {name: STENO_NUDGES, value: {{ $root.Values.operator.podsPerSecond | quote }}}
