@@ -73,9 +73,17 @@ impl Cluster {
     /// `helm template` of the chart.
     #[track_caller]
     pub fn template(&self, arguments: &[&str]) -> String {
+        let (went_well, printed) = self.try_template(arguments);
+        assert!(went_well, "helm template {}: {printed}", arguments.join(" "));
+        printed
+    }
+
+    /// The same, whatever comes of it: whether it went well, and all that was printed.
+    pub fn try_template(&self, arguments: &[&str]) -> (bool, String) {
         let mut helm = self.command(&self.helm.to_string_lossy());
         helm.args(["template", "steno"]).arg(chart()).args(["-n", "steno-system", "--kube-version", "1.34.0"]).args(arguments);
-        done("helm template", &helm.output().expect("helm starts"))
+        let output = helm.output().expect("helm starts");
+        (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     }
 
     /// `helm uninstall`.

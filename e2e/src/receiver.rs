@@ -33,6 +33,11 @@ pub struct Certs {
 impl Certs {
     /// Fresh ones.
     pub fn make() -> Self {
+        Self::of_server(&["127.0.0.1", "localhost"])
+    }
+
+    /// Fresh ones, for a server of these names.
+    pub fn of_server(names: &[&str]) -> Self {
         use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
         let key = || KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(Vec::<String>::new()).expect("parameters");
@@ -47,9 +52,18 @@ impl Certs {
             let own = key();
             (params.signed_by(&own, &issuer).expect("a certificate").pem(), own.serialize_pem())
         };
-        let server = issue(&["127.0.0.1", "localhost"], ExtendedKeyUsagePurpose::ServerAuth);
+        let server = issue(names, ExtendedKeyUsagePurpose::ServerAuth);
         let client = issue(&["client"], ExtendedKeyUsagePurpose::ClientAuth);
         Self { ca, server, client }
+    }
+
+    /// A certificate that vouches for itself, and its key.
+    pub fn self_signed(names: &[&str]) -> (String, String) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate =
+            rcgen::CertificateParams::new(names).and_then(|params| params.self_signed(&key)).expect("a certificate");
+        (certificate.pem(), key.serialize_pem())
     }
 }
 

@@ -5,12 +5,56 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use steno_e2e::{
+    receiver::Certs,
     wait_for,
-    world::{LATER, SOON, WAITS, event, pod, policy, process_of, process_with, record, served, world},
+    world::{LATER, SOON, WAITS, World, event, pod, policy, process_of, process_with, record, served, world},
 };
 
 const OPERATOR: &str = "--as=system:serviceaccount:steno-system:steno-operator";
+
+/// Waits until a new rule for `metadata.note` bites in the pod `shop`. Events have the numbers from 2 on.
+#[track_caller]
+fn note_is_hidden(world: &World, namespace: &str, within: Duration) {
+    let mut number = 1;
+    wait_for("the new rule to bite", within, || {
+        number += 1;
+        let id = format!("{namespace}-{number}");
+        world.cluster.post(namespace, "shop", &event(&id, r#"{"note":"in clear"}"#));
+        wait_for("the record", SOON, || record(&world.kafka, &id).is_some());
+        !record(&world.kafka, &id).unwrap().text.contains("in clear")
+    });
+}
+
+/// A pod that asks, made for a try only, again and again.
+struct Dry {
+    manifest: tempfile::NamedTempFile,
+}
+
+impl Dry {
+    /// Once the webhooks know the namespace's policy.
+    #[track_caller]
+    fn of(world: &World, namespace: &str) -> Self {
+        let dry = Self { manifest: tempfile::NamedTempFile::new().unwrap() };
+        std::fs::write(dry.manifest.path(), pod("Pod", "dry", namespace, WAITS)).unwrap();
+        wait_for("the webhooks to know the policy", SOON, || dry.create(world).1.contains("steno-sidecar"));
+        dry
+    }
+
+    fn create(&self, world: &World) -> (bool, String) {
+        let path = self.manifest.path().to_string_lossy();
+        let shown = "jsonpath={.spec.initContainers[0].name}";
+        world.cluster.try_kubectl(&["create", "--dry-run=server", "-o", shown, "-f", &path])
+    }
+
+    /// It is admitted, with the sidecar.
+    #[track_caller]
+    fn admitted(&self, world: &World, when: &str) {
+        let (went_well, printed) = self.create(world);
+        assert!(went_well && printed.contains("steno-sidecar"), "{when}: {printed}");
+    }
+}
 
 #[test]
 fn what_the_platform_asks_holds_in_every_namespace_that_it_covers() {
@@ -51,14 +95,7 @@ fn what_the_platform_asks_holds_in_every_namespace_that_it_covers() {
     assert!(!text.contains("B-XY 123") && !text.contains("4111111111111111"), "{text}");
     // A change of the platform's policy bites in the running pod.
     cluster.apply(&platform(", {path: metadata.note, action: Replace}"));
-    let mut number = 1;
-    wait_for("the platform's new rule to bite", SOON, || {
-        number += 1;
-        let id = format!("covered-{number}");
-        cluster.post("covered", "shop", &event(&id, r#"{"note":"in clear"}"#));
-        wait_for("the record", SOON, || record(&world.kafka, &id).is_some());
-        !record(&world.kafka, &id).unwrap().text.contains("in clear")
-    });
+    note_is_hidden(&world, "covered", SOON);
     wait_for("the platform's policy to count whom it covers", LATER, || {
         let status = &cluster.get("default", "clusterauditpolicy/platform")["status"];
         status["policies"] == 1 && status["conditions"][0]["status"] == "True"
@@ -102,19 +139,14 @@ fn the_authority_is_replaced_under_load_and_no_admission_fails() {
     cluster.kubectl(&["rollout", "status", "-n", "steno-system", "deploy/steno-webhook", "--timeout=60s"]);
     cluster.namespace("rotated");
     cluster.apply(&policy("audit", "rotated", &world.kafka.for_pods(), ""));
-    let manifest = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(manifest.path(), pod("Pod", "dry", "rotated", WAITS)).unwrap();
-    let path = manifest.path().to_string_lossy().into_owned();
-    let create = ["create", "--dry-run=server", "-o", "jsonpath={.spec.initContainers[0].name}", "-f", &path];
-    wait_for("the webhooks to know the policy", SOON, || cluster.try_kubectl(&create).1.contains("steno-sidecar"));
+    let dry = Dry::of(&world, "rotated");
     let authority = || cluster.get("steno-system", "secret/steno-webhook-ca")["data"].clone();
     let first = authority();
     cluster.kubectl(&["annotate", "-n", "steno-system", "secret", "steno-webhook-ca", "audit.steno.dev/rotate=now"]);
     let (begun, mut admissions) = (Instant::now(), 0);
     let mut seen = Vec::new();
     loop {
-        let (went_well, printed) = cluster.try_kubectl(&create);
-        assert!(went_well && printed.contains("steno-sidecar"), "after {admissions} admissions: {printed}");
+        dry.admitted(&world, &format!("after {admissions} admissions"));
         admissions += 1;
         let now = authority();
         let stage = (now["next.crt"].is_string(), now["ca.crt"] != first["ca.crt"], now["old.crt"].is_string());
@@ -129,14 +161,67 @@ fn the_authority_is_replaced_under_load_and_no_admission_fails() {
     // Some time more, so that every replica has served with the new one only.
     let until = Instant::now() + Duration::from_secs(5);
     while Instant::now() < until {
-        let (went_well, printed) = cluster.try_kubectl(&create);
-        assert!(went_well && printed.contains("steno-sidecar"), "after the rotation: {printed}");
+        dry.admitted(&world, "after the rotation");
         admissions += 1;
     }
     println!(
         "{admissions} admissions, none failed, while the authority was announced, promoted and the old one retired: {seen:?}"
     );
     cluster.install(&[]);
+}
+
+#[test]
+fn certificates_that_somebody_else_keeps_are_served_and_followed_and_no_admission_fails() {
+    let world = world();
+    let cluster = &world.cluster;
+    cluster.namespace("kept");
+    cluster.apply(&policy("audit", "kept", &world.kafka.for_pods(), ""));
+    let keep = |ca: &str, (certificate, key): (&str, &str)| {
+        let data = serde_json::json!({"ca.crt": ca, "tls.crt": certificate, "tls.key": key});
+        let secret = serde_json::json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kept-tls", "namespace": "steno-system"}, "stringData": data,
+        });
+        cluster.apply(&secret.to_string());
+    };
+    // As cert-manager's self-signed issuer makes it, and then one of an authority.
+    let names = ["steno-webhook.steno-system.svc", "steno-webhook.steno-system.svc.cluster.local"];
+    let ((first, first_key), second) = (Certs::self_signed(&names), Certs::of_server(&names));
+    keep(&first, (&first, &first_key));
+    cluster.install(&["webhook.tlsSecret=kept-tls", "webhook.caOverlap=30s", "webhook.failurePolicy=Fail"]);
+    for deployment in ["deploy/steno-operator", "deploy/steno-webhook"] {
+        cluster.kubectl(&["rollout", "status", "-n", "steno-system", deployment, "--timeout=60s"]);
+    }
+    let bundle = || {
+        let webhooks = cluster.get("default", "mutatingwebhookconfiguration/steno-steno")["webhooks"].clone();
+        let bundle = webhooks[0]["clientConfig"]["caBundle"].as_str().unwrap_or_default().to_owned();
+        String::from_utf8(BASE64_STANDARD.decode(bundle).unwrap()).unwrap()
+    };
+    let dry = Dry::of(&world, "kept");
+    wait_for("the first certificate to be the only one that is trusted", SOON, || bundle().trim() == first.trim());
+    let (begun, mut admissions) = (Instant::now(), 0);
+    let mut admit = || {
+        dry.admitted(&world, &format!("after {admissions} admissions"));
+        admissions += 1;
+        admissions
+    };
+    admit();
+    keep(&second.ca, (&second.server.0, &second.server.1));
+    // What changes a pod makes the kubelet look at its volumes now.
+    cluster.kubectl(&["annotate", "-n", "steno-system", "pods", "--all", "test/now=1"]);
+    while bundle().trim() != second.ca.trim() {
+        admit();
+        assert!(begun.elapsed() < Duration::from_mins(4), "{}", bundle());
+    }
+    // Only the second is trusted now, so it is the one that is served, by every replica.
+    let until = Instant::now() + Duration::from_secs(5);
+    let mut all = 0;
+    while Instant::now() < until {
+        all = admit();
+    }
+    println!("{all} admissions, none failed, while the certificate was replaced by one of another authority");
+    cluster.install(&[]);
+    cluster.kubectl(&["delete", "-n", "steno-system", "secret", "kept-tls"]);
+    cluster.kubectl(&["delete", "namespace", "kept", "--wait=false"]);
 }
 
 #[test]
@@ -166,6 +251,73 @@ fn the_operator_may_change_one_annotation_of_injected_pods_and_nothing_else() {
     }
     let secrets = cluster.try_kubectl(&["get", OPERATOR, "-n", "narrow", "secrets"]);
     assert!(!secrets.0 && secrets.1.contains("forbidden"), "{}", secrets.1);
+}
+
+#[test]
+fn rights_given_in_some_namespaces_are_enough_there_and_reach_no_further() {
+    let world = world();
+    let cluster = &world.cluster;
+    for namespace in ["given", "withheld", "gone"] {
+        cluster.namespace(namespace);
+    }
+    cluster.install(&["namespaces={given,gone}"]);
+    let webhook = OPERATOR.replace("steno-operator", "steno-webhook");
+    let (policies, events) = ("auditpolicies.audit.steno.dev", "events.events.k8s.io");
+    for (who, verb, what) in [
+        (OPERATOR, "list", "pods"),
+        (OPERATOR, "patch", "pods"),
+        (OPERATOR, "list", "configmaps"),
+        (OPERATOR, "list", policies),
+        (OPERATOR, "create", events),
+        (&webhook, "list", policies),
+        (&webhook, "create", events),
+    ] {
+        let may = |namespace: &str| cluster.try_kubectl(&["auth", "can-i", verb, what, who, "-n", namespace]).0;
+        assert!(may("given") && !may("withheld") && !may("default"), "{who} {verb} {what}");
+    }
+    // No webhook, and no policy that requires the sidecar, is asked about others: two for pods, one for policies, two that require.
+    let rendered = cluster.template(&["--set", "namespaces={given,gone},webhook.requireSidecar=Deny"]);
+    let selectors = rendered.matches(r#"{key: kubernetes.io/metadata.name, operator: In, values: ["given","gone"]}"#).count();
+    assert_eq!(selectors, 5);
+    for wrong in ["namespaces={}", "namespaces={given,given}", "namespaces={Given}", "namespaces={given,kube-system}"] {
+        let (went_well, printed) = cluster.try_template(&["--set", wrong]);
+        assert!(!went_well && printed.contains("namespaces"), "{wrong}: {printed}");
+    }
+    // A namespace that went away with its rights is in nobody's way, also not of replicas that begin after that.
+    cluster.kubectl(&["delete", "namespace", "gone", "--timeout=60s"]);
+    for deployment in ["deploy/steno-operator", "deploy/steno-webhook"] {
+        cluster.kubectl(&["rollout", "restart", "-n", "steno-system", deployment]);
+        cluster.kubectl(&["rollout", "status", "-n", "steno-system", deployment, "--timeout=90s"]);
+    }
+    // First the one that is none of ours, so that there was time for it.
+    cluster.apply(&policy("audit", "withheld", &world.kafka.for_pods(), ""));
+    cluster.apply(&pod("Pod", "shop", "withheld", WAITS));
+    served(&world, "given");
+    assert!(cluster.post("given", "shop", &event("given-1", "{}")).contains("\"created\""));
+    wait_for("the record", SOON, || record(&world.kafka, "given-1").is_some());
+    // A change reaches the running pod, and its status comes back.
+    cluster.apply(&policy(
+        "audit",
+        "given",
+        &world.kafka.for_pods(),
+        "  redaction: {rules: [{path: metadata.note, action: Replace}]}\n",
+    ));
+    note_is_hidden(&world, "given", LATER);
+    wait_for("the status to tell of the pod", LATER, || {
+        cluster.get("given", "auditpolicy/audit")["status"]["pods"]["ready"] == 1
+    });
+    cluster.ready("withheld", "pod/shop");
+    assert!(cluster.get("withheld", "pod/shop")["spec"]["initContainers"].is_null(), "a pod elsewhere was touched");
+    assert!(cluster.get("withheld", "auditpolicy/audit")["status"].is_null(), "a policy elsewhere was looked at");
+    // With rights on the whole cluster again it is, and the pod that it has no sidecar for is told of.
+    cluster.install(&[]);
+    wait_for("the other policy to be looked at, and its pod to be told of", LATER, || {
+        let injected = cluster.condition("withheld", "auditpolicy/audit", "Injected");
+        injected["status"] == "False" && injected["message"].as_str().is_some_and(|message| message.contains("shop"))
+    });
+    for namespace in ["given", "withheld"] {
+        cluster.kubectl(&["delete", "namespace", namespace, "--wait=false"]);
+    }
 }
 
 #[test]
