@@ -90,7 +90,8 @@ fn what_a_deleted_pod_takes_with_it_is_told_by_event_and_metric() {
     served(&world, "lost");
     world.kafka.down();
     for number in 0..3 {
-        world.cluster.post("lost", "shop", &event(&format!("lost-{number}"), "{}"));
+        let answer = world.cluster.post("lost", "shop", &event(&format!("lost-{number}"), "{}"));
+        assert!(answer.contains("\"created\""), "{answer}");
     }
     let abandoned = |world: &World| {
         let metrics = world.cluster.leader_metrics();

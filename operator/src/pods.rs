@@ -254,6 +254,8 @@ async fn keep<K: Resource, T>(
                 }
             }
             Ok(watcher::Event::Delete(object)) => {
+                // Its last state may be news.
+                project(&object);
                 if let Ok(mut index) = index.lock() {
                     index.remove(&key(&object));
                 }

@@ -1,5 +1,7 @@
 //! `steno-sidecar run`: the production entry.
 use std::{
+    fs::File,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -97,17 +99,22 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     let retain = service.intake.compiled.load().config.spec.spool.retain.clone();
     // The kubelet may end us before the drain is over, when the application has used the pod's grace up: what is left is noted all along.
     let counts = service.counts();
-    let noting = tokio::spawn(async move {
-        loop {
-            termination_message(&counts());
-            tokio::time::sleep(NOTE).await;
+    let message = TerminationMessage::of_container();
+    message.note(&counts());
+    let noting = tokio::spawn({
+        let message = message.clone();
+        async move {
+            loop {
+                tokio::time::sleep(NOTE).await;
+                message.note(&counts());
+            }
         }
     });
     let left = service.stop().await;
     noting.abort();
     let _ = noting.await;
     tracing::info!(undelivered = left.undelivered, openIntents = left.open_intents, next_seq = left.next_seq, "stopped");
-    termination_message(&left);
+    message.note(&left);
     if args.remove_drained && retain.age.is_none() && retain.bytes.is_none() {
         place::remove_drained(&dir);
     }
@@ -163,12 +170,55 @@ fn load(args: &RunArgs, dir: &Path) -> anyhow::Result<(Parsed, Option<String>)> 
     Ok((Parsed { config: spool_only(&namespace), unknown: Vec::new() }, Some(fault)))
 }
 
-/// What Kubernetes shows of a container that ended.
-fn termination_message(left: &Left) {
-    let path = std::env::var("STENO_TERMINATION_LOG").unwrap_or_else(|_| "/dev/termination-log".into());
-    if Path::new(&path).exists() {
+/// What Kubernetes shows of a container that ended: a file that is there before it begins.
+#[derive(Clone)]
+struct TerminationMessage(PathBuf);
+
+impl TerminationMessage {
+    /// A line is filled up to so many bytes, more than three numbers and their names need.
+    const WIDTH: usize = 127;
+
+    fn of_container() -> Self {
+        Self(std::env::var_os("STENO_TERMINATION_LOG").unwrap_or_else(|| "/dev/termination-log".into()).into())
+    }
+
+    /// Notes what is left over what was noted before. We may be killed at any moment and the file is never empty in between: it is one
+    /// write, of as many bytes each time.
+    fn note(&self, left: &Left) {
+        let Ok(file) = File::options().write(true).open(&self.0) else { return };
         let Left { undelivered, open_intents, next_seq } = left;
-        let line = format!("{{\"undelivered\":{undelivered},\"openIntents\":{open_intents},\"nextSeq\":{next_seq}}}\n");
-        let _ = std::fs::write(path, line);
+        let line = format!("{{\"undelivered\":{undelivered},\"openIntents\":{open_intents},\"nextSeq\":{next_seq}}}");
+        if let Err(error) = file.write_all_at(format!("{line:<0$}\n", Self::WIDTH).as_bytes(), 0) {
+            tracing::warn!(%error, "what is left cannot be noted for Kubernetes to show");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn whoever_kills_the_sidecar_while_it_notes_what_is_left_finds_a_whole_note() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let message = TerminationMessage(file.path().to_owned());
+        let note = |undelivered| message.note(&Left { undelivered, open_intents: 0, next_seq: u64::MAX });
+        note(u64::MAX);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..20_000).for_each(|left| note(u64::MAX >> (left % 64)));
+                is_over.store(true, Ordering::Release);
+            });
+            while !is_over.load(Ordering::Acquire) {
+                let length = std::fs::metadata(file.path()).unwrap().len();
+                assert_eq!(length, TerminationMessage::WIDTH as u64 + 1);
+            }
+        });
+        note(3);
+        let noted: serde_json::Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
+        assert_eq!(noted, serde_json::json!({"undelivered": 3, "openIntents": 0, "nextSeq": u64::MAX}));
     }
 }
