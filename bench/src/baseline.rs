@@ -1,4 +1,4 @@
-//! What the machine itself does: a bare hyper echo, a raw fdatasync, a thread's wake-up.
+//! What the machine itself does: a bare hyper echo, the least that is durable, a raw fdatasync, a thread's wake-up.
 use std::{
     fs::File,
     os::unix::fs::FileExt,
@@ -7,8 +7,14 @@ use std::{
 };
 
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
 
 /// Quantiles of a raw fdatasync.
 pub struct Sync {
@@ -58,6 +64,45 @@ pub fn wake_up() -> Duration {
 
 /// A process of its own: answers each POST with its body, on one thread, and prints its address.
 pub fn echo() -> anyhow::Result<()> {
+    answer(std::future::ready)
+}
+
+/// A process of its own, the least that a client may take for durable: the body is parsed, written and synced with all that wait, then answered.
+pub fn durable() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let file = File::create_new(dir.path().join("f"))?;
+    file.write_all_at(&vec![0; WRITTEN], 0)?;
+    file.sync_all()?;
+    let (sender, queue) = mpsc::channel::<(Vec<u8>, oneshot::Sender<()>)>();
+    std::thread::spawn(move || {
+        let mut at = 0;
+        while let Ok(first) = queue.recv() {
+            let all: Vec<_> = std::iter::once(first).chain(queue.try_iter()).collect();
+            let block: Vec<u8> = all.iter().flat_map(|(record, _)| record).copied().collect();
+            at = if at + block.len() > WRITTEN { 0 } else { at };
+            if file.write_all_at(&block, at as u64).and_then(|()| file.sync_data()).is_err() {
+                return;
+            }
+            at += block.len();
+            for (_, done) in all {
+                let _ = done.send(());
+            }
+        }
+    });
+    answer(move |body: Bytes| {
+        let (done, is_done) = oneshot::channel();
+        let record = serde_json::from_slice::<serde_json::Value>(&body).and_then(|event| serde_json::to_vec(&event));
+        let is_sent = record.is_ok_and(|record| sender.send((record, done)).is_ok());
+        async move { if is_sent && is_done.await.is_ok() { Bytes::from_static(b"{}") } else { Bytes::new() } }
+    })
+}
+
+/// Bytes of the file that are written before, and then again and again.
+const WRITTEN: usize = 16 << 20;
+
+fn answer<A: Future<Output = Bytes> + Send>(
+    to: impl Fn(Bytes) -> A + Clone + Send + std::marker::Sync + 'static,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
@@ -65,10 +110,11 @@ pub fn echo() -> anyhow::Result<()> {
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
+            let to = to.clone();
             tokio::spawn(async move {
                 let service = service_fn(|request: Request<Incoming>| async {
                     let body = request.into_body().collect().await?.to_bytes();
-                    Ok::<_, hyper::Error>(Response::new(Full::new(body)))
+                    Ok::<_, hyper::Error>(Response::new(Full::new(to(body).await)))
                 });
                 let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             });

@@ -36,6 +36,9 @@ fn main() -> anyhow::Result<()> {
     if std::env::args().nth(1).as_deref() == Some("echo") {
         return baseline::echo();
     }
+    if std::env::args().nth(1).as_deref() == Some("durable") {
+        return baseline::durable();
+    }
     if std::env::args().nth(1).as_deref() == Some("load") {
         return one_load();
     }
@@ -83,10 +86,14 @@ fn main() -> anyhow::Result<()> {
     };
     let fsync = baseline::fdatasync().context("fdatasync baseline")?;
     let wake = baseline::wake_up();
-    let echo = process::Echo::start()?;
+    let echo = process::Bare::start("echo")?;
     let echo_1 = load::run(&echo.address, 1, time);
     let echo_32 = load::run(&echo.address, 32, time);
     drop(echo);
+    let durable = process::Bare::start("durable")?;
+    load::run(&durable.address, 32, Duration::from_secs(1));
+    let durable_32 = load::run(&durable.address, 32, time);
+    drop(durable);
     let mut sidecar = process::Sidecar::start(&args.sidecar, None)?;
     let empty_ready = sidecar.ready_in;
     std::thread::sleep(Duration::from_secs(1));
@@ -102,6 +109,12 @@ fn main() -> anyhow::Result<()> {
     let rate = |measured: &load::Measured| format!("{:.0}/s (client {:.2} cores)", measured.rate(), measured.client_cores);
     let of = |a: f64, b: f64| format!("{:.2}", a / b);
     row("single POST, 32 connections, against bare hyper echo", rate(&many), rate(&echo_32), of(many.rate(), echo_32.rate()));
+    row(
+        "the same, against the least that is durable (hyper, serde_json, group commit)",
+        rate(&many),
+        rate(&durable_32),
+        of(many.rate(), durable_32.rate()),
+    );
     row("single POST, 1 connection, against bare hyper echo", rate(&one), rate(&echo_1), of(one.rate(), echo_1.rate()));
     let budget = echo_1.p(50) + fsync.p50.mul_f64(1.5) + wake * 2;
     row(

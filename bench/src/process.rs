@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::Context as _;
 
-/// A bare hyper echo in a process of its own.
-pub struct Echo {
+/// A baseline's server in a process of its own.
+pub struct Bare {
     child: Child,
     pub address: String,
 }
@@ -33,16 +33,17 @@ pub fn cpu_of(pid: &str) -> Duration {
     Duration::from_millis((ticks(11) + ticks(12)) * 10)
 }
 
-impl Echo {
-    pub fn start() -> anyhow::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?).arg("echo").stdout(Stdio::piped()).spawn()?;
+impl Bare {
+    /// `echo` or `durable`.
+    pub fn start(which: &str) -> anyhow::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?).arg(which).stdout(Stdio::piped()).spawn()?;
         let mut address = String::new();
         BufReader::new(child.stdout.take().context("no output")?).read_line(&mut address)?;
         Ok(Self { child, address: address.trim().to_owned() })
     }
 }
 
-impl Drop for Echo {
+impl Drop for Bare {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

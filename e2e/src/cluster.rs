@@ -141,7 +141,7 @@ impl Cluster {
             "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}\n"
         ));
         // Pods need the namespace's default account, which a controller makes.
-        wait_for("the default service account", Duration::from_secs(20), || {
+        wait_for("the default service account", Duration::from_mins(1), || {
             self.try_kubectl(&["get", "-n", name, "serviceaccount", "default"]).0
         });
     }
@@ -150,7 +150,7 @@ impl Cluster {
     #[track_caller]
     pub fn rendered(&self, namespace: &str, policy: &str) {
         let map = format!("steno-{policy}");
-        wait_for("the policy to be rendered", Duration::from_secs(30), || {
+        wait_for("the policy to be rendered", Duration::from_mins(1), || {
             self.try_kubectl(&["get", "-n", namespace, "configmap", &map]).0
         });
     }
@@ -158,7 +158,7 @@ impl Cluster {
     /// Waits until all containers of a pod are ready.
     #[track_caller]
     pub fn ready(&self, namespace: &str, pod: &str) {
-        let wait = ["wait", "-n", namespace, "--for=condition=Ready", pod, "--timeout=60s"];
+        let wait = ["wait", "-n", namespace, "--for=condition=Ready", pod, "--timeout=120s"];
         let (went_well, printed) = self.try_kubectl(&wait);
         assert!(went_well, "{printed}\n{}", self.try_kubectl(&["describe", "-n", namespace, pod]).1);
     }
@@ -185,7 +185,7 @@ impl Cluster {
     #[track_caller]
     pub fn webhooks_away(&self) {
         self.kubectl(&["scale", "-n", "steno-system", "deploy/steno-webhook", "--replicas=0"]);
-        wait_for("the webhooks to be gone", Duration::from_secs(30), || {
+        wait_for("the webhooks to be gone", Duration::from_mins(1), || {
             self.kubectl(&["get", "-n", "steno-system", "pods", "-l", "app.kubernetes.io/name=steno-webhook", "-o", "name"])
                 .is_empty()
         });
@@ -195,7 +195,7 @@ impl Cluster {
     #[track_caller]
     pub fn webhooks_back(&self) {
         self.kubectl(&["scale", "-n", "steno-system", "deploy/steno-webhook", "--replicas=2"]);
-        self.kubectl(&["rollout", "status", "-n", "steno-system", "deploy/steno-webhook", "--timeout=60s"]);
+        self.kubectl(&["rollout", "status", "-n", "steno-system", "deploy/steno-webhook", "--timeout=120s"]);
     }
 
     /// The pod that reconciles.
@@ -208,7 +208,7 @@ impl Cluster {
     #[track_caller]
     pub fn leader_metrics(&self) -> String {
         let mut metrics = String::new();
-        wait_for("the leader to give its metrics", Duration::from_secs(30), || {
+        wait_for("the leader to give its metrics", Duration::from_mins(1), || {
             let path = format!("/api/v1/namespaces/steno-system/pods/{}:8081/proxy/metrics", self.leader());
             let answered;
             (answered, metrics) = self.try_kubectl(&["get", "--raw", &path]);

@@ -143,7 +143,7 @@ impl Sidecar {
             .spawn()
             .expect("the sidecar starts");
         self.child = Some(child);
-        wait_for("the sidecar to be ready", Duration::from_secs(20), || {
+        wait_for("the sidecar to be ready", Duration::from_mins(1), || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
             assert!(ended.is_none(), "the sidecar ended: {ended:?}\n{}", self.log());
             self.get(path).is_some_and(|(status, _)| status == 200)

@@ -204,7 +204,7 @@ fn a_job_completes_and_its_last_event_is_delivered() {
     let post = "[curl, '-sS', '--fail', '-H', 'Content-Type: application/json', '-d', '{\"eventId\":\"job-1\",\"action\":\"import.end\"}', 'http://127.0.0.1:9600/v1/events']";
     world.cluster.apply(&pod("Job", "import", "jobs", post));
     let (went_well, printed) =
-        world.cluster.try_kubectl(&["wait", "-n", "jobs", "--for=condition=Complete", "job/import", "--timeout=60s"]);
+        world.cluster.try_kubectl(&["wait", "-n", "jobs", "--for=condition=Complete", "job/import", "--timeout=120s"]);
     assert!(went_well, "{printed}\n{}", world.cluster.try_kubectl(&["describe", "-n", "jobs", "pods"]).1);
     wait_for("the job's event", SOON, || record(&world.kafka, "job-1").is_some());
 }

@@ -12,7 +12,7 @@ use steno_e2e::{
     wait_for,
 };
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(1);
 const LATER: Duration = Duration::from_mins(3);
 
 /// A breaker that opens and tries again quickly, so that tests need not wait.
@@ -287,7 +287,7 @@ fn sigterm_with_a_backlog_delivers_it_and_closes_the_chain() {
     kafka.kill();
     let more = post_all(&sidecar.ingest(), "t", 2000);
     sidecar.term();
-    assert_eq!(sidecar.ended(Duration::from_secs(30)), Some(0));
+    assert_eq!(sidecar.ended(Duration::from_mins(1)), Some(0));
     kafka.up();
     sidecar.up();
     sidecar.drained(LATER);

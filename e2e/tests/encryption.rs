@@ -11,7 +11,7 @@ use steno_e2e::{
     wait_for,
 };
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(1);
 const BRISK: &str = "  breaker: {failureThreshold: 2, cooldown: 1s, noBrokerFor: 1s}\n";
 
 /// Lines of a policy that encrypts with these keys of the Secret `spool`: the first is in use.

@@ -14,7 +14,7 @@ use steno_e2e::{
     wait_for,
 };
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(1);
 
 fn spec(kafka: &Kafka, more: &str) -> String {
     let more = format!(

@@ -13,7 +13,7 @@ use steno_e2e::{
 };
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, TlsProvider};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(1);
 
 fn put_server(sidecar: &Sidecar, certs: &Certs) {
     sidecar.put_secret("server", "ca", &certs.ca);

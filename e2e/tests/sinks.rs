@@ -14,7 +14,7 @@ use steno_e2e::{
     wait_for,
 };
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(1);
 const LATER: Duration = Duration::from_mins(3);
 const BRISK: &str = "breaker: {failureThreshold: 2, cooldown: 1s, noBrokerFor: 1s}";
 const TOKEN: &str = "a-token";

@@ -40,7 +40,7 @@ fn a_spool_on_a_claim_is_delivered_by_the_pods_successor() {
     // One that runs beside it, as in a rolling update, has a folder of its own.
     world.cluster.apply(&pod("Pod", "beside", "claimed", WAITS));
     world.cluster.ready("claimed", "pod/beside");
-    world.cluster.kubectl(&["delete", "-n", "claimed", "pod", "first", "--timeout=60s"]);
+    world.cluster.kubectl(&["delete", "-n", "claimed", "pod", "first", "--timeout=120s"]);
     world.kafka.up();
     assert!(record(&world.kafka, "claimed-0").is_none(), "nobody can have delivered it yet");
     world.cluster.apply(&pod("Pod", "successor", "claimed", WAITS));
@@ -99,7 +99,7 @@ fn what_a_deleted_pod_takes_with_it_is_told_by_event_and_metric() {
         line.and_then(|line| line.split(' ').nth(1)?.parse::<f64>().ok()).unwrap_or_default()
     };
     let before = abandoned(&world);
-    world.cluster.kubectl(&["delete", "-n", "lost", "pod", "shop", "--timeout=60s"]);
+    world.cluster.kubectl(&["delete", "-n", "lost", "pod", "shop", "--timeout=120s"]);
     wait_for("an Event with their number", SOON, || {
         let events = world.cluster.kubectl(&["get", "-n", "lost", "events"]);
         events.contains("UndeliveredEvents") && events.contains("undelivered events in its spool")

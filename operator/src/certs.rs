@@ -14,6 +14,8 @@
 //!   taken before the last one was published, and no leaf is put to use before the webhook configurations trust its authority.
 //! - With certificates that somebody else keeps (cert-manager) the files of a directory are read instead, again and again. Authorities that were
 //!   seen there before stay trusted for two overlaps.
+//! - What the webhook configurations trusted when a process began to lead stays trusted for two overlaps, too: replicas that are not new yet may
+//!   serve it, as when the way the certificates are kept is changed.
 use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context as _;
@@ -30,6 +32,7 @@ use kube::{
     Api, Client, ResourceExt as _,
     api::{ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams},
 };
+use pem::{EncodeConfig, LineEnding, Pem};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
 use tokio_rustls::rustls::{
@@ -279,6 +282,36 @@ pub async fn is_trusted(client: &Client, configuration: &str, issuer: &str) -> a
     Ok(all.iter().all(|(_, bundles)| !bundles.is_empty() && bundles.iter().all(has)))
 }
 
+/// The certificates that any of the webhooks trusts.
+pub async fn published(client: &Client, configuration: &str) -> anyhow::Result<Vec<Pem>> {
+    let all = webhooks(client, configuration).await?;
+    let mut certificates: Vec<Pem> = Vec::new();
+    for bundle in all.into_iter().flat_map(|(_, bundles)| bundles).flatten() {
+        // What cannot be read trusts nobody.
+        for certificate in pem::parse_many(bundle).unwrap_or_default() {
+            if certificate.tag() == "CERTIFICATE" && !certificates.contains(&certificate) {
+                certificates.push(certificate);
+            }
+        }
+    }
+    Ok(certificates)
+}
+
+/// What is to be trusted, and after it what was trusted before.
+pub fn with_before(trusted: &str, before: &[Pem]) -> String {
+    let known = pem::parse_many(trusted).unwrap_or_default();
+    let gone = before.iter().filter(|certificate| !known.iter().any(|known| known.contents() == certificate.contents()));
+    let gone = gone.map(|certificate| pem::encode_config(certificate, EncodeConfig::new().set_line_ending(LineEnding::LF)));
+    let mut all = trusted.to_owned();
+    for certificate in gone {
+        if !all.is_empty() && !all.ends_with('\n') {
+            all.push('\n');
+        }
+        all.push_str(&certificate);
+    }
+    all
+}
+
 /// Writes what is trusted into all webhooks, where it is not there yet.
 pub async fn publish(client: &Client, configuration: &str, trusted: &str) -> anyhow::Result<()> {
     let encoded = STANDARD.encode(trusted);
@@ -325,6 +358,17 @@ mod tests {
         assert!(is_due(&Bundle { not_after: Timestamp::now().as_second() + 86_400, ..bundle.clone() }));
         // A second replica's leaf comes from the same authority.
         assert_eq!(leaf(&kept, &["x".into()]).unwrap().issuer, bundle.issuer);
+    }
+
+    #[test]
+    fn what_was_trusted_before_stays_beside_what_is_to_be_trusted_and_nothing_stands_twice() {
+        let (own, kept) = (Kept::new().unwrap().trusted(), Kept::new().unwrap().trusted());
+        let before = pem::parse_many(&own).unwrap();
+        let both = with_before(kept.trim_end(), &before);
+        assert!(both.contains(kept.trim()) && both.contains(own.trim()), "{both}");
+        assert_eq!(CertificateDer::pem_slice_iter(both.as_bytes()).count(), 2);
+        assert_eq!(with_before(&both, &before), both);
+        assert_eq!(with_before(&own, &[]), own);
     }
 
     #[test]

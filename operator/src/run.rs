@@ -8,6 +8,7 @@ use std::{
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use kube::{Client, Config};
+use pem::Pem;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -220,6 +221,8 @@ impl Parts {
         let mut published: Option<(String, Instant)> = None;
         // Authorities of the directory, and when they were seen last.
         let mut seen: Vec<(String, Instant)> = Vec::new();
+        // What was trusted when this process began to lead, and when that was.
+        let mut before: Option<(Vec<Pem>, Instant)> = None;
         loop {
             let settled = |trusted: &str| {
                 published.as_ref().is_some_and(|(known, since)| known == trusted && since.elapsed() >= self.care())
@@ -229,7 +232,7 @@ impl Parts {
                 None => self.keeper().tend(settled).await,
             };
             let done = match trusted {
-                Ok(trusted) => certs::publish(&self.client, &self.args.configuration, &trusted).await.map(|()| {
+                Ok(trusted) => self.publish(&trusted, &mut before).await.map(|()| {
                     if published.as_ref().is_none_or(|(known, _)| *known != trusted) {
                         published = Some((trusted, Instant::now()));
                     }
@@ -246,10 +249,25 @@ impl Parts {
         }
     }
 
+    /// Has the API server trust this, and for a while what it trusted before.
+    async fn publish(&self, trusted: &str, before: &mut Option<(Vec<Pem>, Instant)>) -> anyhow::Result<()> {
+        let (client, configuration) = (&self.client, &self.args.configuration);
+        if before.is_none() {
+            *before = Some((certs::published(client, configuration).await?, Instant::now()));
+        }
+        let young = before.as_ref().filter(|(_, since)| since.elapsed() < self.overlaps());
+        let all = young.map_or_else(|| trusted.to_owned(), |(before, _)| certs::with_before(trusted, before));
+        certs::publish(client, configuration, &all).await
+    }
+
+    /// How long replicas may serve what is not to be served any more.
+    fn overlaps(&self) -> Duration {
+        self.args.ca_overlap.duration() * 2
+    }
+
     /// An authority of the directory, and those that were there not long ago: replicas see a change at times of their own.
     fn and_before(&self, seen: &mut Vec<(String, Instant)>, now: String) -> String {
-        let overlap = self.args.ca_overlap.duration() * 2;
-        seen.retain(|(known, last)| *known != now && last.elapsed() < overlap);
+        seen.retain(|(known, last)| *known != now && last.elapsed() < self.overlaps());
         seen.push((now, Instant::now()));
         seen.iter().map(|(known, _)| known.as_str()).collect()
     }
