@@ -15,7 +15,7 @@ use steno_journal::{Class, Damage, Disk, Envelope, Journal, NewBlock, Next, Opti
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    Answer, Clock, Critical, Failure, Frame, Inbox, Item, Metrics, Work,
+    Answer, Batch, Clock, Critical, Failure, Frame, Inbox, Item, Metrics, Work,
     chains::{Chains, Scope},
     conflicts::Conflicts,
     frame::{Held, frames},
@@ -141,8 +141,8 @@ struct Pending {
 }
 
 struct Open {
-    reply: oneshot::Sender<Vec<Answer>>,
-    answers: Vec<Answer>,
+    reply: oneshot::Sender<Batch>,
+    batch: Batch,
 }
 
 enum Decision {
@@ -329,14 +329,19 @@ impl Committer {
         let mut ending = None;
         for work in taken.drain(..) {
             match work {
-                Work::Items { items, reply } => {
+                Work::Items { mut batch, reply } => {
                     if self.closed {
-                        let _ = reply.send(vec![Answer::Failed(Failure::Stopping); items.len()]);
+                        batch.answers.resize(batch.items.len(), Answer::Failed(Failure::Stopping));
+                        let _ = reply.send(batch);
                         continue;
                     }
-                    open.push(Some(Open { reply, answers: Vec::with_capacity(items.len()) }));
-                    for item in items {
-                        self.take(&item, &mut open);
+                    let items = std::mem::take(&mut batch.items);
+                    open.push(Some(Open { reply, batch }));
+                    for item in &items {
+                        self.take(item, &mut open);
+                    }
+                    if let Some(Some(open)) = open.last_mut() {
+                        open.batch.items = items;
                     }
                 }
                 Work::Note { note, reply } => {
@@ -372,7 +377,7 @@ impl Committer {
         }
         self.flush(&mut open);
         for open in open.into_iter().flatten() {
-            let _ = open.reply.send(open.answers);
+            let _ = open.reply.send(open.batch);
         }
         self.house_keeping();
         ending
@@ -392,7 +397,7 @@ impl Committer {
         };
         let at = open.len() - 1;
         let Some(Some(mine)) = open.last_mut() else { return };
-        let place = (at, mine.answers.len());
+        let place = (at, mine.batch.answers.len());
         let answer = match decision {
             Decision::Known { compared, depends } => {
                 self.metrics.duplicates.inc();
@@ -413,7 +418,7 @@ impl Committer {
             }
             Decision::Refused(answer) => answer,
         };
-        mine.answers.push(answer);
+        mine.batch.answers.push(answer);
     }
 
     fn decide(&mut self, item: &Item) -> Decision {
@@ -678,7 +683,7 @@ impl Committer {
         };
         for (at, index) in block.depends {
             if let Some(Some(open)) = open.get_mut(at)
-                && let Some(answer) = open.answers.get_mut(index)
+                && let Some(answer) = open.batch.answers.get_mut(index)
             {
                 *answer = Answer::Failed(failure.clone());
             }
@@ -907,7 +912,7 @@ fn settle_replies(open: &mut [Option<Open>], block: &Block) {
         if *at < last
             && let Some(done) = open.get_mut(*at).and_then(Option::take)
         {
-            let _ = done.reply.send(done.answers);
+            let _ = done.reply.send(done.batch);
         }
     }
 }

@@ -47,4 +47,4 @@ pub use committer::{CommitConfig, Committer, Observer, Started, WhenFull};
 pub use frame::{Frame, Held, frames};
 pub use losses::{losses, lost_range};
 pub use metrics::Metrics;
-pub use work::{Answer, Critical, Failure, Handle, Inbox, Item, Work};
+pub use work::{Answer, Batch, Critical, Failure, Handle, Inbox, Item, Work};

@@ -116,12 +116,12 @@ impl Rig {
     fn turn(&mut self, batches: Vec<Vec<Item>>) -> Vec<Vec<Answer>> {
         let (mut work, mut answers) = (Vec::new(), Vec::new());
         for items in batches {
-            let (reply, answer) = oneshot::channel();
-            work.push(Work::Items { items, reply });
+            let (items, answer) = Work::items(items);
+            work.push(items);
             answers.push(answer);
         }
         self.loop_.turn(&mut work);
-        answers.into_iter().map(|mut answer| answer.try_recv().expect("an answer")).collect()
+        answers.into_iter().map(|mut answer| answer.try_recv().expect("an answer").answers).collect()
     }
 
     fn one(&mut self, item: Item) -> Answer {

@@ -80,15 +80,26 @@ pub struct Critical {
     pub frame: Vec<u8>,
 }
 
+/// Events of one request, and then what became of each, in order.
+///
+/// The loop gives all of it back: memory that one thread asked for and another frees has both wait for one lock of the allocator.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The events.
+    pub items: Vec<Item>,
+    /// Empty until the loop has answered.
+    pub answers: Vec<Answer>,
+}
+
 /// What the loop is asked.
 #[derive(Debug)]
 pub enum Work {
     /// Take events.
     Items {
         /// The events.
-        items: Vec<Item>,
-        /// Gets an answer for each, in order.
-        reply: oneshot::Sender<Vec<Answer>>,
+        batch: Batch,
+        /// Gets it back, with the answers.
+        reply: oneshot::Sender<Batch>,
     },
     /// Write a record about the sidecar.
     Note {
@@ -127,6 +138,17 @@ struct Sender {
 pub struct Inbox {
     pub(crate) queue: mpsc::Receiver<Work>,
     pub(crate) bell: Bell,
+}
+
+// === impl Work ===
+
+impl Work {
+    /// Events to take, and where the answers will be.
+    pub fn items(items: Vec<Item>) -> (Self, oneshot::Receiver<Batch>) {
+        let (reply, answered) = oneshot::channel();
+        let answers = Vec::with_capacity(items.len());
+        (Self::Items { batch: Batch { items, answers }, reply }, answered)
+    }
 }
 
 // === impl Item ===
@@ -178,11 +200,11 @@ impl Handle {
     pub async fn submit(&self, items: Vec<Item>) -> Vec<Answer> {
         let count = items.len();
         let stopping = || vec![Answer::Failed(Failure::Stopping); count];
-        let (reply, answers) = oneshot::channel();
-        if self.send(Work::Items { items, reply }).await.is_err() {
+        let (work, answered) = Work::items(items);
+        if self.send(work).await.is_err() {
             return stopping();
         }
-        answers.await.unwrap_or_else(|_| stopping())
+        answered.await.map_or_else(|_| stopping(), |batch| batch.answers)
     }
 
     /// Has a record written, from a thread outside the runtime; waits until it is on disk.

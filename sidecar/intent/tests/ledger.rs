@@ -16,7 +16,6 @@ use steno_journal::{
     sim::{Effect, Fault, SimDisk},
     sink_id,
 };
-use tokio::sync::oneshot;
 
 const SEGMENT: u64 = 64 << 10;
 
@@ -75,9 +74,9 @@ impl Rig {
     fn commit(&mut self, stored: &Stored) -> Answer {
         self.clock_ms += 1;
         let item = stored.item(&IdKey(self.started.id_key), self.clock_ms);
-        let (reply, mut answer) = oneshot::channel();
-        self.loop_.turn(&mut vec![Work::Items { items: vec![item], reply }]);
-        answer.try_recv().unwrap().pop().unwrap()
+        let (work, mut answered) = Work::items(vec![item]);
+        self.loop_.turn(&mut vec![work]);
+        answered.try_recv().unwrap().answers.pop().unwrap()
     }
 
     /// As the sidecar does it: once without waiting for anything to linger.
@@ -96,8 +95,8 @@ impl Rig {
             stored.item(&key, entry.created_ms)
         };
         let items: Vec<_> = chores.carry.iter().map(carried).collect();
-        let (reply, _answers) = oneshot::channel();
-        self.loop_.turn(&mut vec![Work::Items { items, reply }]);
+        let (work, _answered) = Work::items(items);
+        self.loop_.turn(&mut vec![work]);
         if self.ledger.catch_up().is_ok() {
             let positions = [(sink_id("open"), self.ledger.pin()), (sink_id("intents"), self.delivered)];
             self.loop_.turn(&mut vec![Work::Positions(positions.into())]);

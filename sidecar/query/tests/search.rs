@@ -109,9 +109,9 @@ impl Rig {
                 }
             };
             let items: Vec<Item> = chunk.iter().enumerate().map(item).collect();
-            let (reply, mut answers) = tokio::sync::oneshot::channel();
-            self.loop_.turn(&mut vec![Work::Items { items, reply }]);
-            let answers = answers.try_recv().unwrap();
+            let (work, mut answered) = Work::items(items);
+            self.loop_.turn(&mut vec![work]);
+            let answers = answered.try_recv().unwrap().answers;
             assert!(answers.iter().all(|answer| matches!(answer, Answer::Created(_))));
         }
     }
