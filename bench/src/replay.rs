@@ -67,7 +67,7 @@ fn queries(binary: &Path, dir: &Path, spool: u64) -> anyhow::Result<Queries> {
 /// Fills a spool with nobody to deliver to, opens it again with a broker, and times the replay.
 pub fn run(binary: &Path, mib: u64) -> anyhow::Result<Replay> {
     let dir = tempfile::tempdir()?;
-    let spool = mib + mib / 4 + 128;
+    let spool = mib + mib / 4 + 256;
     fill(binary, dir.path(), mib, spool)?;
     let queries = queries(binary, dir.path(), spool)?;
     let cluster = MockCluster::new(1).map_err(|error| anyhow::anyhow!("{error}"))?;
@@ -89,7 +89,7 @@ pub fn guarantees(binary: &Path, mib: u64) -> anyhow::Result<(f64, f64)> {
     let brokers = std::env::var("STENO_BENCH_BROKERS").unwrap_or_else(|_| cluster.bootstrap_servers());
     let rate = |guarantee: &str| {
         let dir = tempfile::tempdir()?;
-        let spool = mib + mib / 4 + 128;
+        let spool = mib + mib / 4 + 256;
         fill(binary, dir.path(), mib, spool)?;
         let mut sidecar = Sidecar::start_with(binary, Some((&brokers, dir.path(), spool)), guarantee, "")?;
         let rate = drain(&sidecar)?;
@@ -104,7 +104,8 @@ fn fill(binary: &Path, dir: &Path, mib: u64, spool: u64) -> anyhow::Result<()> {
     let begun = Instant::now();
     while sidecar.stat("/journal/usedBytes") < mib << 20 {
         anyhow::ensure!(begun.elapsed() < Duration::from_mins(5), "the spool does not fill");
-        load::batches(&sidecar.address, 2, Duration::from_secs(2));
+        // In small steps, so that a fast machine does not overshoot what the spool takes.
+        load::batches(&sidecar.address, 2, Duration::from_millis(500));
         println!("  filling the spool: {} MiB", sidecar.stat("/journal/usedBytes") >> 20);
     }
     sidecar.stop();
