@@ -108,11 +108,16 @@ fn main() -> anyhow::Result<()> {
     let us = |time: Duration| format!("{:.0} µs", time.as_secs_f64() * 1e6);
     let rate = |measured: &load::Measured| format!("{:.0}/s (client {:.2} cores)", measured.rate(), measured.client_cores);
     let of = |a: f64, b: f64| format!("{:.2}", a / b);
-    row("single POST, 32 connections, against bare hyper echo", rate(&many), rate(&echo_32), of(many.rate(), echo_32.rate()));
+    row(
+        "single POST, 32 connections, against bare hyper echo",
+        rate(&many),
+        format!("{}; target 0.5", rate(&echo_32)),
+        of(many.rate(), echo_32.rate()),
+    );
     row(
         "the same, against the least that is durable (hyper, serde_json, group commit)",
         rate(&many),
-        rate(&durable_32),
+        format!("{}; target 0.6", rate(&durable_32)),
         of(many.rate(), durable_32.rate()),
     );
     row("single POST, 1 connection, against bare hyper echo", rate(&one), rate(&echo_1), of(one.rate(), echo_1.rate()));
@@ -120,7 +125,7 @@ fn main() -> anyhow::Result<()> {
     row(
         "ack p50, 1 connection, against echo + 1.5 fdatasync + 2 wake-ups",
         us(one.p(50)),
-        us(budget),
+        format!("{}; target 1", us(budget)),
         of(one.p(50).as_secs_f64(), budget.as_secs_f64()),
     );
     row(
@@ -178,7 +183,7 @@ fn main() -> anyhow::Result<()> {
     row(
         "replay of the spool into Kafka, against raw librdkafka",
         format!("{:.0} records/s", replay.rate),
-        format!("{:.0} records/s", replay.raw),
+        format!("{:.0} records/s; target 0.8", replay.raw),
         of(replay.rate, replay.raw),
     );
     row("resident, after the replay", format!("{:.1} MiB", replay.resident_after as f64 / 1048576.0), "-".into(), "-".into());

@@ -15,7 +15,7 @@
 //! - With certificates that somebody else keeps (cert-manager) the files of a directory are read instead, again and again. Authorities that were
 //!   seen there before stay trusted for two overlaps.
 //! - What the webhook configurations trusted when a process began to lead stays trusted for two overlaps, too: replicas that are not new yet may
-//!   serve it, as when the way the certificates are kept is changed.
+//!   serve it, as when the way the certificates are kept is changed. A further change of leader within that time begins it anew.
 use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context as _;
@@ -275,8 +275,11 @@ async fn webhooks(client: &Client, configuration: &str) -> anyhow::Result<[(Api<
 
 /// Whether all webhooks trust an authority.
 pub async fn is_trusted(client: &Client, configuration: &str, issuer: &str) -> anyhow::Result<bool> {
-    let has =
-        |bundle: &Option<Vec<u8>>| bundle.as_ref().is_some_and(|bundle| String::from_utf8_lossy(bundle).contains(issuer.trim()));
+    let issuers = certificates(issuer.as_bytes());
+    let has = |bundle: &Option<Vec<u8>>| {
+        let known = bundle.as_ref().map(|bundle| certificates(bundle)).unwrap_or_default();
+        !issuers.is_empty() && issuers.iter().all(|issuer| is_in(&known, issuer))
+    };
     let all = webhooks(client, configuration).await?;
     // One without webhooks trusts nobody.
     Ok(all.iter().all(|(_, bundles)| !bundles.is_empty() && bundles.iter().all(has)))
@@ -285,22 +288,30 @@ pub async fn is_trusted(client: &Client, configuration: &str, issuer: &str) -> a
 /// The certificates that any of the webhooks trusts.
 pub async fn published(client: &Client, configuration: &str) -> anyhow::Result<Vec<Pem>> {
     let all = webhooks(client, configuration).await?;
-    let mut certificates: Vec<Pem> = Vec::new();
+    let mut published: Vec<Pem> = Vec::new();
     for bundle in all.into_iter().flat_map(|(_, bundles)| bundles).flatten() {
-        // What cannot be read trusts nobody.
-        for certificate in pem::parse_many(bundle).unwrap_or_default() {
-            if certificate.tag() == "CERTIFICATE" && !certificates.contains(&certificate) {
-                certificates.push(certificate);
+        for certificate in certificates(&bundle) {
+            if !is_in(&published, &certificate) {
+                published.push(certificate);
             }
         }
     }
-    Ok(certificates)
+    Ok(published)
+}
+
+/// The certificates of a file, whatever else stands in it and however it is written.
+fn certificates(text: &[u8]) -> Vec<Pem> {
+    CertificateDer::pem_slice_iter(text).filter_map(Result::ok).map(|der| Pem::new("CERTIFICATE", der.as_ref())).collect()
+}
+
+fn is_in(all: &[Pem], certificate: &Pem) -> bool {
+    all.iter().any(|one| one.contents() == certificate.contents())
 }
 
 /// What is to be trusted, and after it what was trusted before.
 pub fn with_before(trusted: &str, before: &[Pem]) -> String {
-    let known = pem::parse_many(trusted).unwrap_or_default();
-    let gone = before.iter().filter(|certificate| !known.iter().any(|known| known.contents() == certificate.contents()));
+    let known = certificates(trusted.as_bytes());
+    let gone = before.iter().filter(|certificate| !is_in(&known, certificate));
     let gone = gone.map(|certificate| pem::encode_config(certificate, EncodeConfig::new().set_line_ending(LineEnding::LF)));
     let mut all = trusted.to_owned();
     for certificate in gone {
@@ -363,7 +374,10 @@ mod tests {
     #[test]
     fn what_was_trusted_before_stays_beside_what_is_to_be_trusted_and_nothing_stands_twice() {
         let (own, kept) = (Kept::new().unwrap().trusted(), Kept::new().unwrap().trusted());
-        let before = pem::parse_many(&own).unwrap();
+        // As another tool may have written it.
+        let other = format!("subject=CN = steno\r\n{}", own.replace('\n', "\r\n"));
+        let before = certificates(other.as_bytes());
+        assert_eq!(before, certificates(own.as_bytes()));
         let both = with_before(kept.trim_end(), &before);
         assert!(both.contains(kept.trim()) && both.contains(own.trim()), "{both}");
         assert_eq!(CertificateDer::pem_slice_iter(both.as_bytes()).count(), 2);

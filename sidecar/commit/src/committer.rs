@@ -90,6 +90,8 @@ pub struct Started {
 const BLOCK_BYTES: usize = 1 << 20;
 /// Pieces of work taken in one turn.
 const TURN: usize = 1024;
+/// Segments that are dropped for one event at most.
+const DROPS: usize = 8;
 /// Files of ids of one size that are merged into one.
 const MERGE: usize = 8;
 
@@ -251,24 +253,27 @@ impl Committer {
         for range in damage.iter().flat_map(|damage| &damage.ranges) {
             lost.entry(range.id.clone()).or_default().push(lost_range(range));
         }
-        let all: Vec<Lost> = lost.values().flatten().cloned().collect();
         if !damage.is_empty() {
             let records: u64 = damage.iter().map(|damage| damage.next_seq - damage.first_seq).sum();
             tracing::error!(records, chains = lost.len(), "the journal was damaged; what was lost is recorded by name");
             let above = self.journal.next_seq();
+            let at_tail = damage.iter().all(|damage| damage.at_tail);
+            let note = Note::new(Kind::Recovered, "The journal was damaged; records are missing, a new epoch begins.")
+                .number("records", records)
+                .flag("mayNeverHaveBeenAcknowledged", at_tail);
+            let is_unnamed = lost.is_empty();
             let names = self.chains.names();
             for name in if names.is_empty() { vec![String::new()] } else { names } {
-                let id = self.chains.id(&name);
-                let at_tail = damage.iter().all(|damage| damage.at_tail);
-                if lost.contains_key(&id) || lost.is_empty() || self.chains.is_broken(&name) {
+                let own = lost.remove(&self.chains.id(&name));
+                if own.is_some() || is_unnamed || self.chains.is_broken(&name) {
                     // Where the chain's own numbers are not known, no chain is further than the journal.
-                    self.chains.new_epoch(&name, if lost.contains_key(&id) { 0 } else { above });
-                    let note = Note::new(Kind::Recovered, "The journal was damaged; records are missing, a new epoch begins.")
-                        .number("records", records)
-                        .flag("mayNeverHaveBeenAcknowledged", at_tail)
-                        .lost(all.clone());
-                    self.write_note(&note, &name, None);
+                    self.chains.new_epoch(&name, if own.is_some() { 0 } else { above });
+                    self.write_note(&note.clone().lost(own.unwrap_or_default()), &name, None);
                 }
+            }
+            if !lost.is_empty() {
+                // Of chains that nobody knows any more.
+                self.write_note(&note.lost(lost.into_values().flatten().collect()), "", None);
             }
         } else if fresh {
             self.write_note(&Note::new(Kind::Genesis, "A journal begins."), "", None);
@@ -345,9 +350,8 @@ impl Committer {
                     }
                 }
                 Work::Note { note, reply } => {
-                    let names = if note.lost.is_empty() { vec![String::new()] } else { self.concerned(&note) };
                     let mut reply = reply;
-                    for name in names {
+                    for (name, note) in self.by_chain(note) {
                         self.write_note(&note, &name, reply.take());
                     }
                 }
@@ -519,8 +523,16 @@ impl Committer {
         match self.config.when_full {
             WhenFull::DropOldest => {
                 self.flush(open);
-                let freed = self.drop_oldest() && self.journal.has_room(class, estimate as u64);
-                if freed { Ok(()) } else { Err(Answer::Failed(Failure::Full)) }
+                // What tells of the drop takes room itself, with many chains most of what one segment frees.
+                for _ in 0..DROPS {
+                    if !self.drop_oldest() {
+                        break;
+                    }
+                    if self.journal.has_room(class, estimate as u64) {
+                        return Ok(());
+                    }
+                }
+                Err(Answer::Failed(Failure::Full))
             }
             WhenFull::Reject => Err(Answer::Failed(Failure::Full)),
             WhenFull::DropNewest => {
@@ -775,7 +787,7 @@ impl Committer {
             let note = note.text("reason", "DropOldest").number("records", count).lost(lost);
             let (reply, told) = oneshot::channel();
             let mut reply = Some(reply);
-            for name in self.concerned(&note) {
+            for (name, note) in self.by_chain(note) {
                 self.write_note(&note, &name, reply.take());
             }
             all_told.push(told);
@@ -795,12 +807,21 @@ impl Committer {
         self.journal.free(self.clock.wall_ms(), u64::MAX, true).unwrap_or(0) > 0
     }
 
-    /// Chains that a note's losses concern.
-    fn concerned(&self, note: &Note) -> Vec<String> {
-        let names =
-            self.chains.names().into_iter().filter(|name| note.lost.iter().any(|lost| lost.chain_id == self.chains.id(name)));
-        let names: Vec<String> = names.collect();
-        if names.is_empty() { vec![String::new()] } else { names }
+    /// A note for each chain that it concerns, with the losses of that chain alone: there may be a thousand, and all notes go into one block. The
+    /// losses of chains that nobody knows any more stand in the first.
+    fn by_chain(&self, note: Note) -> Vec<(String, Note)> {
+        let mut by_id: BTreeMap<String, Vec<Lost>> = BTreeMap::new();
+        for lost in &note.lost {
+            by_id.entry(lost.chain_id.clone()).or_default().push(lost.clone());
+        }
+        let own = |name: String| by_id.remove(&self.chains.id(&name)).map(|lost| (name, Note { lost, ..note.clone() }));
+        let mut notes: Vec<(String, Note)> = self.chains.names().into_iter().filter_map(own).collect();
+        let strangers = by_id.into_values().flatten();
+        match notes.first_mut() {
+            Some((_, first)) => first.lost.extend(strangers),
+            None => notes.push((String::new(), Note { lost: strangers.collect(), ..note })),
+        }
+        notes
     }
 
     fn house_keeping(&mut self) {

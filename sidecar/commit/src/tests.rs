@@ -116,12 +116,18 @@ impl Rig {
     fn turn(&mut self, batches: Vec<Vec<Item>>) -> Vec<Vec<Answer>> {
         let (mut work, mut answers) = (Vec::new(), Vec::new());
         for items in batches {
+            let count = items.len();
             let (items, answer) = Work::items(items);
             work.push(items);
-            answers.push(answer);
+            answers.push((answer, count));
         }
         self.loop_.turn(&mut work);
-        answers.into_iter().map(|mut answer| answer.try_recv().expect("an answer").answers).collect()
+        let answered = |(mut answer, count): (oneshot::Receiver<Batch>, usize)| {
+            let batch = answer.try_recv().expect("an answer");
+            assert_eq!((batch.items.len(), batch.answers.len()), (count, count), "events go back to who made them");
+            batch.answers
+        };
+        answers.into_iter().map(answered).collect()
     }
 
     fn one(&mut self, item: Item) -> Answer {
@@ -373,6 +379,22 @@ fn what_is_dropped_is_missing_where_it_was_not_delivered_and_nowhere_else() {
     // What somebody took from the topic is not explained by what another sink was not given.
     on_kafka.remove(20);
     assert!(!verdict("kafka", &on_kafka).is_clean());
+}
+
+#[test]
+fn the_oldest_can_be_dropped_also_where_they_are_of_many_chains_and_of_several_sinks() {
+    const TENANTS: usize = 80;
+    let sinks = vec!["kafka".into(), "behind".into()];
+    let journal = Options { max_bytes: 8 << 20, segment_bytes: 1 << 20, ..config().journal };
+    let many = CommitConfig { when_full: WhenFull::DropOldest, sinks, by_tenant: true, max_chains: TENANTS, journal, ..config() };
+    let mut rig = Rig::open(&SimDisk::new(1), &many, &TestClock::default()).unwrap();
+    for index in 0..6_000 {
+        let item = rig.item_of(&format!("e{index}"), &"x".repeat(4000), &format!("t{}", index % TENANTS), false, 1);
+        let answer = rig.one(item);
+        assert!(is_created(&answer), "{index}: {answer:?}");
+    }
+    assert!(rig.started.shared.oldest() > 0, "nothing was dropped");
+    rig.verify();
 }
 
 #[test]
