@@ -67,8 +67,7 @@ fn queries(binary: &Path, dir: &Path, spool: u64) -> anyhow::Result<Queries> {
 /// Fills a spool with nobody to deliver to, opens it again with a broker, and times the replay.
 pub fn run(binary: &Path, mib: u64) -> anyhow::Result<Replay> {
     let dir = tempfile::tempdir()?;
-    let spool = mib + mib / 4 + 256;
-    fill(binary, dir.path(), mib, spool)?;
+    let spool = fill(binary, dir.path(), mib)?;
     let queries = queries(binary, dir.path(), spool)?;
     let cluster = MockCluster::new(1).map_err(|error| anyhow::anyhow!("{error}"))?;
     cluster.create_topic("bench", 4, 1).map_err(|error| anyhow::anyhow!("{error}"))?;
@@ -89,8 +88,7 @@ pub fn guarantees(binary: &Path, mib: u64) -> anyhow::Result<(f64, f64)> {
     let brokers = std::env::var("STENO_BENCH_BROKERS").unwrap_or_else(|_| cluster.bootstrap_servers());
     let rate = |guarantee: &str| {
         let dir = tempfile::tempdir()?;
-        let spool = mib + mib / 4 + 256;
-        fill(binary, dir.path(), mib, spool)?;
+        let spool = fill(binary, dir.path(), mib)?;
         let mut sidecar = Sidecar::start_with(binary, Some((&brokers, dir.path(), spool)), guarantee, "")?;
         let rate = drain(&sidecar)?;
         sidecar.stop();
@@ -99,7 +97,9 @@ pub fn guarantees(binary: &Path, mib: u64) -> anyhow::Result<(f64, f64)> {
     Ok((rate("AtLeastOnce")?, rate("ExactlyOnce")?))
 }
 
-fn fill(binary: &Path, dir: &Path, mib: u64, spool: u64) -> anyhow::Result<()> {
+/// Fills a spool so far; MiB of its bound.
+fn fill(binary: &Path, dir: &Path, mib: u64) -> anyhow::Result<u64> {
+    let spool = mib + mib / 4 + 256;
     let mut sidecar = Sidecar::start(binary, Some(("127.0.0.1:1", dir, spool)))?;
     let begun = Instant::now();
     while sidecar.stat("/journal/usedBytes") < mib << 20 {
@@ -109,7 +109,7 @@ fn fill(binary: &Path, dir: &Path, mib: u64, spool: u64) -> anyhow::Result<()> {
         println!("  filling the spool: {} MiB", sidecar.stat("/journal/usedBytes") >> 20);
     }
     sidecar.stop();
-    Ok(())
+    Ok(spool)
 }
 
 /// Records a second that leave a spool.

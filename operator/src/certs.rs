@@ -278,7 +278,7 @@ pub async fn is_trusted(client: &Client, configuration: &str, issuer: &str) -> a
     let issuers = certificates(issuer.as_bytes());
     let has = |bundle: &Option<Vec<u8>>| {
         let known = bundle.as_ref().map(|bundle| certificates(bundle)).unwrap_or_default();
-        !issuers.is_empty() && issuers.iter().all(|issuer| is_in(&known, issuer))
+        !issuers.is_empty() && issuers.iter().all(|issuer| known.contains(issuer))
     };
     let all = webhooks(client, configuration).await?;
     // One without webhooks trusts nobody.
@@ -286,12 +286,12 @@ pub async fn is_trusted(client: &Client, configuration: &str, issuer: &str) -> a
 }
 
 /// The certificates that any of the webhooks trusts.
-pub async fn published(client: &Client, configuration: &str) -> anyhow::Result<Vec<Pem>> {
+pub async fn published(client: &Client, configuration: &str) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let all = webhooks(client, configuration).await?;
-    let mut published: Vec<Pem> = Vec::new();
+    let mut published = Vec::new();
     for bundle in all.into_iter().flat_map(|(_, bundles)| bundles).flatten() {
         for certificate in certificates(&bundle) {
-            if !is_in(&published, &certificate) {
+            if !published.contains(&certificate) {
                 published.push(certificate);
             }
         }
@@ -300,25 +300,20 @@ pub async fn published(client: &Client, configuration: &str) -> anyhow::Result<V
 }
 
 /// The certificates of a file, whatever else stands in it and however it is written.
-fn certificates(text: &[u8]) -> Vec<Pem> {
-    CertificateDer::pem_slice_iter(text).filter_map(Result::ok).map(|der| Pem::new("CERTIFICATE", der.as_ref())).collect()
-}
-
-fn is_in(all: &[Pem], certificate: &Pem) -> bool {
-    all.iter().any(|one| one.contents() == certificate.contents())
+fn certificates(text: &[u8]) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(text).filter_map(Result::ok).collect()
 }
 
 /// What is to be trusted, and after it what was trusted before.
-pub fn with_before(trusted: &str, before: &[Pem]) -> String {
+pub fn with_before(trusted: &str, before: &[CertificateDer<'_>]) -> String {
     let known = certificates(trusted.as_bytes());
-    let gone = before.iter().filter(|certificate| !is_in(&known, certificate));
-    let gone = gone.map(|certificate| pem::encode_config(certificate, EncodeConfig::new().set_line_ending(LineEnding::LF)));
     let mut all = trusted.to_owned();
-    for certificate in gone {
+    for certificate in before.iter().filter(|certificate| !known.contains(certificate)) {
         if !all.is_empty() && !all.ends_with('\n') {
             all.push('\n');
         }
-        all.push_str(&certificate);
+        let certificate = Pem::new("CERTIFICATE", certificate.as_ref());
+        all.push_str(&pem::encode_config(&certificate, EncodeConfig::new().set_line_ending(LineEnding::LF)));
     }
     all
 }
@@ -380,7 +375,7 @@ mod tests {
         assert_eq!(before, certificates(own.as_bytes()));
         let both = with_before(kept.trim_end(), &before);
         assert!(both.contains(kept.trim()) && both.contains(own.trim()), "{both}");
-        assert_eq!(CertificateDer::pem_slice_iter(both.as_bytes()).count(), 2);
+        assert_eq!(certificates(both.as_bytes()).len(), 2);
         assert_eq!(with_before(&both, &before), both);
         assert_eq!(with_before(&own, &[]), own);
     }

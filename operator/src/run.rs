@@ -8,14 +8,13 @@ use std::{
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use kube::{Client, Config};
-use pem::Pem;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::JoinHandle,
     time::Interval,
 };
-use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::{ServerConfig, pki_types::CertificateDer};
 
 use crate::{
     args::{Role, RunArgs},
@@ -34,6 +33,9 @@ use crate::{
 
 /// Longest time between two looks at the certificates and the webhook configurations.
 const CARE: Duration = Duration::from_mins(1);
+
+/// What was trusted when this process began to lead, and when that was.
+type Before = (Vec<CertificateDer<'static>>, Instant);
 
 /// How long the API server may be silent on a connection; a watch lasts 290 seconds at most.
 const SILENCE: Duration = Duration::from_mins(5);
@@ -222,7 +224,7 @@ impl Parts {
         // Authorities of the directory, and when they were seen last.
         let mut seen: Vec<(String, Instant)> = Vec::new();
         // What was trusted when this process began to lead, and when that was.
-        let mut before: Option<(Vec<Pem>, Instant)> = None;
+        let mut before = None;
         loop {
             let settled = |trusted: &str| {
                 published.as_ref().is_some_and(|(known, since)| known == trusted && since.elapsed() >= self.care())
@@ -250,7 +252,7 @@ impl Parts {
     }
 
     /// Has the API server trust this, and for a while what it trusted before.
-    async fn publish(&self, trusted: &str, before: &mut Option<(Vec<Pem>, Instant)>) -> anyhow::Result<()> {
+    async fn publish(&self, trusted: &str, before: &mut Option<Before>) -> anyhow::Result<()> {
         let (client, configuration) = (&self.client, &self.args.configuration);
         if before.is_none() {
             *before = Some((certs::published(client, configuration).await?, Instant::now()));

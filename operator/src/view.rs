@@ -170,19 +170,23 @@ impl View {
         self.clusters.state()
     }
 
+    fn each(&self) -> impl Iterator<Item = Arc<AuditPolicyObject>> {
+        self.policies.iter().flat_map(|followed| followed.store.state())
+    }
+
     /// All policies.
     pub fn policies(&self) -> Vec<Arc<AuditPolicyObject>> {
-        self.policies.iter().flat_map(|followed| followed.store.state()).collect()
+        self.each().collect()
     }
 
     /// Names of all policies in the namespaces that a selector covers.
     pub fn covered(&self, cluster: &ClusterAuditPolicyObject) -> u64 {
         let selector = cluster.spec.namespace_selector.as_ref();
-        let is_covered = |policy: &&Arc<AuditPolicyObject>| {
+        let is_covered = |policy: &Arc<AuditPolicyObject>| {
             let labels = self.labels(&policy.namespace().unwrap_or_default()).map_or(Value::Null, |labels| json!(labels));
             matches(selector, Some(&labels))
         };
-        self.policies().iter().filter(is_covered).count() as u64
+        self.each().filter(is_covered).count() as u64
     }
 
     /// A policy under what covers its namespace.
@@ -216,9 +220,7 @@ impl View {
     /// The policies of a namespace as injection sees them, by name.
     pub fn policies_in(&self, namespace: &str) -> Vec<Policy> {
         let mut policies: Vec<Policy> = self
-            .policies
-            .iter()
-            .flat_map(|followed| followed.store.state())
+            .each()
             .filter(|object| object.metadata.namespace.as_deref() == Some(namespace))
             .map(|object| Policy {
                 name: object.name_any(),

@@ -205,7 +205,6 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let message = TerminationMessage(file.path().to_owned());
         let note = |undelivered| message.note(&Left { undelivered, open_intents: 0, next_seq: u64::MAX });
-        let noted = || serde_json::from_slice::<serde_json::Value>(&std::fs::read(file.path()).unwrap()).unwrap();
         note(u64::MAX);
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -220,6 +219,7 @@ mod tests {
             }
         });
         note(3);
-        assert_eq!(noted(), serde_json::json!({"undelivered": 3, "openIntents": 0, "nextSeq": u64::MAX}));
+        let noted: serde_json::Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
+        assert_eq!(noted, serde_json::json!({"undelivered": 3, "openIntents": 0, "nextSeq": u64::MAX}));
     }
 }

@@ -810,6 +810,9 @@ impl Committer {
     /// A note for each chain that it concerns, with the losses of that chain alone: there may be a thousand, and all notes go into one block. The
     /// losses of chains that nobody knows any more stand in the first.
     fn by_chain(&self, note: Note) -> Vec<(String, Note)> {
+        if note.lost.is_empty() {
+            return vec![(String::new(), note)];
+        }
         let mut by_id: BTreeMap<String, Vec<Lost>> = BTreeMap::new();
         for lost in &note.lost {
             by_id.entry(lost.chain_id.clone()).or_default().push(lost.clone());
