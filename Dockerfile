@@ -1,10 +1,11 @@
 # Both images: `docker build --target sidecar -t steno-sidecar .` and `docker build --target operator -t steno-operator .`
 # Each holds the program and the libraries it needs, nothing else: no shell, no package manager, non-root, root may be read-only.
 FROM rust:1.95-bookworm AS build
-RUN apt-get update && apt-get install -y --no-install-recommends g++ make perl ca-certificates && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends g++ make perl valgrind ca-certificates && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked -p steno-app -p steno-operator
+# The sidecar is built for what it was seen to do (release/build); for its work it needs the loopback interface and a place in /tmp.
+RUN rustup component add llvm-tools && release/build && cargo build --release --locked -p steno-operator && cp target/tuned/steno-sidecar target/release/
 # The program, the C library and its loader, and the system's CA certificates, at their own places.
 RUN for name in steno-sidecar steno-operator; do \
       mkdir -p /image/$name/usr/local/bin /image/$name/etc/ssl/certs /image/$name/var/lib/steno \

@@ -4,7 +4,7 @@ ARGS ?=
 # Tests and the quick start share one profile, so that OpenSSL and librdkafka are built once.
 BIN = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: fuzz soak run test e2e e2e-formats e2e-cluster bench lint fmt rules generate deny nightly help
+.PHONY: release fuzz soak run test e2e e2e-formats e2e-cluster bench lint fmt rules generate deny nightly help
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
@@ -38,10 +38,13 @@ nightly: ## everything, in full size
 	$(MAKE) lint test
 	$(MAKE) e2e STENO_E2E_SCALE=full
 	$(CARGO) test -p steno-e2e --test exactly -- --ignored
+	$(MAKE) release
 
-bench: ## ratios against this machine's own baselines; writes bench/results.md
-	$(CARGO) build --release -p steno-app -p steno-bench
-	$(BIN)/release/steno-bench --sidecar $(BIN)/release/steno-sidecar --out bench/results.md $(ARGS)
+release: ## the sidecar as it is released, in target/tuned (rustup component add llvm-tools; release/build)
+	release/build
+
+bench: release ## ratios against this machine's own baselines; writes bench/results.md
+	$(BIN)/release/steno-bench --sidecar $(BIN)/tuned/steno-sidecar --out bench/results.md $(ARGS)
 
 fuzz: ## each fuzz target for SECONDS (15) over its committed corpus (fuzz/run)
 	fuzz/run $(or $(SECONDS),15)

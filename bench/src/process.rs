@@ -128,7 +128,16 @@ impl Sidecar {
         stats.pointer(pointer).and_then(serde_json::Value::as_u64).unwrap_or_default()
     }
 
-    /// Ends it.
+    /// Ends it as Kubernetes does: SIGTERM, and what is spooled is delivered first.
+    pub fn end(&mut self) -> anyhow::Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let ended = self.child.wait()?;
+        anyhow::ensure!(ended.success(), "the sidecar ended with {ended}");
+        Ok(())
+    }
+
+    /// Kills it.
     pub fn stop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -84,7 +84,7 @@ pub fn run(binary: &Path, time: Duration) -> anyhow::Result<()> {
             );
         }
     }
-    sidecar.stop();
+    sidecar.end()?;
     let log = std::fs::read_to_string(dir.path().join("sidecar.log")).unwrap_or_default();
     log.lines().take(20).for_each(|line| eprintln!("sidecar: {line}"));
     let (first, last) = samples.split_at(samples.len() / 2);
