@@ -35,13 +35,12 @@ e2e-cluster: ## against a real Kubernetes cluster and Kafka (root, Go, container
 	e2e/cluster/run $(BIN)/debug
 
 nightly: ## everything, in full size
-	$(MAKE) lint test
-	$(MAKE) e2e STENO_E2E_SCALE=full
-	$(CARGO) test -p steno-e2e --test exactly -- --ignored
-	$(MAKE) release
+	$(MAKE) lint test release
+	STENO_SIDECAR=$(abspath $(BIN))/tuned/steno-sidecar $(MAKE) e2e STENO_E2E_SCALE=full
+	STENO_SIDECAR=$(abspath $(BIN))/tuned/steno-sidecar $(CARGO) test -p steno-e2e --test exactly -- --ignored
 
-release: ## the sidecar as it is released, in target/tuned (rustup component add llvm-tools; release/build)
-	release/build
+release: ## the sidecar as it is released, in target/tuned (20 minutes; rustup component add llvm-tools, valgrind)
+	CARGO="$(CARGO)" release/build
 
 bench: release ## ratios against this machine's own baselines; writes bench/results.md
 	$(BIN)/release/steno-bench --sidecar $(BIN)/tuned/steno-sidecar --out bench/results.md $(ARGS)
@@ -49,9 +48,8 @@ bench: release ## ratios against this machine's own baselines; writes bench/resu
 fuzz: ## each fuzz target for SECONDS (15) over its committed corpus (fuzz/run)
 	fuzz/run $(or $(SECONDS),15)
 
-soak: ## mixed load for SECONDS (7200): memory and descriptors stay flat
-	$(CARGO) build --release -p steno-app -p steno-bench
-	$(BIN)/release/steno-bench soak $(BIN)/release/steno-sidecar $(or $(SECONDS),7200)
+soak: release ## mixed load for SECONDS (7200): memory and descriptors stay flat
+	$(BIN)/release/steno-bench soak $(BIN)/tuned/steno-sidecar $(or $(SECONDS),7200)
 
 lint: ## formatting, clippy, generated files
 	$(CARGO) fmt --check

@@ -14,6 +14,7 @@ mod process;
 mod replay;
 mod soak;
 mod stages;
+mod train;
 
 /// What is measured, and where the page goes.
 #[derive(Debug, Parser)]
@@ -66,6 +67,10 @@ fn main() -> anyhow::Result<()> {
         println!("resident {} MiB", replay.queries.resident >> 20);
         return Ok(());
     }
+    if let (Some("train"), Some(binary)) = (std::env::args().nth(1).as_deref(), std::env::args().nth(2)) {
+        let seconds = std::env::args().nth(3).and_then(|seconds| seconds.parse().ok()).context("train BINARY SECONDS")?;
+        return train::run(std::path::Path::new(&binary), Duration::from_secs(seconds));
+    }
     if let (Some("soak"), Some(binary)) = (std::env::args().nth(1).as_deref(), std::env::args().nth(2)) {
         let seconds = std::env::args().nth(3).and_then(|seconds| seconds.parse().ok()).context("soak BINARY SECONDS")?;
         return soak::run(std::path::Path::new(&binary), Duration::from_secs(seconds));
@@ -98,6 +103,10 @@ fn main() -> anyhow::Result<()> {
     let empty_ready = sidecar.ready_in;
     std::thread::sleep(Duration::from_secs(1));
     let idle = sidecar.resident();
+    for path in ["/metrics", "/v1/stats"] {
+        anyhow::ensure!(sidecar.ask(path).starts_with("HTTP/1.1 200"), "{path} is not answered");
+    }
+    let asked = sidecar.resident();
     load::run(&sidecar.address, 32, Duration::from_secs(1));
     let one = load::run(&sidecar.address, 1, time);
     let cpu_before = sidecar.cpu();
@@ -148,7 +157,7 @@ fn main() -> anyhow::Result<()> {
     );
     row("sidecar's CPU for one event, 32 connections", format!("{cpu:.1} µs"), "-".into(), "-".into());
     for (stage, us) in stages::run()? {
-        row(&format!("of these, where it is not built for its work: {stage}"), format!("{us:.1} µs"), "-".into(), "-".into());
+        row(&format!("stage, by cargo build --release: {stage}"), format!("{us:.1} µs"), "-".into(), "-".into());
     }
     row(
         "fdatasync of 700 bytes over written extents, p50 / p99",
@@ -161,6 +170,12 @@ fn main() -> anyhow::Result<()> {
         format!("{:.1} MiB", idle as f64 / 1048576.0),
         "target 10 MiB".into(),
         of(idle as f64, 10.0 * 1048576.0),
+    );
+    row(
+        "resident, idle, after a scrape and the operator's question",
+        format!("{:.1} MiB", asked as f64 / 1048576.0),
+        "-".into(),
+        "-".into(),
     );
     row("resident, under load", format!("{:.1} MiB", loaded as f64 / 1048576.0), "-".into(), "-".into());
     row("ready, empty", format!("{} ms", empty_ready.as_millis()), "target 100 ms".into(), of(empty_ready.as_secs_f64(), 0.1));

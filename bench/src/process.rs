@@ -50,6 +50,9 @@ impl Drop for Bare {
     }
 }
 
+/// Time to drain, as a pod has it by default, and some more for a slow machine.
+const GRACE: Duration = Duration::from_mins(1);
+
 fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
@@ -117,22 +120,37 @@ impl Sidecar {
         cpu_of(&self.child.id().to_string())
     }
 
+    /// The status port's answer.
+    pub fn ask(&self, path: &str) -> String {
+        let Ok(mut stream) = TcpStream::connect(&self.status) else { return String::new() };
+        let mut text = String::new();
+        let _ = stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes());
+        let _ = stream.read_to_string(&mut text);
+        text
+    }
+
     /// A number in `/v1/stats`, by JSON pointer.
     pub fn stat(&self, pointer: &str) -> u64 {
-        let Ok(mut stream) = TcpStream::connect(&self.status) else { return 0 };
-        let mut text = String::new();
-        let _ = stream.write_all(b"GET /v1/stats HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        let _ = stream.read_to_string(&mut text);
+        let text = self.ask("/v1/stats");
         let body = text.split_once("\r\n\r\n").map(|(_, body)| body).unwrap_or_default();
         let stats: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
         stats.pointer(pointer).and_then(serde_json::Value::as_u64).unwrap_or_default()
     }
 
-    /// Ends it as Kubernetes does: SIGTERM, and what is spooled is delivered first.
+    /// Ends it as Kubernetes does: SIGTERM, then time to drain, then it is killed, which is an error.
     pub fn end(&mut self) -> anyhow::Result<()> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        let ended = self.child.wait()?;
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM)?;
+        let begun = Instant::now();
+        let ended = loop {
+            match self.child.try_wait()? {
+                Some(ended) => break ended,
+                None if begun.elapsed() > GRACE => {
+                    self.stop();
+                    anyhow::bail!("the sidecar did not end within {} s", GRACE.as_secs());
+                }
+                None => std::thread::sleep(Duration::from_millis(10)),
+            }
+        };
         anyhow::ensure!(ended.success(), "the sidecar ended with {ended}");
         Ok(())
     }

@@ -38,7 +38,7 @@ fn mib(bytes: u64) -> f64 {
     bytes as f64 / 1_048_576.0
 }
 
-fn bad(address: &str) -> anyhow::Result<()> {
+pub fn bad(address: &str) -> anyhow::Result<()> {
     for text in BAD {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -84,7 +84,7 @@ pub fn run(binary: &Path, time: Duration) -> anyhow::Result<()> {
             );
         }
     }
-    sidecar.end()?;
+    let ended = sidecar.end();
     let log = std::fs::read_to_string(dir.path().join("sidecar.log")).unwrap_or_default();
     log.lines().take(20).for_each(|line| eprintln!("sidecar: {line}"));
     let (first, last) = samples.split_at(samples.len() / 2);
@@ -100,6 +100,7 @@ pub fn run(binary: &Path, time: Duration) -> anyhow::Result<()> {
         mib(resident),
         mib(later)
     );
+    ended?;
     anyhow::ensure!(!first.is_empty() && !last.is_empty(), "too short to see anything; give it 20 seconds at least");
     anyhow::ensure!(put_off * 1000 <= answered, "{put_off} of {answered} were put off: the disk is too slow for a soak");
     anyhow::ensure!(later <= resident + resident / 10 + (4 << 20), "memory grows");
