@@ -67,13 +67,11 @@ fn main() -> anyhow::Result<()> {
         println!("resident {} MiB", replay.queries.resident >> 20);
         return Ok(());
     }
-    if let (Some("train"), Some(binary)) = (std::env::args().nth(1).as_deref(), std::env::args().nth(2)) {
-        let seconds = std::env::args().nth(3).and_then(|seconds| seconds.parse().ok()).context("train BINARY SECONDS")?;
-        return train::run(std::path::Path::new(&binary), Duration::from_secs(seconds));
-    }
-    if let (Some("soak"), Some(binary)) = (std::env::args().nth(1).as_deref(), std::env::args().nth(2)) {
-        let seconds = std::env::args().nth(3).and_then(|seconds| seconds.parse().ok()).context("soak BINARY SECONDS")?;
-        return soak::run(std::path::Path::new(&binary), Duration::from_secs(seconds));
+    if let (Some(which @ ("soak" | "train")), Some(binary)) = (std::env::args().nth(1).as_deref(), std::env::args().nth(2)) {
+        let seconds = std::env::args().nth(3).and_then(|seconds| seconds.parse().ok());
+        let time = Duration::from_secs(seconds.with_context(|| format!("{which} BINARY SECONDS"))?);
+        let run = if which == "soak" { soak::run } else { train::run };
+        return run(std::path::Path::new(&binary), time);
     }
     if let (Some("guarantees"), Some(binary)) = (std::env::args().nth(1).as_deref(), std::env::args().nth(2)) {
         let (least, exactly) = replay::guarantees(std::path::Path::new(&binary), 192)?;

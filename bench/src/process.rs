@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use rdkafka::{mocking::MockCluster, producer::DefaultProducerContext};
 
 /// A baseline's server in a process of its own.
 pub struct Bare {
@@ -58,10 +59,23 @@ fn free_port() -> anyhow::Result<u16> {
 }
 
 fn is_ready(address: &str) -> bool {
-    let Ok(mut stream) = TcpStream::connect(address) else { return false };
+    get(address, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// The answer to a GET.
+fn get(address: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
     let mut text = String::new();
-    let asked = stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    asked.and_then(|()| stream.read_to_string(&mut text)).is_ok() && text.starts_with("HTTP/1.1 200")
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())?;
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// An embedded Kafka with the topic that sidecars here deliver to.
+pub fn kafka() -> anyhow::Result<MockCluster<'static, DefaultProducerContext>> {
+    let cluster = MockCluster::new(1).map_err(|error| anyhow::anyhow!("{error}"))?;
+    cluster.create_topic("bench", 4, 1).map_err(|error| anyhow::anyhow!("{error}"))?;
+    Ok(cluster)
 }
 
 impl Sidecar {
@@ -120,13 +134,9 @@ impl Sidecar {
         cpu_of(&self.child.id().to_string())
     }
 
-    /// The status port's answer.
+    /// The status port's answer; empty where there is none.
     pub fn ask(&self, path: &str) -> String {
-        let Ok(mut stream) = TcpStream::connect(&self.status) else { return String::new() };
-        let mut text = String::new();
-        let _ = stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes());
-        let _ = stream.read_to_string(&mut text);
-        text
+        get(&self.status, path).unwrap_or_default()
     }
 
     /// A number in `/v1/stats`, by JSON pointer.

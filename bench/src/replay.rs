@@ -8,11 +8,13 @@ use anyhow::Context as _;
 use rdkafka::{
     ClientConfig,
     message::{Header, OwnedHeaders},
-    mocking::MockCluster,
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
 
-use crate::{load, process::Sidecar};
+use crate::{
+    load,
+    process::{self, Sidecar},
+};
 
 /// What was measured.
 pub struct Replay {
@@ -69,8 +71,7 @@ pub fn run(binary: &Path, mib: u64) -> anyhow::Result<Replay> {
     let dir = tempfile::tempdir()?;
     let spool = fill(binary, dir.path(), mib)?;
     let queries = queries(binary, dir.path(), spool)?;
-    let cluster = MockCluster::new(1).map_err(|error| anyhow::anyhow!("{error}"))?;
-    cluster.create_topic("bench", 4, 1).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let cluster = process::kafka()?;
     let brokers = std::env::var("STENO_BENCH_BROKERS").unwrap_or_else(|_| cluster.bootstrap_servers());
     let raw = raw(&brokers, 400_000)?;
     let mut sidecar = Sidecar::start(binary, Some((&brokers, dir.path(), spool)))?;
@@ -83,8 +84,7 @@ pub fn run(binary: &Path, mib: u64) -> anyhow::Result<Replay> {
 
 /// What exactly once costs: records a second out of a spool, at least once and exactly once.
 pub fn guarantees(binary: &Path, mib: u64) -> anyhow::Result<(f64, f64)> {
-    let cluster = MockCluster::new(1).map_err(|error| anyhow::anyhow!("{error}"))?;
-    cluster.create_topic("bench", 4, 1).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let cluster = process::kafka()?;
     let brokers = std::env::var("STENO_BENCH_BROKERS").unwrap_or_else(|_| cluster.bootstrap_servers());
     let rate = |guarantee: &str| {
         let dir = tempfile::tempdir()?;

@@ -8,9 +8,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rdkafka::mocking::MockCluster;
 
-use crate::{load, process::Sidecar};
+use crate::{
+    load,
+    process::{self, Sidecar},
+};
 
 /// What was seen at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -52,8 +54,7 @@ pub fn bad(address: &str) -> anyhow::Result<()> {
 
 /// Runs for so long. Fails where memory or descriptors grow.
 pub fn run(binary: &Path, time: Duration) -> anyhow::Result<()> {
-    let cluster = MockCluster::new(1).map_err(|error| anyhow::anyhow!("{error}"))?;
-    cluster.create_topic("bench", 4, 1).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let cluster = process::kafka()?;
     let dir = tempfile::tempdir()?;
     let more = "  query: {enabled: true}\n  dedupe: {window: 1m, maxEntries: 65536}\n  sinks:\n  - {name: archive, type: File, file: {rotateBytes: 4Mi, backups: 3}}\n";
     let mut sidecar = Sidecar::start_with(binary, Some((&cluster.bootstrap_servers(), dir.path(), 256)), "AtLeastOnce", more)?;

@@ -10,9 +10,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rdkafka::mocking::MockCluster;
 
-use crate::{process::Sidecar, soak};
+use crate::{
+    process::{self, Sidecar},
+    soak,
+};
 
 /// Clients at the same time.
 const CLIENTS: usize = 12;
@@ -31,12 +33,15 @@ macro_rules! event {
     };
 }
 
+/// Most of all.
+const LOGIN: Shape = Shape { path: "/v1/events", media: "application/json", body: event!("01-login.json"), id: "login-1" };
+
 const SHAPES: &[Shape] = &[
-    Shape { path: "/v1/events", media: "application/json", body: event!("01-login.json"), id: "login-1" },
+    LOGIN,
     Shape { path: "/v1/events", media: "application/json", body: event!("02-payment.json"), id: "payment-1" },
-    Shape { path: "/v1/events", media: "application/json", body: event!("01-login.json"), id: "login-1" },
+    LOGIN,
     Shape { path: "/v1/events", media: "application/json", body: event!("05-oversized.json"), id: "export-1" },
-    Shape { path: "/v1/events", media: "application/json", body: event!("01-login.json"), id: "login-1" },
+    LOGIN,
     Shape {
         path: "/v1/events",
         media: "application/cloudevents+json",
@@ -58,8 +63,7 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// Works for so long, then ends the sidecar as Kubernetes does.
 pub fn run(binary: &Path, time: Duration) -> anyhow::Result<()> {
-    let cluster = MockCluster::new(1).map_err(|error| anyhow::anyhow!("{error}"))?;
-    cluster.create_topic("bench", 4, 1).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let cluster = process::kafka()?;
     let dir = tempfile::tempdir()?;
     let more = "  query: {enabled: true}\n  sinks:\n  - {name: archive, type: File, file: {rotateBytes: 4Mi, backups: 3}}\n";
     let mut sidecar = Sidecar::start_with(binary, Some((&cluster.bootstrap_servers(), dir.path(), 1024)), "AtLeastOnce", more)?;
