@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use libfuzzer_sys::fuzz_target;
 use steno_journal::{ChainRange, Class, Envelope, Journal, Key, Keys, NewBlock, Next, Options, Reader, sim::SimDisk};
 
-const OPTIONS: Options = Options { max_bytes: 16 << 16, segment_bytes: 1 << 16, retain_ms: 0, retain_bytes: 0, recycle: true };
+const OPTIONS: Options = Options { max_bytes: 16 << 16, segment_bytes: 1 << 16, control_segments: 1, retain_ms: 0, retain_bytes: 0, recycle: true };
 
 fn envelope(sealed: bool) -> Envelope {
     if !sealed {

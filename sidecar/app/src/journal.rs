@@ -11,7 +11,7 @@ use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde_json::{Value, json};
 use steno_commit::frames;
 use steno_event::format_millis;
-use steno_journal::{Damage, Disk, Envelope, Journal, Next, Opened, Options, ReadOnly, Reader, RealDisk, repair, sink_id};
+use steno_journal::{Damage, Disk, Envelope, Extent, Journal, Next, Opened, ReadOnly, Reader, RealDisk, repair, sink_id};
 
 use crate::{
     args::{Format, JournalAction, JournalArgs},
@@ -40,17 +40,17 @@ pub fn journal(args: &JournalArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn open(dir: &Path, key: &[PathBuf]) -> anyhow::Result<Opened> {
-    anyhow::ensure!(dir.join("state").is_file(), "{} holds no journal: there is no state in it", dir.display());
+    anyhow::ensure!(dir.is_dir(), "{} is no directory", dir.display());
     let envelope = Envelope { keys: Arc::new(keys(key)?), compress: false };
-    // Only looked at, so its bounds do not matter.
-    let options = Options { max_bytes: 1 << 40, segment_bytes: 16 << 20, retain_ms: 0, retain_bytes: 0, recycle: true };
-    Journal::open(Arc::new(ReadOnly::new(dir)), options, envelope).with_context(|| format!("{}", dir.display()))
+    let disk = Arc::new(ReadOnly::new(dir));
+    let reached = |uuid: &[u8; 16]| steno_commit::index::reached(&*disk, uuid);
+    Journal::inspect(disk.clone(), envelope, &reached).with_context(|| format!("{} holds no journal", dir.display()))
 }
 
 fn shown(damage: &Damage) -> String {
     let chains: Vec<String> =
         damage.ranges.iter().map(|range| format!("{} {} to {}", range.id, range.first, range.last)).collect();
-    let at = if damage.at_tail { "at the end, maybe never acknowledged" } else { "lost" };
+    let at = if damage.extent == Extent::AtMost { "lost at most, maybe never acknowledged" } else { "lost" };
     let of = if chains.is_empty() { String::new() } else { format!("; of chains: {}", chains.join(", ")) };
     format!("records {} to {} {at}{of}", damage.first_seq, damage.next_seq.saturating_sub(1))
 }
@@ -92,7 +92,11 @@ fn inspect(dir: &Path, key: &[PathBuf], output: Format) -> anyhow::Result<ExitCo
             })
         })
         .collect();
-    let lost: Vec<String> = damage.iter().map(shown).collect();
+    let mut lost: Vec<String> = damage.iter().map(shown).collect();
+    lost.extend(opened.unusable.iter().map(|file| format!("file {file}")));
+    if opened.state_lost {
+        lost.push("the state cannot be read: sinks get what is there once more".into());
+    }
     let uuid = uuid::Uuid::from_bytes(opened.journal.uuid()).to_string();
     let oldest = opened.journal.shared().oldest();
     let all = json!({
@@ -176,6 +180,9 @@ fn mend(dir: &Path, key: &[PathBuf], apply: bool) -> anyhow::Result<ExitCode> {
     let opened = open(dir, key)?;
     for damage in &opened.damage {
         println!("the next start will record: {}", shown(damage));
+    }
+    for file in &opened.unusable {
+        println!("the next start will move to the quarantine: {file}");
     }
     let looked = ReadOnly::new(dir);
     let steps = repair::plan(&looked).context("the directory cannot be read")?;

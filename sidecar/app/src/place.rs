@@ -4,7 +4,7 @@
 //! `slot-1` and on. A folder is locked by who uses it. One that starts takes a free folder that was not drained when its last user ended, so that what
 //! a pod left is delivered by its successor; else any free one, else a new one.
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -67,16 +67,15 @@ fn open_one(dir: &Path) -> anyhow::Result<RealDisk> {
     Ok(disk)
 }
 
+/// From now on the directory holds events. Durable before the first one: after a power cut a successor must not pass it over.
 fn forget_drained(dir: &Path) -> anyhow::Result<()> {
-    match fs::remove_file(dir.join(DRAINED)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("the journal's directory cannot be written"),
-        _ => Ok(()),
-    }
+    steno_journal::remove_file(&dir.join(DRAINED)).context("the journal's directory cannot be written")
 }
 
 /// Notes that nothing is left in a directory.
 pub fn note_drained(dir: &Path) {
-    if let Err(error) = fs::write(dir.join(DRAINED), b"") {
+    let written = fs::write(dir.join(DRAINED), b"").and_then(|()| steno_journal::sync_dir(dir));
+    if let Err(error) = written {
         tracing::warn!(%error, "a successor will look here first although nothing is left");
     }
 }
@@ -107,7 +106,7 @@ fn slots(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn open_slot(dir: &Path) -> anyhow::Result<RealDisk> {
-    fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    steno_journal::create_dir(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
     let known = slots(dir)?;
     let fresh = (0..SLOTS).map(|number| dir.join(format!("slot-{number}"))).filter(|slot| !known.contains(slot));
     for slot in known.iter().cloned().chain(fresh) {

@@ -2,7 +2,7 @@
 use std::{hash::Hasher, path::Path, sync::Arc, time::Duration};
 
 use steno_chain::NoteContext;
-use steno_commit::{CommitConfig, WhenFull};
+use steno_commit::{CommitConfig, Reserve, WhenFull};
 use steno_crds::{
     Ack, AuditPolicySpec, DefaultMode, Guarantee, Intents, Kafka, KafkaKey, OnOversize, Scope, SecretRef, Severity,
     SidecarConfig, SpoolCompression, WhenFull as WhenFullSpec,
@@ -173,6 +173,8 @@ impl Compiled {
                     max_bytes
                 },
                 segment_bytes: (max_bytes / 16).clamp(256 << 10, 16 << 20),
+                // What tells of a drop is a record for each chain and sink, before space becomes free.
+                control_segments: if spec.spool.when_full == WhenFullSpec::DropOldest { 1 + spec.sinks.len() as u64 } else { 1 },
                 retain_ms: spec.spool.retain.age.map_or(0, |age| age.duration().as_millis() as u64),
                 retain_bytes: spec.spool.retain.bytes.map_or(0, steno_crds::ByteSize::bytes),
                 recycle: true,
@@ -180,6 +182,7 @@ impl Compiled {
             envelope: self.envelope.clone(),
             // What runs until a configuration comes says nothing about the sinks that there are.
             sinks: if self.config.policy.name.is_empty() { Vec::new() } else { self.sink_names() },
+            reserve: Reserve::default(),
         }
     }
 
@@ -196,6 +199,7 @@ impl Compiled {
             journal: Options {
                 max_bytes: spec.max_bytes.bytes(),
                 segment_bytes: INTENT_SEGMENT,
+                control_segments: 1,
                 retain_ms: 0,
                 retain_bytes: 0,
                 // What has ended does not wait in a spare file.

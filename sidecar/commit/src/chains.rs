@@ -18,6 +18,12 @@ pub(crate) struct Chains {
     pub(crate) scope: Scope,
     pub(crate) most: usize,
     by_name: BTreeMap<String, ChainState>,
+    /// Chains of pods that had this volume before, by id.
+    pub(crate) former: BTreeMap<String, ChainState>,
+    /// Heads have no room for one more chain.
+    pub(crate) heads_full: bool,
+    /// Bytes of the heads of the chains that this block touches.
+    touched_bytes: usize,
     /// States from before this block, of the chains that it touched. `None`: the chain began in it.
     before: BTreeMap<String, Option<ChainState>>,
     /// First number of each touched chain in this block.
@@ -30,19 +36,24 @@ pub(crate) struct Chains {
 
 impl Chains {
     pub(crate) fn new(base: String, scope: Scope, most: usize, heads: Vec<ChainRange>) -> Self {
-        let mut by_name = BTreeMap::new();
+        let (mut by_name, mut former) = (BTreeMap::new(), BTreeMap::new());
         for head in heads {
             let name =
                 if head.id == base { Some(String::new()) } else { head.id.strip_prefix(&format!("{base}/")).map(str::to_owned) };
-            if let Some(name) = name {
-                by_name.insert(name, ChainState { id: head.id, epoch: head.epoch, next: head.last + 1, prev: head.hash });
-            }
+            let state = ChainState { id: head.id, epoch: head.epoch, next: head.last + 1, prev: head.hash };
+            match name {
+                Some(name) => by_name.insert(name, state),
+                None => former.insert(state.id.clone(), state),
+            };
         }
         Self {
             base,
             scope,
             most,
             by_name,
+            former,
+            heads_full: false,
+            touched_bytes: 0,
             before: BTreeMap::new(),
             firsts: BTreeMap::new(),
             used: std::collections::BTreeSet::new(),
@@ -56,9 +67,24 @@ impl Chains {
     /// The chain that a tenant's records go to.
     pub(crate) fn name_for<'a>(&self, tenant: Option<&'a str>) -> &'a str {
         match (self.scope, tenant) {
-            (Scope::Tenant, Some(tenant)) if self.by_name.contains_key(tenant) || self.by_name.len() < self.most => tenant,
+            (Scope::Tenant, Some(tenant)) if self.by_name.contains_key(tenant) || self.may_begin() => tenant,
             _ => "",
         }
+    }
+
+    /// Bytes of the head of the chain of this name, rounded up.
+    pub(crate) fn head_bytes(&self, name: &str) -> usize {
+        // The id, and what a ChainRange takes besides.
+        self.base.len() + 1 + name.len() + 58
+    }
+
+    fn may_begin(&self) -> bool {
+        self.by_name.len() < self.most && !self.heads_full
+    }
+
+    /// Bytes of the heads of the chains that this block touches.
+    pub(crate) const fn touched_bytes(&self) -> usize {
+        self.touched_bytes
     }
 
     /// Whether the chain of this name has begun.
@@ -81,6 +107,7 @@ impl Chains {
             let state = self.by_name.get(name).cloned();
             self.firsts.insert(name.to_owned(), state.as_ref().map_or(0, |state| state.next));
             self.before.insert(name.to_owned(), state);
+            self.touched_bytes += self.head_bytes(name);
         }
         if !self.by_name.contains_key(name) {
             let id = self.id(name);
@@ -134,6 +161,7 @@ impl Chains {
         for name in std::mem::take(&mut self.before).into_keys() {
             self.used.insert(name);
         }
+        self.touched_bytes = 0;
         self.firsts.clear();
     }
 
@@ -145,6 +173,7 @@ impl Chains {
                 None => drop(self.by_name.remove(&name)),
             }
         }
+        self.touched_bytes = 0;
         self.firsts.clear();
     }
 }

@@ -1,7 +1,11 @@
 //! The loop itself.
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, atomic::Ordering, mpsc as sync_mpsc},
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc as sync_mpsc,
+    },
     time::Duration,
 };
 
@@ -11,7 +15,9 @@ use steno_event::{
     format_millis, hex,
     json::{Json, parse},
 };
-use steno_journal::{Class, Damage, Disk, Envelope, Journal, NewBlock, Next, Options, Reader, Shared, sink_id};
+use steno_journal::{
+    ChainRange, Class, Damage, Disk, Envelope, Extent, Journal, NewBlock, Next, Opened, Options, Reader, Shared, sink_id,
+};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -19,6 +25,7 @@ use crate::{
     chains::{Chains, Scope},
     conflicts::Conflicts,
     frame::{Held, frames},
+    gone::Gone,
     index::{self, Entry, Index, Sealed},
     losses::{losses, lost_range},
 };
@@ -61,6 +68,17 @@ pub struct CommitConfig {
     pub envelope: Envelope,
     /// Names of the sinks whose positions hold the journal; empty: it is not known yet which there are.
     pub sinks: Vec<String>,
+    /// Room that later critical records need, of which an ordinary event must leave enough.
+    pub reserve: Reserve,
+}
+
+/// Room that is promised to records that come later: what was taken in must be able to end.
+#[derive(Debug, Clone, Default)]
+pub struct Reserve {
+    /// Bytes of all of them. Whoever makes the promise keeps it up to date.
+    pub bytes: Arc<AtomicU64>,
+    /// Bytes of the largest of them.
+    pub largest: u64,
 }
 
 /// Is told what the loop has synced.
@@ -84,6 +102,8 @@ pub struct Started {
     pub uuid: [u8; 16],
     /// Durable positions of the sinks.
     pub positions: BTreeMap<u64, u64>,
+    /// Files that are named like segments and could not be used, with the reason.
+    pub unusable: Vec<String>,
 }
 
 /// Largest payload of a block, in bytes, where the segment's size allows.
@@ -92,6 +112,10 @@ const BLOCK_BYTES: usize = 1 << 20;
 const TURN: usize = 1024;
 /// Segments that are dropped for one event at most.
 const DROPS: usize = 8;
+/// Bytes that a record of the sidecar takes besides its losses, rounded up.
+const NOTE_BYTES: usize = 2048;
+/// Losses that one record names at most: the rest stands in further records.
+const LOSSES_OF_A_NOTE: usize = 64;
 /// Files of ids of one size that are merged into one.
 const MERGE: usize = 8;
 
@@ -114,10 +138,19 @@ pub struct Committer {
     untold_drops: u64,
     /// No more events are taken.
     closed: bool,
-    /// What was found at start and could not be recorded yet: no event goes before it.
-    to_tell: Option<(bool, Vec<Damage>)>,
+    /// Records of what was found at start that are not on disk yet: no event goes before them.
+    to_tell: VecDeque<Owed>,
     /// Ids could not be written to a file: space is freed without waiting for it.
     ids_stuck: bool,
+}
+
+/// A record of the sidecar that must be written.
+struct Owed {
+    note: Note,
+    /// The chain that it goes to.
+    chain: String,
+    /// That chain begins a new epoch with it, from this number on at the earliest.
+    epoch: Option<u64>,
 }
 
 /// The block that is being made.
@@ -165,17 +198,25 @@ impl Committer {
         observer: Box<dyn Observer>,
         metrics: Metrics,
     ) -> Result<(Self, Started), steno_journal::Error> {
-        let opened = Journal::open(disk.clone(), config.journal, config.envelope.clone())?;
-        let mut journal = opened.journal;
+        let reached = |uuid: &[u8; 16]| index::reached(&*disk, uuid);
+        let opened = Journal::open_beside(disk.clone(), config.journal, config.envelope.clone(), &reached)?;
+        let Opened { mut journal, fresh, damage, journal_ms, unusable, state_lost, id_key_changed, .. } = opened;
         let uuid = journal.uuid();
-        let sealed = index::load(&*disk, uuid)?;
-        let index = Index::new(config.max_entries.max(1024), sealed, journal.shared().oldest());
+        let oldest = journal.shared().oldest();
+        let index = if id_key_changed {
+            // Its files were made with the key that was in clear.
+            for file in index::load(&*disk, uuid)? {
+                let _ = disk.remove(file.name());
+            }
+            Index::new(config.max_entries.max(1024), Vec::new(), journal.next_seq(), Gone::default())
+        } else {
+            Index::new(config.max_entries.max(1024), index::load(&*disk, uuid)?, oldest, Gone::load(&*disk, &uuid))
+        };
         let base = format!("{}/{}", config.pod_uid, uuid::Uuid::from_bytes(uuid));
         let chains = Chains::new(base, scope(&config), config.max_chains, journal.heads());
-        let positions = positions_of(&config.sinks, journal.positions(), journal.shared().oldest());
+        let positions = positions_of(&config.sinks, journal.positions(), oldest);
         journal.save_positions(&positions)?;
-        let shared = journal.shared();
-        let id_key = journal.id_key();
+        let (shared, id_key) = (journal.shared(), journal.id_key());
         let sealer = Sealer::new(disk.clone(), uuid);
         let mut committer = Self {
             journal,
@@ -187,40 +228,115 @@ impl Committer {
             clock,
             observer,
             metrics,
-            journal_base: opened.journal_ms,
+            journal_base: journal_ms,
             block: Block::default(),
             sealer,
             freed_at: Duration::ZERO,
             untold_drops: 0,
             closed: false,
-            to_tell: Some((opened.fresh, opened.damage.clone())),
+            to_tell: VecDeque::new(),
             ids_stuck: false,
         };
+        if state_lost {
+            tracing::error!("the journal's state could not be read; sinks get what is there once more");
+        }
+        for lost in &damage {
+            committer.metrics.lost.inc_by(lost.records());
+            if !committer.forget(lost.first_seq, lost.next_seq) {
+                tracing::warn!("failed to save which records are gone; until the next start their events may be sent again");
+            }
+        }
+        committer.fill_holes();
         committer.rebuild();
+        committer.to_tell = committer.start_records(fresh, id_key_changed, &damage).into();
         committer.tell_start();
+        committer.end_former_chains();
         committer.gauge();
-        let started = Started { fresh: opened.fresh, damage: opened.damage, shared, id_key, uuid, positions };
+        let started = Started { fresh, damage, shared, id_key, uuid, positions, unusable };
         Ok((committer, started))
+    }
+
+    /// Has the ids of lost records be free again. Whether that is durable; it counts at once in any case.
+    fn forget(&mut self, first: u64, next: u64) -> bool {
+        let mut gone = self.index.gone().clone();
+        if !gone.add(first, next) {
+            return true;
+        }
+        self.index.set_gone(gone);
+        self.index.gone().save(&*self.disk, &self.journal.uuid()).is_ok()
+    }
+
+    /// Makes again the files of ids that are missing, as far as the journal has their events.
+    fn fill_holes(&mut self) {
+        for (first, end) in self.index.holes(self.journal.shared().oldest()) {
+            tracing::warn!(first, end, "a file of event ids is missing; it is made again from the journal");
+            let entries = self.entries_of(first, end);
+            match index::write(&*self.disk, self.journal.uuid(), first, end, &sorted(entries)) {
+                Ok(file) => self.index.renew(Arc::new(file)),
+                Err(error) => tracing::error!(%error, "failed to write a file of event ids; its retries will be taken as new"),
+            }
+        }
+    }
+
+    /// Makes a file of ids again in which a page cannot be read, so that a retry is known for certain. Whether there was one.
+    fn mend_index(&mut self) -> bool {
+        let Some(file) = self.index.damaged() else { return false };
+        let (mut entries, pages) = file.entries();
+        let held = self.journal.shared().oldest();
+        if file.first_seq < held {
+            tracing::error!(
+                file = file.name(),
+                pages,
+                "event ids are lost whose events the journal no longer has; their retries will be taken as new"
+            );
+        }
+        entries.retain(|entry| entry.seq < held);
+        entries.extend(self.entries_of(file.first_seq.max(held), file.end_seq));
+        let uuid = self.journal.uuid();
+        match index::write(&*self.disk, uuid, file.first_seq, file.end_seq, &sorted(entries)) {
+            Ok(file) => {
+                self.index.renew(Arc::new(file));
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "failed to make a file of event ids again");
+                false
+            }
+        }
+    }
+
+    /// Ids of the events that the journal holds in a range of sequence numbers.
+    fn entries_of(&self, first: u64, end: u64) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        let mut reader = Reader::new(self.journal.shared(), first);
+        loop {
+            match reader.next() {
+                Ok(Next::Block(block)) if block.header.first_seq < end => {
+                    let events = (block.header.first_seq..).zip(frames(&block.payload)).filter(|(_, frame)| !frame.is_note);
+                    let in_range = events.filter(|(seq, _)| (first..end).contains(seq));
+                    entries.extend(in_range.map(|(seq, frame)| entry_of(seq, &frame, block.header.journal_ms)));
+                }
+                Ok(Next::Lost(lost)) if lost.first_seq < end => {}
+                Err(error) => {
+                    tracing::error!(%error, first, end, "the journal cannot be read; some retries will be taken as new");
+                    return entries;
+                }
+                _ => return entries,
+            }
+        }
     }
 
     /// Enters what no file of ids has yet, from the journal.
     fn rebuild(&mut self) {
         let mut reader = Reader::new(self.journal.shared(), self.index.unsealed_from());
-        while let Ok(next) = reader.next() {
-            match next {
-                Next::CaughtUp => break,
-                Next::Lost(_) => {}
-                Next::Block(block) => {
+        loop {
+            match reader.next() {
+                Ok(Next::CaughtUp) => break,
+                Ok(Next::Lost(_)) => {}
+                Ok(Next::Block(block)) => {
                     for (seq, frame) in (block.header.first_seq..).zip(frames(&block.payload)) {
-                        if !frame.is_note {
-                            let at_ms = block.header.journal_ms;
-                            self.index.insert(Entry {
-                                identity: frame.identity,
-                                print: frame.print,
-                                seq,
-                                rules: frame.rules,
-                                at_ms,
-                            });
+                        if !frame.is_note && seq >= self.index.unsealed_from() {
+                            self.index.insert(entry_of(seq, &frame, block.header.journal_ms));
                         }
                     }
                     let reached = block.header.next_seq();
@@ -228,66 +344,165 @@ impl Committer {
                         self.seal_ids(reached, Wait::Written);
                     }
                 }
+                Err(error) => {
+                    tracing::error!(%error, from = reader.position(), "the journal cannot be read; later retries will be taken as new");
+                    break;
+                }
             }
         }
     }
 
-    /// Tells of damage, each chain of its own. Whether it is on disk; if not it is tried again before the next event.
+    /// Writes what must be told before the first event, each chain its own. Whether all of it is on disk; the rest is tried again.
     fn tell_start(&mut self) -> bool {
-        let Some((fresh, damage)) = self.to_tell.take() else { return true };
-        self.write_start(fresh, &damage);
-        if self.block.count == 0 {
-            return true;
-        }
-        let before = self.journal.next_seq();
-        self.flush(&mut []);
-        let told = self.journal.next_seq() > before;
-        if !told {
-            self.to_tell = Some((fresh, damage));
-        }
-        told
+        let mut owed = std::mem::take(&mut self.to_tell);
+        let told = self.write_all(&mut owed);
+        self.to_tell = owed;
+        told.is_ok()
     }
 
-    fn write_start(&mut self, fresh: bool, damage: &[Damage]) {
+    /// What there is to tell at start.
+    fn start_records(&mut self, fresh: bool, id_key_changed: bool, damage: &[Damage]) -> Vec<Owed> {
+        let mut records = Vec::new();
+        if !damage.is_empty() {
+            self.damage_records(damage, &mut records);
+        } else if fresh {
+            records.push(Owed { note: Note::new(Kind::Genesis, "A journal begins."), chain: String::new(), epoch: None });
+        }
+        for chain in self.chains.names() {
+            let is_told = records.iter().any(|owed| owed.chain == chain && owed.epoch.is_some());
+            if self.chains.is_broken(&chain) && !is_told {
+                let note = Note::new(Kind::Epoch, "The chain's last record could not be read; a new epoch begins.");
+                records.push(Owed { note, chain, epoch: Some(0) });
+            }
+        }
+        if id_key_changed {
+            let text = "Encryption is on: the key that event ids are hashed with was replaced, because it was on the disk in clear. Retries of earlier events are taken as new.";
+            records.push(Owed { note: Note::new(Kind::Config, text), chain: String::new(), epoch: None });
+        }
+        records
+    }
+
+    fn damage_records(&mut self, damage: &[Damage], records: &mut Vec<Owed>) {
         let mut lost: BTreeMap<String, Vec<Lost>> = BTreeMap::new();
         for range in damage.iter().flat_map(|damage| &damage.ranges) {
             lost.entry(range.id.clone()).or_default().push(lost_range(range));
         }
-        if !damage.is_empty() {
-            let records: u64 = damage.iter().map(|damage| damage.next_seq - damage.first_seq).sum();
-            tracing::error!(records, chains = lost.len(), "the journal was damaged; what was lost is recorded by name");
-            let above = self.journal.next_seq();
-            let at_tail = damage.iter().all(|damage| damage.at_tail);
-            let note = Note::new(Kind::Recovered, "The journal was damaged; records are missing, a new epoch begins.")
-                .number("records", records)
-                .flag("mayNeverHaveBeenAcknowledged", at_tail);
-            let is_unnamed = lost.is_empty();
-            let names = self.chains.names();
-            for name in if names.is_empty() { vec![String::new()] } else { names } {
-                let own = lost.remove(&self.chains.id(&name));
-                if own.is_some() || is_unnamed || self.chains.is_broken(&name) {
-                    // Where the chain's own numbers are not known, no chain is further than the journal.
-                    self.chains.new_epoch(&name, if own.is_some() { 0 } else { above });
-                    self.write_note(&note.clone().lost(own.unwrap_or_default()), &name, None);
+        let count: u64 = damage.iter().map(Damage::records).sum();
+        let first = damage.iter().map(|damage| damage.first_seq).min().unwrap_or(0);
+        let next = damage.iter().map(|damage| damage.next_seq).max().unwrap_or(0);
+        let at_most = damage.iter().any(|damage| damage.extent == Extent::AtMost);
+        let maybe = damage.iter().all(|damage| damage.extent == Extent::AtMost);
+        tracing::error!(
+            records = count,
+            atMost = at_most,
+            first,
+            next,
+            chains = lost.len(),
+            "the journal was damaged; what was lost is recorded by name"
+        );
+        let above = self.journal.next_seq();
+        let note = Note::new(Kind::Recovered, "The journal was damaged; records are missing, a new epoch begins.")
+            .number("records", count)
+            .number("firstRecord", first)
+            .number("nextRecord", next)
+            .flag("recordsAtMost", at_most)
+            .flag("mayNeverHaveBeenAcknowledged", maybe);
+        let is_unnamed = lost.is_empty();
+        let names = self.chains.names();
+        for chain in if names.is_empty() { vec![String::new()] } else { names } {
+            let own = lost.remove(&self.chains.id(&chain));
+            if own.is_some() || is_unnamed || self.chains.is_broken(&chain) {
+                // Where the chain's own numbers are not known, no chain is further than the journal.
+                let epoch = if own.is_some() { 0 } else { above };
+                let own = own.unwrap_or_default();
+                let mut pieces = own.chunks(LOSSES_OF_A_NOTE);
+                let first = note.clone().lost(pieces.next().unwrap_or_default().to_vec());
+                records.push(Owed { note: first, chain: chain.clone(), epoch: Some(epoch) });
+                let more =
+                    pieces.map(|piece| Owed { note: note.clone().lost(piece.to_vec()), chain: chain.clone(), epoch: None });
+                records.extend(more);
+            }
+        }
+        // Of chains that nobody goes on with.
+        let others: Vec<Lost> = lost.into_values().flatten().collect();
+        let pieces = others.chunks(LOSSES_OF_A_NOTE);
+        records.extend(pieces.map(|piece| Owed { note: note.clone().lost(piece.to_vec()), chain: String::new(), epoch: None }));
+    }
+
+    /// Writes records, as many blocks as that takes, and takes out those that are on disk. The block that is being made must be empty.
+    fn write_all(&mut self, owed: &mut VecDeque<Owed>) -> Result<(), Failure> {
+        while !owed.is_empty() {
+            let mut taken = 0;
+            while let Some(Owed { note, chain, epoch }) = owed.get(taken) {
+                let bytes = NOTE_BYTES + note.lost.iter().map(|lost| lost.chain_id.len() + 64).sum::<usize>();
+                if taken > 0 && !self.fits(bytes, chain) {
+                    break;
+                }
+                let (note, chain, epoch) = (note.clone(), chain.clone(), *epoch);
+                if let Some(next) = epoch {
+                    self.chains.new_epoch(&chain, next);
+                }
+                self.write_note(&note, &chain, None);
+                taken += 1;
+            }
+            let bytes = self.block.payload.len() as u64;
+            if !self.journal.has_room(Class::Control, bytes) {
+                self.free_for(Class::Control, bytes);
+            }
+            self.flush(&mut [])?;
+            owed.drain(..taken);
+        }
+        Ok(())
+    }
+
+    /// Ends the chains of pods that had this volume before: each gets a last record that says so, and its head goes with the block that holds
+    /// it. What cannot be written now is tried again.
+    fn end_former_chains(&mut self) {
+        while !self.chains.former.is_empty() {
+            let (mut payload, mut ranges, mut bytes) = (Vec::new(), Vec::new(), 0);
+            let now_ms = self.clock.wall_ms();
+            let note = Note::new(Kind::Close, "The pod of this chain is gone; the chain ends here.")
+                .text("reason", "PodGone")
+                .text("successor", self.chains.base.clone());
+            for state in self.chains.former.values() {
+                let mut state = if state.prev == [0; 32] && state.next > 0 { state.clone().new_epoch(0) } else { state.clone() };
+                let first = state.next;
+                let halves = note.encode(&self.config.note, &uuid::Uuid::now_v7().to_string(), &format_millis(now_ms));
+                let frame = Frame::of_note(&halves, now_ms);
+                let (head, tail) = halves.bytes.split_at(halves.split);
+                frame.encode(&mut payload, |out| drop(steno_chain::seal(&mut state, head, tail, out)));
+                bytes += state.id.len() + 64;
+                ranges.push(ChainRange { id: state.id, epoch: state.epoch, first, last: first, hash: state.prev });
+                if payload.len() + bytes + NOTE_BYTES > self.block_bytes(bytes) {
+                    break;
                 }
             }
-            if !lost.is_empty() {
-                // Of chains that nobody knows any more.
-                self.write_note(&note.lost(lost.into_values().flatten().collect()), "", None);
+            let ended: Vec<String> = ranges.iter().map(|range| range.id.clone()).collect();
+            let (wall_ms, journal_ms) = (now_ms, self.journal_ms());
+            let count = ranges.len() as u32;
+            let block = NewBlock { class: Class::Control, count, ranges, ends: true, wall_ms, journal_ms, payload: &[&payload] };
+            if let Err(error) = self.journal.append(&block).and_then(|()| self.journal.sync()) {
+                tracing::debug!(%error, "chains of a former pod stay open for now");
+                return;
             }
-        } else if fresh {
-            self.write_note(&Note::new(Kind::Genesis, "A journal begins."), "", None);
-        }
-        for name in self.chains.names() {
-            if self.chains.is_broken(&name) {
-                self.chains.new_epoch(&name, 0);
-                self.write_note(
-                    &Note::new(Kind::Epoch, "The chain's last record could not be read; a new epoch begins."),
-                    &name,
-                    None,
-                );
+            for id in &ended {
+                self.chains.former.remove(id);
             }
+            self.observer.synced(self.journal.next_seq(), Vec::new());
+            tracing::info!(chains = ended.len(), "chains of pods that are gone were ended");
         }
+    }
+
+    /// Bytes of payload of a block that touches chains of so many bytes, as a rule; one large event may have a larger block to itself.
+    fn block_bytes(&self, chains: usize) -> usize {
+        let room = self.journal.payload_room(chains) as usize;
+        BLOCK_BYTES.min(self.config.journal.segment_bytes as usize / 4).max(64 << 10).min(room)
+    }
+
+    /// Whether a record of so many bytes for a chain still fits into the block that is being made.
+    fn fits(&self, bytes: usize, chain: &str) -> bool {
+        let chains = self.chains.touched_bytes() + self.chains.base.len() + chain.len() + 64;
+        self.block.payload.len() + bytes <= self.block_bytes(chains)
     }
 
     /// Works until it is told to close or everybody is gone.
@@ -349,15 +564,22 @@ impl Committer {
                         open.batch.items = items;
                     }
                 }
-                Work::Note { note, reply } => {
-                    let mut reply = reply;
-                    for (name, note) in self.by_chain(note) {
-                        self.write_note(&note, &name, reply.take());
+                Work::Note { note, lost, reply } => {
+                    self.flush_all(&mut open);
+                    if let Some((first, next)) = lost {
+                        self.metrics.lost.inc_by(next.saturating_sub(first));
+                        self.forget(first, next);
+                    }
+                    let first = self.journal.next_seq();
+                    let records = self.by_chain(note).into_iter().map(|(chain, note)| Owed { note, chain, epoch: None });
+                    let written = self.write_all(&mut records.collect());
+                    if let Some(reply) = reply {
+                        let _ = reply.send(written.map(|()| first));
                     }
                 }
                 Work::Positions(positions) => self.positions(&positions),
                 Work::Rotate => {
-                    self.flush(&mut open);
+                    self.flush_all(&mut open);
                     match self.journal.rotate(self.clock.wall_ms()) {
                         // Where there is no room, it is asked for again.
                         Err(error) if !error.is_full() => {
@@ -367,19 +589,19 @@ impl Committer {
                     }
                 }
                 Work::Reload(config, note) => {
-                    self.flush(&mut open);
+                    self.flush_all(&mut open);
                     self.reload(config);
                     self.write_note(&note, "", None);
                 }
                 Work::Close(done) => {
-                    self.flush(&mut open);
+                    self.flush_all(&mut open);
                     self.close();
                     let _ = done.send(());
                 }
                 Work::End(done) => ending = Some(done),
             }
         }
-        self.flush(&mut open);
+        self.flush_all(&mut open);
         for open in open.into_iter().flatten() {
             let _ = open.reply.send(open.batch);
         }
@@ -390,10 +612,16 @@ impl Committer {
     // --- deciding ---
 
     fn take(&mut self, item: &Item, open: &mut [Option<Open>]) {
+        if self.chains.scope == Scope::Tenant {
+            let more = self.chains.touched_bytes() + self.chains.head_bytes(item.tenant.as_deref().unwrap_or_default());
+            self.chains.heads_full = !self.journal.has_head_room(more);
+        }
+        // The chain may begin with it, and a conflict is a record, too.
         let estimate = item.halves.bytes.len() + 512;
-        let limit = BLOCK_BYTES.min(self.config.journal.segment_bytes as usize / 4).max(64 << 10);
-        if self.block.payload.len() + estimate > limit && self.block.count > 0 {
-            self.flush(open);
+        let is_full = !self.fits(estimate + NOTE_BYTES, item.tenant.as_deref().unwrap_or_default())
+            || self.block.entries.len() >= self.index.block_limit();
+        if is_full && self.block.count > 0 {
+            self.flush_all(open);
         }
         let decision = match self.decide(item) {
             Decision::New => self.admit(item, estimate, open).map_or_else(Decision::Refused, |()| Decision::New),
@@ -440,7 +668,11 @@ impl Committer {
             return Decision::Clash { depends: true };
         }
         let oldest = self.journal_ms().saturating_sub(self.config.window_ms);
-        let Some(known) = self.index.find(&item.identity, oldest) else { return Decision::New };
+        let mut known = self.index.find(&item.identity, oldest);
+        if known.is_none() && self.mend_index() {
+            known = self.index.find(&item.identity, oldest);
+        }
+        let Some(known) = known else { return Decision::New };
         if known.print == item.print {
             return Decision::Known { compared: true, depends: false };
         }
@@ -506,15 +738,15 @@ impl Committer {
 
     /// Whether there is room for an event; else what to answer.
     fn admit(&mut self, item: &Item, estimate: usize, open: &mut [Option<Open>]) -> Result<(), Answer> {
-        if self.to_tell.is_some() {
-            self.flush(open);
+        if !self.to_tell.is_empty() {
+            self.flush_all(open);
             if !self.tell_start() {
                 return Err(Answer::Failed(Failure::Full));
             }
         }
         let class = item.class();
         let bytes = (self.block.payload.len() + estimate) as u64;
-        if self.journal.has_room(class, bytes) {
+        if self.has_room(class, bytes) {
             return Ok(());
         }
         if self.free_for(class, bytes) {
@@ -522,7 +754,7 @@ impl Committer {
         }
         match self.config.when_full {
             WhenFull::DropOldest => {
-                self.flush(open);
+                self.flush_all(open);
                 // What tells of the drop takes room itself, with many chains most of what one segment frees.
                 for _ in 0..DROPS {
                     if !self.drop_oldest() {
@@ -540,6 +772,15 @@ impl Committer {
                 self.untold_drops += 1;
                 Err(Answer::Dropped)
             }
+        }
+    }
+
+    /// Whether a block of this class and size would be taken now, with what is promised to later records.
+    fn has_room(&self, class: Class, bytes: u64) -> bool {
+        let Reserve { bytes: reserved, largest } = &self.config.reserve;
+        match (class, reserved.load(Ordering::Acquire)) {
+            (Class::Normal, later) if later > 0 => self.journal.has_room_for(class, bytes, later, *largest),
+            _ => self.journal.has_room(class, bytes),
         }
     }
 
@@ -581,11 +822,23 @@ impl Committer {
         seq
     }
 
-    /// A chain begins with a record that says so.
+    /// A chain begins with a record that says so. After a loss in which it may have begun before, its numbers begin above, and the
+    /// record names those below.
     fn begin_chain(&mut self, name: &str) {
-        if self.chains.scope != Scope::None && !self.chains.has_begun(name) {
-            self.write_note(&Note::new(Kind::Genesis, "A chain begins."), name, None);
+        if self.chains.scope == Scope::None || self.chains.has_begun(name) {
+            return;
         }
+        let floor = self.journal.chain_floor();
+        if floor == 0 {
+            self.write_note(&Note::new(Kind::Genesis, "A chain begins."), name, None);
+            return;
+        }
+        self.chains.new_epoch(name, floor);
+        let lost = Lost { chain_id: self.chains.id(name), first: 0, last: floor - 1 };
+        let note =
+            Note::new(Kind::Recovered, "A chain begins. The journal was damaged before; the chain may have had records then.")
+                .flag("mayNeverHaveBeenAcknowledged", true);
+        self.write_note(&note.lost(vec![lost]), name, None);
     }
 
     fn write_note(&mut self, note: &Note, name: &str, reply: Option<oneshot::Sender<Result<u64, Failure>>>) {
@@ -595,19 +848,8 @@ impl Committer {
         let now_ms = self.clock.wall_ms();
         let event_id = uuid::Uuid::now_v7().to_string();
         let halves = note.encode(&self.config.note, &event_id, &format_millis(now_ms));
-        let frame = Frame {
-            is_note: true,
-            is_critical: false,
-            identity: [0; 16],
-            print: [0; 16],
-            rules: 0,
-            filled: 0,
-            received_ms: now_ms,
-            action: halves.action,
-            event_id: halves.event_id,
-            split: if self.chains.scope == Scope::None { 0 } else { halves.split as u32 },
-            json: &[],
-        };
+        let frame = Frame::of_note(&halves, now_ms);
+        let frame = if self.chains.scope == Scope::None { Frame { split: 0, ..frame } } else { frame };
         let (head, tail) = halves.bytes.split_at(halves.split);
         frame.encode(&mut self.block.payload, |out| {
             self.chains.seal(name, head, tail, out);
@@ -623,10 +865,15 @@ impl Committer {
         }
     }
 
+    /// [`Self::flush`]: its failure is in the answers.
+    fn flush_all(&mut self, open: &mut [Option<Open>]) {
+        let _ = self.flush(open);
+    }
+
     /// Writes and syncs the block, enters its decisions and settles the answers that depend on it.
-    fn flush(&mut self, open: &mut [Option<Open>]) {
+    fn flush(&mut self, open: &mut [Option<Open>]) -> Result<(), Failure> {
         if self.block.count == 0 {
-            return;
+            return Ok(());
         }
         let block = std::mem::take(&mut self.block);
         let journal_ms = self.journal_ms();
@@ -634,10 +881,12 @@ impl Committer {
             class: block.class.unwrap_or(Class::Normal),
             count: block.count,
             ranges: self.chains.ranges(),
+            ends: false,
             wall_ms: self.clock.wall_ms(),
             journal_ms,
             payload: &[&block.payload],
         };
+        let asked = self.metrics.progress.ask();
         let mut result = self.journal.append(&new);
         if result.is_ok() && self.config.answer_written {
             // Who asked for no more than the write is answered now; the sync follows in the same turn.
@@ -652,9 +901,13 @@ impl Committer {
                 result = self.journal.append(&new).and_then(|()| self.journal.sync());
             }
         }
+        drop(asked);
         match result {
-            Ok(()) => self.committed(block, journal_ms),
-            Err(error) => self.failed(block, &error, open),
+            Ok(()) => {
+                self.committed(block, journal_ms);
+                Ok(())
+            }
+            Err(error) => Err(self.failed(block, &error, open)),
         }
     }
 
@@ -683,7 +936,7 @@ impl Committer {
         self.block = Block { count: 0, class: None, ..block };
     }
 
-    fn failed(&mut self, block: Block, error: &steno_journal::Error, open: &mut [Option<Open>]) {
+    fn failed(&mut self, block: Block, error: &steno_journal::Error, open: &mut [Option<Open>]) -> Failure {
         self.chains.undo();
         self.metrics.writable.store(false, Ordering::Relaxed);
         self.metrics.failed_blocks.inc();
@@ -703,6 +956,7 @@ impl Committer {
         for (reply, _) in block.notes {
             let _ = reply.send(Err(failure.clone()));
         }
+        failure
     }
 
     // --- positions, space and the rest ---
@@ -754,7 +1008,7 @@ impl Committer {
             if self.journal.free(now, self.keep_from(), true).unwrap_or(0) == 0 {
                 return false;
             }
-            if self.journal.has_room(class, bytes) {
+            if self.has_room(class, bytes) {
                 return true;
             }
         }
@@ -776,7 +1030,12 @@ impl Committer {
             *from = (*from).max(oldest);
             *from < end
         });
-        let (mut all_told, mut most) = (Vec::new(), 0);
+        // What all sinks miss alike is told once.
+        if waiting.len() == self.config.sinks.len() && waiting.windows(2).all(|pair| pair[0].1 == pair[1].1) {
+            waiting.truncate(1);
+            waiting.iter_mut().for_each(|(sink, _)| *sink = None);
+        }
+        let (mut records, mut most) = (VecDeque::new(), 0);
         for (sink, from) in waiting {
             let (lost, count) = losses(&shared, from, end, sink.as_deref());
             let mut note =
@@ -785,30 +1044,23 @@ impl Committer {
                 note = note.text("sink", sink);
             }
             let note = note.text("reason", "DropOldest").number("records", count).lost(lost);
-            let (reply, told) = oneshot::channel();
-            let mut reply = Some(reply);
-            for (name, note) in self.by_chain(note) {
-                self.write_note(&note, &name, reply.take());
-            }
-            all_told.push(told);
+            records.extend(self.by_chain(note).into_iter().map(|(chain, note)| Owed { note, chain, epoch: None }));
             most = most.max(count);
         }
-        self.flush(&mut []);
-        if !all_told.iter_mut().all(|told| matches!(told.try_recv(), Ok(Ok(_)))) {
+        if self.write_all(&mut records).is_err() || !self.forget(oldest, end) {
             return false;
         }
         let positions = self.journal.positions().iter().map(|(sink, position)| (*sink, (*position).max(end))).collect();
         if self.journal.save_positions(&positions).is_err() {
             return false;
         }
-        self.index.forget_below(end);
         self.metrics.dropped.inc_by(most);
         tracing::warn!(records = most, "the spool was full: the oldest undelivered events were dropped");
         self.journal.free(self.clock.wall_ms(), u64::MAX, true).unwrap_or(0) > 0
     }
 
-    /// A note for each chain that it concerns, with the losses of that chain alone: there may be a thousand, and all notes go into one block. The
-    /// losses of chains that nobody knows any more stand in the first.
+    /// A note for each chain that it concerns, with the losses of that chain alone: there may be a thousand. The losses of chains that
+    /// nobody knows any more stand in notes of the sidecar's own chain.
     fn by_chain(&self, note: Note) -> Vec<(String, Note)> {
         if note.lost.is_empty() {
             return vec![(String::new(), note)];
@@ -817,14 +1069,14 @@ impl Committer {
         for lost in &note.lost {
             by_id.entry(lost.chain_id.clone()).or_default().push(lost.clone());
         }
-        let own = |name: String| by_id.remove(&self.chains.id(&name)).map(|lost| (name, Note { lost, ..note.clone() }));
-        let mut notes: Vec<(String, Note)> = self.chains.names().into_iter().filter_map(own).collect();
-        let strangers = by_id.into_values().flatten();
-        match notes.first_mut() {
-            Some((_, first)) => first.lost.extend(strangers),
-            None => notes.push((String::new(), Note { lost: strangers.collect(), ..note })),
+        let own = |name: String| by_id.remove(&self.chains.id(&name)).map(|lost| (name, lost));
+        let mut by_name: Vec<(String, Vec<Lost>)> = self.chains.names().into_iter().filter_map(own).collect();
+        let others: Vec<Lost> = by_id.into_values().flatten().collect();
+        if !others.is_empty() {
+            by_name.push((String::new(), others));
         }
-        notes
+        let pieces = by_name.iter().flat_map(|(name, lost)| lost.chunks(LOSSES_OF_A_NOTE).map(move |piece| (name, piece)));
+        pieces.map(|(name, piece)| (name.clone(), Note { lost: piece.to_vec(), ..note.clone() })).collect()
     }
 
     fn house_keeping(&mut self) {
@@ -842,7 +1094,15 @@ impl Committer {
             let count = std::mem::take(&mut self.untold_drops);
             let note = Note::new(Kind::Drop, "The spool was full; new events were dropped, as the policy says.");
             self.write_note(&note.text("reason", "DropNewest").number("records", count), "", None);
-            self.flush(&mut []);
+            self.flush_all(&mut []);
+        }
+        if !self.to_tell.is_empty() {
+            self.tell_start();
+        }
+        self.end_former_chains();
+        self.journal.keep_reserve();
+        if let Err(error) = self.journal.save_progress() {
+            tracing::warn!(%error, "failed to save how far the journal reaches");
         }
         let oldest = self.journal_ms().saturating_sub(self.config.window_ms);
         for gone in self.index.expire(oldest, self.config.journal.max_bytes / 4) {
@@ -856,6 +1116,7 @@ impl Committer {
         self.journal.set_extra(self.index.bytes() + self.disk.aside());
         let usage = self.journal.usage();
         self.metrics.spool_bytes.set((usage.live + usage.extra) as i64);
+        self.metrics.undelivered_bytes.set(usage.undelivered as i64);
         self.metrics.spool_limit.set(usage.bound as i64);
         self.metrics.dedupe_entries.set(self.index.len() as i64);
         self.metrics.chains.set(self.chains.len() as i64);
@@ -917,16 +1178,38 @@ impl Committer {
 
     /// Says in each chain that was used that the sidecar ends in good order.
     fn close(&mut self) {
-        for name in self.chains.used.clone() {
-            self.write_note(&Note::new(Kind::Close, "The sidecar stopped in good order."), &name, None);
+        let mut records = VecDeque::new();
+        if self.untold_drops > 0 {
+            let count = std::mem::take(&mut self.untold_drops);
+            let note = Note::new(Kind::Drop, "The spool was full; new events were dropped, as the policy says.");
+            let note = note.text("reason", "DropNewest").number("records", count);
+            records.push_back(Owed { note, chain: String::new(), epoch: None });
         }
-        self.flush(&mut []);
+        for chain in self.chains.used.clone() {
+            let note = Note::new(Kind::Close, "The sidecar stopped in good order.");
+            records.push_back(Owed { note, chain, epoch: None });
+        }
+        if let Err(error) = self.write_all(&mut records) {
+            tracing::warn!(%error, records = records.len(), "failed to record in all chains that the sidecar stopped");
+        }
+        let _ = self.journal.save_progress();
         self.closed = true;
     }
 
     fn journal_ms(&self) -> u64 {
         self.journal_base + self.clock.elapsed().as_millis() as u64
     }
+}
+
+fn entry_of(seq: u64, frame: &Frame<'_>, at_ms: u64) -> Entry {
+    Entry { identity: frame.identity, print: frame.print, seq, rules: frame.rules, at_ms }
+}
+
+/// As a file of ids has them: by identity, of each the newest.
+fn sorted(mut entries: Vec<Entry>) -> Vec<Entry> {
+    entries.sort_unstable_by(|a, b| a.identity.cmp(&b.identity).then(b.seq.cmp(&a.seq)));
+    entries.dedup_by_key(|entry| entry.identity);
+    entries
 }
 
 fn settle_replies(open: &mut [Option<Open>], block: &Block) {

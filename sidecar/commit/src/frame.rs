@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use steno_event::Halves;
 use steno_journal::{Block, Next, Reader, Shared};
 
 const FIXED: usize = 72;
@@ -40,6 +41,23 @@ pub struct Frame<'a> {
 impl<'a> Frame<'a> {
     /// Bytes of a frame besides its record.
     pub const OVERHEAD: usize = FIXED + 4;
+
+    /// The frame of a record of the sidecar, that goes to a chain.
+    pub(crate) fn of_note(halves: &Halves, received_ms: u64) -> Self {
+        Self {
+            is_note: true,
+            is_critical: false,
+            identity: [0; 16],
+            print: [0; 16],
+            rules: 0,
+            filled: 0,
+            received_ms,
+            action: halves.action,
+            event_id: halves.event_id,
+            split: halves.split as u32,
+            json: &[],
+        }
+    }
 
     /// Appends the frame; `write` appends the record.
     pub(crate) fn encode(&self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {

@@ -33,6 +33,7 @@ mod clock;
 mod committer;
 mod conflicts;
 mod frame;
+mod gone;
 pub mod index;
 mod losses;
 mod metrics;
@@ -43,8 +44,8 @@ mod tests;
 
 pub use bell::Bell;
 pub use clock::{Clock, SystemClock};
-pub use committer::{CommitConfig, Committer, Observer, Started, WhenFull};
+pub use committer::{CommitConfig, Committer, Observer, Reserve, Started, WhenFull};
 pub use frame::{Frame, Held, frames};
 pub use losses::{losses, lost_range};
-pub use metrics::Metrics;
+pub use metrics::{Metrics, Progress};
 pub use work::{Answer, Batch, Critical, Failure, Handle, Inbox, Item, Work};

@@ -1,6 +1,10 @@
 //! What the loop counts.
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::{Duration, Instant},
+};
 
+use parking_lot::Mutex;
 use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
@@ -35,6 +39,39 @@ pub struct Metrics {
     pub head: Gauge,
     /// Whether the last block could be written.
     pub writable: Arc<AtomicBool>,
+    /// Records that were lost to damage.
+    pub lost: Counter,
+    /// Bytes of segments with records that a sink does not have yet.
+    pub undelivered_bytes: Gauge,
+    /// What the loop has asked of the disk.
+    pub progress: Progress,
+}
+
+/// When the loop asked the disk for something that is not answered yet. A disk that hangs answers nothing: health is made from this, not
+/// from the last answer.
+#[derive(Debug, Clone, Default)]
+pub struct Progress(Arc<Mutex<Option<Instant>>>);
+
+/// Something that was asked of the disk; answered when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Asked(Progress);
+
+impl Progress {
+    pub(crate) fn ask(&self) -> Asked {
+        *self.0.lock() = Some(Instant::now());
+        Asked(self.clone())
+    }
+
+    /// How long the disk has not answered.
+    pub fn waits(&self) -> Option<Duration> {
+        self.0.lock().map(|since| since.elapsed())
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        *self.0.0.lock() = None;
+    }
 }
 
 /// 50 µs to 3.3 s by factors of two.
@@ -58,6 +95,9 @@ impl Default for Metrics {
             chains: Gauge::default(),
             head: Gauge::default(),
             writable: Arc::new(AtomicBool::new(true)),
+            lost: Counter::default(),
+            undelivered_bytes: Gauge::default(),
+            progress: Progress::default(),
         }
     }
 }
@@ -78,9 +118,20 @@ impl Metrics {
             self.dropped.clone(),
         );
         registry.register("journal_blocks_failed", "Blocks that could not be written or synced", self.failed_blocks.clone());
+        registry.register(
+            "journal_records_lost",
+            "Records that were lost to damage of the journal; an upper bound where the number is not known",
+            self.lost.clone(),
+        );
         registry.register_with_unit("journal_fsync", "Time of one sync of the journal", Unit::Seconds, self.fsync.clone());
         registry.register("journal_block_events", "Events in one block of the journal", self.block_events.clone());
         registry.register_with_unit("spool_used", "Bytes of the spool in use", Unit::Bytes, self.spool_bytes.clone());
+        registry.register_with_unit(
+            "spool_undelivered",
+            "Bytes of segments with records that a sink does not have yet",
+            Unit::Bytes,
+            self.undelivered_bytes.clone(),
+        );
         registry.register_with_unit("spool_limit", "Bound of the spool", Unit::Bytes, self.spool_limit.clone());
         registry.register("dedupe_entries", "Event ids that are remembered", self.dedupe_entries.clone());
         registry.register("chains", "Hash chains of this sidecar", self.chains.clone());

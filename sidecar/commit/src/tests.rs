@@ -51,9 +51,17 @@ fn config() -> CommitConfig {
         max_entries: 1024,
         when_full: WhenFull::Reject,
         answer_written: false,
-        journal: Options { max_bytes: 32 * SEGMENT, segment_bytes: SEGMENT, retain_ms: 0, retain_bytes: 0, recycle: true },
+        journal: Options {
+            max_bytes: 32 * SEGMENT,
+            segment_bytes: SEGMENT,
+            control_segments: 1,
+            retain_ms: 0,
+            retain_bytes: 0,
+            recycle: true,
+        },
         envelope: Envelope::default(),
         sinks: vec!["kafka".into()],
+        reserve: Reserve::default(),
     }
 }
 
@@ -300,6 +308,9 @@ impl Disk for Tardy {
     }
     fn quarantine(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.0.quarantine(name, bytes)
+    }
+    fn set_aside(&self, name: &str) -> io::Result<()> {
+        self.0.set_aside(name)
     }
 }
 

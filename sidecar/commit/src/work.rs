@@ -105,6 +105,8 @@ pub enum Work {
     Note {
         /// The record.
         note: Note,
+        /// Records that it names as lost, by sequence number: from, up to. Their ids are free again.
+        lost: Option<(u64, u64)>,
         /// Gets its sequence number once it is on disk.
         reply: Option<oneshot::Sender<Result<u64, Failure>>>,
     },
@@ -209,10 +211,15 @@ impl Handle {
 
     /// Has a record written, from a thread outside the runtime; waits until it is on disk.
     pub fn note(&self, note: Note) -> Result<u64, Failure> {
+        self.note_lost(note, None)
+    }
+
+    /// As [`Self::note`], of records that cannot be read any more: sequence numbers from, up to. An event among them may be sent again.
+    pub fn note_lost(&self, note: Note, lost: Option<(u64, u64)>) -> Result<u64, Failure> {
         let (reply, answer) = oneshot::channel();
         let Sender { queue, bell } = &*self.sender;
         bell.0.ring_if_waiting();
-        queue.blocking_send(Work::Note { note, reply: Some(reply) }).map_err(|_| Failure::Stopping)?;
+        queue.blocking_send(Work::Note { note, lost, reply: Some(reply) }).map_err(|_| Failure::Stopping)?;
         bell.0.ring();
         answer.blocking_recv().unwrap_or(Err(Failure::Stopping))
     }
@@ -220,7 +227,7 @@ impl Handle {
     /// Has a record written; waits until it is on disk.
     pub async fn tell(&self, note: Note) -> Result<u64, Failure> {
         let (reply, answer) = oneshot::channel();
-        self.send(Work::Note { note, reply: Some(reply) }).await?;
+        self.send(Work::Note { note, lost: None, reply: Some(reply) }).await?;
         answer.await.unwrap_or(Err(Failure::Stopping))
     }
 

@@ -708,7 +708,7 @@ impl Forwarder {
             let note = Note::new(Kind::Quarantine, "A part of the journal could not be read any more.")
                 .number("records", damage.next_seq.saturating_sub(damage.first_seq))
                 .lost(lost);
-            if let Err(error) = self.commit.note(note) {
+            if let Err(error) = self.commit.note_lost(note, Some((damage.first_seq, damage.next_seq))) {
                 self.failed(&format!("a loss could not be recorded: {error}"));
                 return;
             }

@@ -45,9 +45,17 @@ fn config() -> Arc<CommitConfig> {
         max_entries: 1024,
         when_full: WhenFull::Reject,
         answer_written: false,
-        journal: Options { max_bytes: 24 * SEGMENT, segment_bytes: SEGMENT, retain_ms: 0, retain_bytes: 0, recycle: false },
+        journal: Options {
+            max_bytes: 24 * SEGMENT,
+            segment_bytes: SEGMENT,
+            control_segments: 1,
+            retain_ms: 0,
+            retain_bytes: 0,
+            recycle: false,
+        },
         envelope: Envelope::default(),
         sinks: vec!["intents".into(), "open".into()],
+        reserve: steno_commit::Reserve::default(),
     })
 }
 

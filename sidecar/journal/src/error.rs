@@ -33,6 +33,16 @@ pub enum Error {
         /// The segment.
         segment: u64,
     },
+    /// More than a field of the format can hold.
+    #[error("{count} {what}: the format holds {limit} at most")]
+    TooMany {
+        /// What is counted.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        limit: usize,
+    },
     /// Another process uses the directory.
     #[error("{0} is in use by another process; stop it or choose another directory")]
     Locked(String),

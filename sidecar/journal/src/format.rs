@@ -1,8 +1,14 @@
 //! Magic, versions and byte layouts; the prose is in the crate's documentation.
 use crate::{Error, Result};
 
-pub(crate) const VERSION: u16 = 1;
-pub(crate) const SEGMENT_HEADER: u64 = 4096;
+/// Version of blocks.
+const BLOCK_VERSION: u16 = 1;
+/// Version of segment headers that this program writes.
+pub(crate) const SEGMENT_VERSION: u16 = 2;
+/// Where blocks begin in a segment that this program writes.
+pub(crate) const SEGMENT_HEADER: u64 = 8192;
+/// Where blocks begin in a segment of version 1.
+pub(crate) const SEGMENT_HEADER_1: u64 = 4096;
 pub(crate) const SECTOR: usize = 512;
 const SEGMENT_MAGIC: &[u8; 8] = b"STENOSEG";
 pub(crate) const BLOCK_MAGIC: &[u8; 4] = b"SBLK";
@@ -14,12 +20,19 @@ pub const FLAG_SNAPSHOT: u16 = 1;
 pub(crate) const FLAG_ZSTD: u16 = 2;
 /// Flag of a block whose payload is encrypted.
 pub(crate) const FLAG_AES: u16 = 4;
-/// Where the second copy of a segment's header stands: an encrypted segment cannot be read without its salt.
-pub(crate) const SECOND_HEADER: usize = 2048;
+/// Flag of a block after which its chains have ended: their heads are no longer kept.
+pub const FLAG_ENDED: u16 = 8;
+/// Where the copies of a segment's header stand. The second one of version 1 shares a page with the first; an encrypted
+/// segment cannot be read without its salt, so version 2 keeps the copies in two pages.
+pub(crate) const SECOND_HEADER: usize = 4096;
+pub(crate) const SECOND_HEADER_1: usize = 2048;
+/// No record is smaller, in bytes: a frame without its record.
+pub(crate) const SMALLEST_RECORD: u64 = 76;
 
 /// What a segment's header says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
+    pub(crate) version: u16,
     pub(crate) uuid: [u8; 16],
     pub(crate) generation: u64,
     pub(crate) first_seq: u64,
@@ -29,6 +42,20 @@ pub(crate) struct SegmentHeader {
     pub(crate) created: u64,
     pub(crate) bytes: u64,
     pub(crate) oldest: u64,
+    /// The segment before it; `None`: it was the first, or a version 1 header does not say.
+    pub(crate) previous: Option<Previous>,
+    /// Numbers that chains begin with which nobody knows, as in the state.
+    pub(crate) chain_floor: u64,
+}
+
+/// What a segment knows of the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Previous {
+    pub(crate) generation: u64,
+    /// Its first sequence number. If it is gone, the segment before that one is not believed from there on.
+    pub(crate) first_seq: u64,
+    /// Its blocks from this sequence number on do not count: a sync of them failed, or they were told of as lost.
+    pub(crate) end_seq: u64,
 }
 
 /// A run of one chain's records in a block, and the chain's head after it.
@@ -117,11 +144,17 @@ impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; SECTOR] {
         let mut out = [0; SECTOR];
         out[0..8].copy_from_slice(SEGMENT_MAGIC);
-        out[8..10].copy_from_slice(&VERSION.to_le_bytes());
-        out[12..16].copy_from_slice(&(SEGMENT_HEADER as u32).to_le_bytes());
+        out[8..10].copy_from_slice(&self.version.to_le_bytes());
+        out[12..16].copy_from_slice(&(self.blocks_at() as u32).to_le_bytes());
         out[16..32].copy_from_slice(&self.uuid);
         out[32..40].copy_from_slice(&self.generation.to_le_bytes());
         out[40..48].copy_from_slice(&self.first_seq.to_le_bytes());
+        // Generations begin at 1.
+        let previous = self.previous.unwrap_or_default();
+        out[48..56].copy_from_slice(&previous.generation.to_le_bytes());
+        out[152..160].copy_from_slice(&previous.first_seq.to_le_bytes());
+        out[160..168].copy_from_slice(&previous.end_seq.to_le_bytes());
+        out[56..64].copy_from_slice(&self.chain_floor.to_le_bytes());
         out[64..96].copy_from_slice(&self.id_key);
         out[96..112].copy_from_slice(&self.salt);
         out[112..128].copy_from_slice(&self.key_id);
@@ -138,27 +171,54 @@ impl SegmentHeader {
         let Some(checked) = checked_sector(bytes, *SEGMENT_MAGIC) else { return Ok(None) };
         let mut cursor = Cursor(&checked[8..]);
         let version = cursor.u16().unwrap_or_default();
-        if version > VERSION {
-            return Err(Error::Newer { file: file.into(), found: version, known: VERSION });
+        if version > SEGMENT_VERSION {
+            return Err(Error::Newer { file: file.into(), found: version, known: SEGMENT_VERSION });
         }
         let mut read = || {
             cursor.take(6)?;
             let (uuid, generation, first_seq) = (cursor.array()?, cursor.u64()?, cursor.u64()?);
-            cursor.take(16)?;
+            let generation_before = cursor.u64()?;
+            let chain_floor = cursor.u64()?;
             let (id_key, salt, key_id) = (cursor.array()?, cursor.array()?, cursor.array()?);
+            let (created, bytes, oldest) = (cursor.u64()?, cursor.u64()?, cursor.u64()?);
+            let previous = Previous { generation: generation_before, first_seq: cursor.u64()?, end_seq: cursor.u64()? };
             Some(Self {
+                version,
+                previous: (generation_before > 0).then_some(previous),
+                chain_floor,
                 uuid,
                 generation,
                 first_seq,
                 id_key,
                 salt,
                 key_id,
-                created: cursor.u64()?,
-                bytes: cursor.u64()?,
-                oldest: cursor.u64()?,
+                created,
+                bytes,
+                oldest,
             })
         };
         Ok(read())
+    }
+
+    /// Where its blocks begin.
+    pub(crate) const fn blocks_at(&self) -> u64 {
+        if self.version < 2 { SEGMENT_HEADER_1 } else { SEGMENT_HEADER }
+    }
+
+    /// Where its second copy stands.
+    pub(crate) const fn second_at(&self) -> usize {
+        if self.version < 2 { SECOND_HEADER_1 } else { SECOND_HEADER }
+    }
+
+    /// The valid copies of a header in the first bytes of a file: the first one, and the second one.
+    pub(crate) fn copies(file: &str, bytes: &[u8]) -> Result<(Option<Self>, Option<Self>)> {
+        let at = |offset: usize| Self::decode(file, bytes.get(offset..).unwrap_or_default());
+        let first = at(0)?;
+        let second = match at(SECOND_HEADER)?.filter(|header| header.version >= 2) {
+            None => at(SECOND_HEADER_1)?.filter(|header| header.version < 2),
+            second => second,
+        };
+        Ok((first, second))
     }
 }
 
@@ -167,6 +227,15 @@ pub(crate) fn checked_sector(bytes: &[u8], magic: [u8; 8]) -> Option<&[u8]> {
     let sector = bytes.get(..SECTOR)?;
     let crc = u32::from_le_bytes(sector[508..].try_into().ok()?);
     (sector[..8] == magic && crc == crc32c::crc32c(&sector[..508])).then_some(sector)
+}
+
+// === impl ChainRange ===
+
+impl ChainRange {
+    /// Bytes that it takes in a block's header.
+    pub const fn stored_len(&self) -> usize {
+        2 + self.id.len() + 56
+    }
 }
 
 // === impl BlockHeader ===
@@ -182,13 +251,31 @@ impl BlockHeader {
         self.flags & FLAG_SNAPSHOT != 0
     }
 
+    /// Whether its chains ended with it.
+    pub fn ends_chains(&self) -> bool {
+        self.flags & FLAG_ENDED != 0
+    }
+
     pub(crate) fn stored_len(&self) -> u64 {
         (u64::from(self.header_len) + u64::from(self.payload_len)).next_multiple_of(8)
     }
 
+    /// Checks what the header's fields can hold. A count that does not fit is an error when it is made, not when it is read.
+    pub(crate) fn check_counts(ranges: &[ChainRange]) -> Result<()> {
+        let limit = usize::from(u16::MAX);
+        if ranges.len() > limit {
+            return Err(Error::TooMany { what: "chains of a block", count: ranges.len(), limit });
+        }
+        let longest = ranges.iter().map(|range| range.id.len()).max().unwrap_or(0);
+        if longest > limit {
+            return Err(Error::TooMany { what: "bytes of a chain's id", count: longest, limit });
+        }
+        Ok(())
+    }
+
     /// Length of a header with these ranges.
     pub(crate) fn len_with(ranges: &[ChainRange]) -> usize {
-        BLOCK_FIXED + ranges.iter().map(|range| 2 + range.id.len() + 56).sum::<usize>() + 4
+        BLOCK_FIXED + ranges.iter().map(ChainRange::stored_len).sum::<usize>() + 4
     }
 
     /// The header as it is authenticated with an encrypted payload: without its checksums, which are of what comes out.
@@ -213,7 +300,7 @@ impl BlockHeader {
     /// Writes the header up to its checksum.
     fn encode_head(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(BLOCK_MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&BLOCK_VERSION.to_le_bytes());
         out.extend_from_slice(&self.flags.to_le_bytes());
         out.extend_from_slice(&self.generation.to_le_bytes());
         out.extend_from_slice(&self.first_seq.to_le_bytes());
@@ -222,6 +309,7 @@ impl BlockHeader {
         }
         out.extend_from_slice(&self.wall_ms.to_le_bytes());
         out.extend_from_slice(&self.journal_ms.to_le_bytes());
+        // Checked by `check_counts` before.
         out.extend_from_slice(&(self.ranges.len() as u16).to_le_bytes());
         out.extend_from_slice(&[0; 2]);
         for range in &self.ranges {
@@ -245,7 +333,7 @@ impl BlockHeader {
     /// What the bytes claim to be, without a look at the checksum.
     pub(crate) fn claimed(bytes: &[u8]) -> Option<Self> {
         let mut cursor = Cursor(bytes);
-        if cursor.take(4)? != BLOCK_MAGIC || cursor.u16()? != VERSION {
+        if cursor.take(4)? != BLOCK_MAGIC || cursor.u16()? != BLOCK_VERSION {
             return None;
         }
         let (flags, generation, first_seq) = (cursor.u16()?, cursor.u64()?, cursor.u64()?);

@@ -1,16 +1,16 @@
 //! The writer: appends blocks, syncs them, rolls and recycles segments.
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock},
-};
-
-use parking_lot::Mutex;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     Disk, DiskFile, Envelope, Error, Result,
-    envelope::{Cipher, OVERHEAD, decompressed},
-    format::{BlockHeader, ChainRange, FLAG_AES, FLAG_SNAPSHOT, FLAG_ZSTD, SECOND_HEADER, SEGMENT_HEADER, SegmentHeader, seed},
-    state::{State, StateFile},
+    envelope::OVERHEAD,
+    format::{
+        BlockHeader, ChainRange, FLAG_AES, FLAG_ENDED, FLAG_SNAPSHOT, FLAG_ZSTD, Previous, SEGMENT_HEADER, SEGMENT_VERSION,
+        SegmentHeader, seed,
+    },
+    segment::{Segment, segment_name},
+    shared::{Shared, Tail},
+    state::{Evidence, Newest, State, StateFile},
 };
 
 /// How a journal is kept.
@@ -18,8 +18,10 @@ use crate::{
 pub struct Options {
     /// Bound of everything in the directory, in bytes.
     pub max_bytes: u64,
-    /// Size of a segment in bytes.
+    /// Size of a new segment in bytes. A segment is larger if the heads of the chains need it.
     pub segment_bytes: u64,
+    /// Segments that only the sidecar's own records may use.
+    pub control_segments: u64,
     /// Delivered blocks are kept so long, in milliseconds of wall clock; 0: no age asked for.
     pub retain_ms: u64,
     /// Delivered blocks are kept up to so many bytes; 0: no amount asked for.
@@ -31,9 +33,9 @@ pub struct Options {
 /// Who may use which part of the bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
-    /// Ordinary events: all but two segments.
+    /// Ordinary events: all but the segments of the classes below.
     Normal,
-    /// Critical events: all but one segment.
+    /// Critical events: one segment more.
     Critical,
     /// Records of the sidecar itself: everything.
     Control,
@@ -48,6 +50,8 @@ pub struct NewBlock<'a> {
     pub count: u32,
     /// Heads of the chains after this block.
     pub ranges: Vec<ChainRange>,
+    /// These chains end with it: their heads are no longer kept.
+    pub ends: bool,
     /// Wall clock, milliseconds since 1970.
     pub wall_ms: u64,
     /// Journal clock in milliseconds.
@@ -59,8 +63,10 @@ pub struct NewBlock<'a> {
 /// How much of the bound is used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes of segments that hold something still needed.
+    /// Bytes of segments that hold something still needed, whether full or not.
     pub live: u64,
+    /// Bytes of segments with records that a sink does not have yet.
+    pub undelivered: u64,
     /// Bytes of files waiting to be used again.
     pub spare: u64,
     /// Bytes of other rooms' files.
@@ -86,47 +92,21 @@ pub struct SegmentInfo {
     pub bytes: u64,
 }
 
-/// What writer and readers share.
-pub struct Shared {
-    pub(crate) uuid: [u8; 16],
-    pub(crate) inner: Mutex<SharedInner>,
-}
-
-pub(crate) struct SharedInner {
-    pub(crate) segments: Vec<Arc<Segment>>,
-    pub(crate) tail: Tail,
-    pub(crate) heads: BTreeMap<String, ChainRange>,
-}
-
-/// Up to where everything is synced.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Tail {
-    pub(crate) generation: u64,
-    pub(crate) offset: u64,
-    pub(crate) seq: u64,
-}
-
-/// A segment in use.
-pub(crate) struct Segment {
-    pub(crate) name: String,
-    pub(crate) generation: u64,
-    pub(crate) first_seq: u64,
-    pub(crate) file: Arc<dyn DiskFile>,
-    /// What its blocks are encrypted with; `None`: they are not.
-    pub(crate) cipher: Option<Cipher>,
-    /// Where its good blocks end, once that is known.
-    pub(crate) end: OnceLock<u64>,
-    /// Wall clock of its last block, once it is sealed by this process.
-    pub(crate) sealed_ms: OnceLock<u64>,
-}
-
 /// The segment that is written to.
 pub(crate) struct Active {
     pub(crate) segment: Arc<Segment>,
+    pub(crate) file: Arc<dyn DiskFile>,
     pub(crate) offset: u64,
     pub(crate) ordinal: u32,
     pub(crate) wall_ms: u64,
     /// Up to here the file has extents that were written before: a block inside them changes no metadata of the file system.
+    pub(crate) written: u64,
+}
+
+/// A file that waits to be used, with space reserved for a segment.
+pub(crate) struct Spare {
+    pub(crate) name: String,
+    /// Up to here it was written before.
     pub(crate) written: u64,
 }
 
@@ -146,6 +126,7 @@ struct Pending {
     next_seq: u64,
     wall_ms: u64,
     ranges: Vec<ChainRange>,
+    ends: bool,
 }
 
 /// The writer.
@@ -159,51 +140,49 @@ pub struct Journal {
     pub(crate) next_seq: u64,
     pub(crate) next_generation: u64,
     pub(crate) state: StateFile,
-    pub(crate) spares: Vec<String>,
+    pub(crate) spares: Vec<Spare>,
     pub(crate) extra: u64,
+    /// Bytes of all segments in use.
+    live: u64,
+    /// A block that could not be written: its file, and where it begins.
+    failed: Option<(Arc<dyn DiskFile>, u64)>,
+    /// Journal clock of the last block, in milliseconds.
+    journal_ms: u64,
     pending: Option<Pending>,
     buffer: Vec<u8>,
 }
 
 /// Spare files that are kept for use; more are removed.
 const SPARES: usize = 2;
-
-pub(crate) fn segment_name(generation: u64) -> String {
-    format!("seg-{generation:016x}.log")
-}
-
-// === impl Segment ===
-
-impl Segment {
-    /// A block's payload from what is stored; `None`: it was changed, or cannot be what its header says.
-    pub(crate) fn payload(&self, header: &BlockHeader, stored: Vec<u8>) -> Option<Vec<u8>> {
-        let plain = match (header.flags & FLAG_AES != 0, &self.cipher) {
-            (false, _) => stored,
-            (true, Some(cipher)) => cipher.open(header.ordinal, &header.authenticated(), &stored)?,
-            (true, None) => return None,
-        };
-        if header.flags & FLAG_ZSTD == 0 { Some(plain) } else { decompressed(&plain, header.plain_len as usize) }
-    }
-}
+/// Bytes of a snapshot besides the heads, rounded up.
+const SNAPSHOT_FIXED: u64 = 128;
+/// Bytes of a block besides payload, ranges and encryption, rounded up.
+const BLOCK_SLACK: usize = 128;
 
 // === impl Journal ===
 
+/// What a journal is made from, once its directory was read.
+pub(crate) struct Parts {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) options: Options,
+    pub(crate) envelope: Envelope,
+    pub(crate) id_key: [u8; 32],
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) active: Option<Active>,
+    pub(crate) next_seq: u64,
+    pub(crate) next_generation: u64,
+    pub(crate) state: StateFile,
+    pub(crate) spares: Vec<String>,
+    pub(crate) journal_ms: u64,
+}
+
 impl Journal {
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn new(
-        disk: Arc<dyn Disk>,
-        options: Options,
-        envelope: Envelope,
-        id_key: [u8; 32],
-        shared: Arc<Shared>,
-        active: Option<Active>,
-        next_seq: u64,
-        next_generation: u64,
-        state: StateFile,
-        spares: Vec<String>,
-    ) -> Self {
-        let buffer = Vec::new();
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { disk, options, envelope, id_key, shared, active, next_seq, next_generation, state, spares, journal_ms } =
+            parts;
         let spares = if options.recycle { spares } else { without(&*disk, spares) };
+        let spares = spares.into_iter().map(|name| Spare { name, written: 0 }).collect();
+        let live = shared.inner.lock().segments.iter().map(|segment| segment.bytes).sum();
         Self {
             disk,
             options,
@@ -216,8 +195,11 @@ impl Journal {
             state,
             spares,
             extra: 0,
+            live,
+            failed: None,
+            journal_ms,
             pending: None,
-            buffer,
+            buffer: Vec::new(),
         }
     }
 
@@ -243,8 +225,8 @@ impl Journal {
             name: segment.name.clone(),
             generation: segment.generation,
             first_seq: segment.first_seq,
-            encrypted: segment.cipher.is_some(),
-            bytes: segment.file.size().unwrap_or_default(),
+            encrypted: segment.encrypted,
+            bytes: segment.bytes,
         };
         inner.segments.iter().map(info).collect()
     }
@@ -259,9 +241,9 @@ impl Journal {
         self.disk.clone()
     }
 
-    /// Changes the bound and what is kept, from now on. The size of segments stays.
+    /// Changes the bound and what is kept, from now on. The next segment has the new size.
     pub fn set_options(&mut self, options: Options) {
-        self.options = Options { segment_bytes: self.options.segment_bytes, ..options };
+        self.options = options;
     }
 
     /// Changes how new blocks are kept. Another key begins with a segment of its own.
@@ -275,9 +257,26 @@ impl Journal {
         // The state's copy of the key for ids is masked with the key that counts from now on.
         let (uuid, key_id) = (self.shared.uuid, self.envelope.keys.current_id());
         let masked = self.envelope.keys.mask(&key_id, &uuid, &self.id_key, "state");
-        let saved = masked.and_then(|id_key| self.state.save(State { id_key, key_id, ..self.state.current.clone() }));
+        let evidence = self.encryption_evidence(key_id);
+        let saved = masked.and_then(|id_key| {
+            let next = State { id_key, key_id, evidence, ..self.state.current.clone() };
+            self.state.save(next.clone())?;
+            // In both slots: the other one still has it as it was.
+            self.state.save(next)
+        });
         if let Err(error) = saved {
             tracing::warn!(%error, "the state keeps its key for ids as it was until the next start");
+        }
+    }
+
+    /// What the state says of encryption once a key counts.
+    fn encryption_evidence(&self, key_id: [u8; 16]) -> Evidence {
+        let evidence = self.state.current.evidence;
+        let was_clear = self.state.current.key_id == [0; 16];
+        match (was_clear, key_id == [0; 16]) {
+            (true, false) => Evidence { encrypted_from: Some(self.next_generation), id_key_exposed: true, ..evidence },
+            (_, true) => Evidence { encrypted_from: None, ..evidence },
+            (false, false) => evidence,
         }
     }
 
@@ -286,49 +285,86 @@ impl Journal {
         self.extra = bytes;
     }
 
+    /// Bytes of a new segment: what the options say, or more if the heads of the chains would take more than a quarter of it.
+    fn next_segment_bytes(&self) -> u64 {
+        let heads = self.shared.inner.lock().heads.bytes() as u64;
+        self.options.segment_bytes.max((heads * 4).next_multiple_of(64 << 10))
+    }
+
+    /// Largest payload of a block, in bytes, if it touches these chains. A block up to that size fits into an empty segment
+    /// under the options of now; the one owner of this bound.
+    pub fn payload_room(&self, ranges_bytes: usize) -> u64 {
+        let heads = self.shared.inner.lock().heads.bytes();
+        // Chains that the block begins are in the snapshot of a later segment only, but a block that fails is written again there.
+        let taken = SEGMENT_HEADER + SNAPSHOT_FIXED + heads as u64 + (ranges_bytes + OVERHEAD + BLOCK_SLACK) as u64;
+        self.next_segment_bytes().saturating_sub(taken)
+    }
+
+    /// Whether the heads of the chains leave room for one more, in bytes of [`ChainRange::stored_len`]. Heads take at most an eighth of
+    /// a segment, so that the records that must be written of all chains together fit into the headroom.
+    pub fn has_head_room(&self, more: usize) -> bool {
+        let heads = self.shared.inner.lock().heads.bytes();
+        (heads + more) as u64 <= self.options.segment_bytes / 8
+    }
+
+    /// The number that a chain begins with which nobody knows yet. Above 0 after a loss that may have held chains.
+    pub fn chain_floor(&self) -> u64 {
+        self.state.current.evidence.chain_floor
+    }
+
+    /// Whether the key for ids was on this disk in clear before encryption was turned on.
+    pub fn is_id_key_exposed(&self) -> bool {
+        self.state.current.evidence.id_key_exposed
+    }
+
     /// Appends a block: written, not yet synced. At most one block may wait for [`Self::sync`].
     /// A failure leaves the journal as it was before the call, in a state to take further blocks.
+    ///
+    /// # Errors
+    /// [`Error::Full`] if the bound or the disk has no room, [`Error::TooLarge`] above [`Self::payload_room`], [`Error::TooMany`] for
+    /// counts that the format cannot hold, [`Error::Io`] if the disk refused.
     pub fn append(&mut self, block: &NewBlock<'_>) -> Result<()> {
+        BlockHeader::check_counts(&block.ranges)?;
         let plain_len: usize = block.payload.iter().map(|piece| piece.len()).sum();
         let smaller = self.envelope.compressed(block.payload, plain_len);
         let pieces: &[&[u8]] = &[smaller.as_deref().unwrap_or_default()];
-        let (payload, flags) = if smaller.is_some() { (pieces, FLAG_ZSTD) } else { (block.payload, 0) };
-        let payload_len = payload.iter().map(|piece| piece.len()).sum::<usize>() + OVERHEAD;
-        let needed = (BlockHeader::len_with(&block.ranges) + payload_len).next_multiple_of(8);
-        let snapshot = self.snapshot_len(&block.ranges);
-        if needed as u64 + snapshot + SEGMENT_HEADER > self.options.segment_bytes {
-            return Err(Error::TooLarge { bytes: needed, segment: self.options.segment_bytes });
+        let (payload, mut flags) = if smaller.is_some() { (pieces, FLAG_ZSTD) } else { (block.payload, 0) };
+        if block.ends {
+            flags |= FLAG_ENDED;
         }
-        self.make_room(needed as u64, block.class, block.wall_ms)?;
+        let payload_len = payload.iter().map(|piece| piece.len()).sum::<usize>() + OVERHEAD;
+        let needed = (BlockHeader::len_with(&block.ranges) + payload_len).next_multiple_of(8) as u64;
+        self.make_room(needed, block.class, block.wall_ms)?;
         let Some(active) = &self.active else { return Err(self.full()) };
-        let (segment, offset, ordinal) = (active.segment.clone(), active.offset, active.ordinal);
+        let (segment, file, offset, ordinal) = (active.segment.clone(), active.file.clone(), active.offset, active.ordinal);
         let stored = Stored { flags, plain_len, payload };
         self.encode(&segment, ordinal, block, &stored)?;
-        if let Err(source) = segment.file.write_at(&self.buffer, offset) {
-            self.abandon();
+        if let Err(source) = file.write_at(&self.buffer, offset) {
+            self.fail();
             return Err(Error::io("write", &segment.name)(source));
         }
         self.write_ahead(offset + self.buffer.len() as u64);
+        self.journal_ms = self.journal_ms.max(block.journal_ms);
         self.pending = Some(Pending {
             end: offset + self.buffer.len() as u64,
             next_seq: self.next_seq + u64::from(block.count),
             wall_ms: block.wall_ms,
             ranges: block.ranges.clone(),
+            ends: block.ends,
         });
         Ok(())
     }
 
     /// Zeros behind a block that reaches beyond what was written before. A failure costs speed only: the block is there.
     fn write_ahead(&mut self, end: u64) {
-        let segment_bytes = self.options.segment_bytes;
         let Some(active) = &mut self.active else { return };
         if end <= active.written {
             return;
         }
-        let upto = (end + AHEAD).min(segment_bytes).max(end);
+        let upto = (end + AHEAD).min(active.segment.bytes).max(end);
         active.written = upto;
         let zeros = vec![0; (upto - end) as usize];
-        if !zeros.is_empty() && active.segment.file.write_at(&zeros, end).is_err() {
+        if !zeros.is_empty() && active.file.write_at(&zeros, end).is_err() {
             active.written = end;
         }
     }
@@ -338,9 +374,9 @@ impl Journal {
     pub fn sync(&mut self) -> Result<()> {
         let Some(pending) = self.pending.take() else { return Ok(()) };
         let Some(active) = &mut self.active else { return Ok(()) };
-        if let Err(source) = active.segment.file.sync() {
+        if let Err(source) = active.file.sync() {
             let name = active.segment.name.clone();
-            self.abandon();
+            self.fail();
             return Err(Error::io("sync", name)(source));
         }
         active.offset = pending.end;
@@ -350,7 +386,11 @@ impl Journal {
         let mut inner = self.shared.inner.lock();
         inner.tail = Tail { generation: active.segment.generation, offset: pending.end, seq: pending.next_seq };
         for range in pending.ranges {
-            inner.heads.insert(range.id.clone(), range);
+            if pending.ends {
+                inner.heads.remove(&range.id);
+            } else {
+                inner.heads.set(range);
+            }
         }
         Ok(())
     }
@@ -398,17 +438,10 @@ impl Journal {
             return Ok(());
         }
         // The headroom is not for that.
-        if self.shared.inner.lock().segments.len() as u64 + 1 > self.limit(Class::Normal) {
+        if !self.may_roll(Class::Normal) {
             return Err(self.full());
         }
-        self.roll(wall_ms)
-    }
-
-    fn snapshot_len(&self, more: &[ChainRange]) -> u64 {
-        let inner = self.shared.inner.lock();
-        let known: usize = inner.heads.values().map(|head| head.id.len() + 58).sum();
-        let new: usize = more.iter().map(|head| head.id.len() + 58).sum();
-        (known + new + 128) as u64
+        self.roll(Class::Normal, wall_ms)
     }
 
     // --- segments ---
@@ -422,30 +455,52 @@ impl Journal {
         }
     }
 
-    fn make_room(&mut self, needed: u64, class: Class, wall_ms: u64) -> Result<()> {
-        let limit = self.limit(class);
-        let live = self.shared.inner.lock().segments.len() as u64;
-        if let Some(active) = &self.active {
-            if live <= limit && active.offset + needed <= self.options.segment_bytes {
-                return Ok(());
-            }
-            if live + 1 > limit {
-                return Err(self.full());
-            }
-        } else if live + 1 > limit {
-            return Err(self.full());
-        }
-        self.roll(wall_ms)
+    /// Gives the segment up because a block could not be written to it.
+    fn fail(&mut self) {
+        self.failed = self.active.as_ref().map(|active| (active.file.clone(), active.offset));
+        self.abandon();
     }
 
-    /// Most segments in use for a class of blocks.
-    fn limit(&self, class: Class) -> u64 {
-        let all = self.options.max_bytes.saturating_sub(self.extra + 16_384) / self.options.segment_bytes;
-        match class {
-            Class::Normal => all.saturating_sub(2),
-            Class::Critical => all.saturating_sub(1),
-            Class::Control => all,
+    /// Has a block that failed never validate: another block has its sequence number. The next segment says so, too; this is for the
+    /// case that it is lost.
+    fn void_failed(&mut self) {
+        let Some((file, offset)) = self.failed.take() else { return };
+        if let Err(error) = file.write_at(&[0; 64], offset).and_then(|()| file.sync()) {
+            tracing::debug!(%error, "a block that failed stays where it is");
         }
+    }
+
+    fn make_room(&mut self, needed: u64, class: Class, wall_ms: u64) -> Result<()> {
+        if self.fits_active(needed, class) {
+            return Ok(());
+        }
+        let (next, heads) = (self.next_segment_bytes(), self.shared.inner.lock().heads.bytes() as u64);
+        if SEGMENT_HEADER + SNAPSHOT_FIXED + heads + needed > next {
+            return Err(Error::TooLarge { bytes: needed as usize, segment: next });
+        }
+        if !self.may_roll(class) {
+            return Err(self.full());
+        }
+        self.roll(class, wall_ms)
+    }
+
+    fn fits_active(&self, needed: u64, class: Class) -> bool {
+        let fits = self.active.as_ref().is_some_and(|active| active.offset + needed <= active.segment.bytes);
+        fits && self.live <= self.limit(class)
+    }
+
+    fn may_roll(&self, class: Class) -> bool {
+        self.live + self.next_segment_bytes() <= self.limit(class)
+    }
+
+    /// Bytes of segments that may be in use for a class of blocks.
+    fn limit(&self, class: Class) -> u64 {
+        let kept = match class {
+            Class::Normal => self.options.control_segments + 1,
+            Class::Critical => self.options.control_segments,
+            Class::Control => 0,
+        };
+        self.options.max_bytes.saturating_sub(self.extra + 16_384 + kept * self.next_segment_bytes())
     }
 
     fn full(&self) -> Error {
@@ -455,45 +510,106 @@ impl Journal {
 
     /// Whether a block of this class and size would be taken now.
     pub fn has_room(&self, class: Class, bytes: u64) -> bool {
-        let live = self.shared.inner.lock().segments.len() as u64;
-        let limit = self.limit(class);
-        let fits = self.active.as_ref().is_some_and(|active| active.offset + bytes + 1024 <= self.options.segment_bytes);
-        (fits && live <= limit) || live < limit
+        self.fits_active(bytes + 1024, class) || self.may_roll(class)
     }
 
-    /// Starts the next segment: header, snapshot, sync, rename, directory sync. Blocks come after.
-    fn roll(&mut self, wall_ms: u64) -> Result<()> {
+    /// Whether a block of this class and size would be taken now, and behind it critical ones of `later` bytes in all, none of
+    /// which is larger than `piece`.
+    pub fn has_room_for(&self, class: Class, bytes: u64, later: u64, piece: u64) -> bool {
+        if !self.has_room(class, bytes) {
+            return false;
+        }
+        if later == 0 {
+            return true;
+        }
+        let segment = self.next_segment_bytes();
+        let heads = self.shared.inner.lock().heads.bytes() as u64;
+        // What a segment holds for certain: the end of each may be too short for one more piece.
+        let usable = segment.saturating_sub(SEGMENT_HEADER + SNAPSHOT_FIXED + heads + piece);
+        let in_active = self.active.as_ref().map_or(0, |active| active.segment.bytes.saturating_sub(active.offset + piece));
+        let rolls = self.limit(Class::Critical).saturating_sub(self.live) / segment.max(1);
+        in_active + rolls * usable >= bytes + later
+    }
+
+    /// Starts the next segment: header, snapshot, sync, rename, directory sync, state. Blocks come after.
+    fn roll(&mut self, class: Class, wall_ms: u64) -> Result<()> {
         let generation = self.next_generation;
         // Even a failed try uses its generation up, so that nothing it left behind ever validates.
         self.next_generation += 1;
-        let spare = self.spares.pop().unwrap_or_else(|| format!("spare-{generation}.log"));
+        let spare = self.take_spare(class)?;
         let name = segment_name(generation);
-        match self.prepare(&spare, &name, generation, wall_ms) {
-            Ok(active) => {
-                self.abandon();
-                let mut inner = self.shared.inner.lock();
-                inner.segments.push(active.segment.clone());
-                drop(inner);
-                self.active = Some(active);
-                Ok(())
-            }
+        let prepared = match self.prepare(&spare, &name, generation, wall_ms) {
+            Ok(prepared) => prepared,
             Err(error) => {
-                let _ = self.disk.remove(&spare);
+                let _ = self.disk.remove(&spare.name);
                 let _ = self.disk.remove(&name);
                 // The new name may be on disk, and says that older segments hold nothing from here on: they must not.
                 self.abandon();
-                Err(error)
+                return Err(error);
+            }
+        };
+        self.abandon();
+        self.live += prepared.segment.bytes;
+        self.shared.inner.lock().segments.push(prepared.segment.clone());
+        // A start must know of the segment before anything is in it: else its loss would not show.
+        let evidence = Evidence {
+            newest: Some(Newest { generation, bytes: prepared.segment.bytes, first_seq: prepared.segment.first_seq }),
+            tail: self.state.current.evidence.tail.max(self.next_seq),
+            ..self.state.current.evidence
+        };
+        self.state.save(State { evidence, ..self.state.current.clone() })?;
+        self.active = Some(prepared);
+        self.void_failed();
+        self.keep_reserve();
+        Ok(())
+    }
+
+    /// A file for the next segment. The last spare is a reserve: it has its space for certain, and on a disk that is full it is for
+    /// those who may use the headroom.
+    fn take_spare(&mut self, class: Class) -> Result<Spare> {
+        let may_take = self.spares.len() > 1 || class > Class::Normal;
+        // The one that was written to most: overwriting is faster than writing.
+        let best = self.spares.iter().enumerate().max_by_key(|(_, spare)| spare.written).map(|(index, _)| index);
+        match best.filter(|_| may_take) {
+            Some(index) => Ok(self.spares.swap_remove(index)),
+            None => self.new_spare(),
+        }
+    }
+
+    fn new_spare(&self) -> Result<Spare> {
+        // Not a name that recycled segments have.
+        let is_free = |name: &String| self.spares.iter().all(|spare| spare.name != *name);
+        let name = (0..).map(|number| format!("spare-r{number}.log")).find(is_free).unwrap_or_default();
+        let made = self.disk.open(&name, true).and_then(|file| file.allocate(self.next_segment_bytes()));
+        if let Err(source) = made {
+            let _ = self.disk.remove(&name);
+            return Err(Error::io("allocate", name)(source));
+        }
+        Ok(Spare { name, written: 0 })
+    }
+
+    /// Has one spare file ready, with its space reserved, if the bound and the disk allow it.
+    pub fn keep_reserve(&mut self) {
+        if self.spares.is_empty() && self.live + self.next_segment_bytes() <= self.limit(Class::Control) {
+            match self.new_spare() {
+                Ok(spare) => self.spares.push(spare),
+                Err(error) => tracing::debug!(%error, "no reserve for a full disk"),
             }
         }
     }
 
-    fn prepare(&mut self, spare: &str, name: &str, generation: u64, wall_ms: u64) -> Result<Active> {
+    fn prepare(&mut self, spare: &Spare, name: &str, generation: u64, wall_ms: u64) -> Result<Active> {
+        let Spare { name: spare, written } = spare;
         let file = self.disk.open(spare, true).map_err(Error::io("open", spare))?;
+        let bytes = self.next_segment_bytes();
+        // A file is as long as its segment from the beginning: a shorter one was cut.
+        file.allocate(bytes).map_err(Error::io("allocate", spare))?;
         let mut salt = [0; 16];
         getrandom::fill(&mut salt).map_err(|error| Error::io("read", "the random source")(error.into()))?;
         let (uuid, keys) = (self.shared.uuid, &self.envelope.keys);
         let key_id = keys.current_id();
         let header = SegmentHeader {
+            version: SEGMENT_VERSION,
             uuid,
             generation,
             first_seq: self.next_seq,
@@ -501,29 +617,31 @@ impl Journal {
             salt,
             key_id,
             created: wall_ms,
-            bytes: self.options.segment_bytes,
+            bytes,
             oldest: self.state.current.oldest,
+            chain_floor: self.chain_floor(),
+            previous: self.shared.inner.lock().segments.last().map(|segment| Previous {
+                generation: segment.generation,
+                first_seq: segment.first_seq,
+                end_seq: segment.upto().min(self.next_seq),
+            }),
         };
-        let segment = Arc::new(Segment {
-            name: name.to_owned(),
-            generation,
-            first_seq: self.next_seq,
-            file: file.clone(),
-            cipher: keys.current().map(|key| key.cipher(&salt, &uuid, generation)).transpose()?,
-            end: OnceLock::new(),
-            sealed_ms: OnceLock::new(),
-        });
-        let heads: Vec<ChainRange> = self.shared.inner.lock().heads.values().cloned().map(as_snapshot).collect();
-        let snapshot = NewBlock { class: Class::Control, count: 0, ranges: heads, wall_ms, journal_ms: 0, payload: &[] };
+        let cipher = keys.current().map(|key| key.cipher(&salt, &uuid, generation)).transpose()?;
+        let segment = Arc::new(Segment::new(name.to_owned(), &header, self.disk.clone(), cipher));
+        let heads: Vec<ChainRange> = self.shared.inner.lock().heads.all().values().cloned().map(as_snapshot).collect();
+        BlockHeader::check_counts(&heads)?;
+        let journal_ms = self.journal_ms;
+        let class = Class::Control;
+        let snapshot = NewBlock { class, count: 0, ranges: heads, ends: false, wall_ms, journal_ms, payload: &[] };
         self.encode(&segment, 0, &snapshot, &Stored { flags: FLAG_SNAPSHOT, plain_len: 0, payload: &[] })?;
         file.write_at(&header.encode(), 0).map_err(Error::io("write", spare))?;
-        file.write_at(&header.encode(), SECOND_HEADER as u64).map_err(Error::io("write", spare))?;
+        file.write_at(&header.encode(), header.second_at() as u64).map_err(Error::io("write", spare))?;
         file.write_at(&self.buffer, SEGMENT_HEADER).map_err(Error::io("write", spare))?;
         file.sync().map_err(Error::io("sync", spare))?;
         self.disk.rename(spare, name).map_err(Error::io("rename", spare))?;
         self.disk.sync_dir().map_err(Error::io("sync", "the directory"))?;
-        let written = file.size().map_err(Error::io("read", name))?;
-        Ok(Active { segment, offset: SEGMENT_HEADER + self.buffer.len() as u64, ordinal: 1, wall_ms, written })
+        let offset = SEGMENT_HEADER + self.buffer.len() as u64;
+        Ok(Active { segment, file, offset, ordinal: 1, wall_ms, written: *written })
     }
 
     // --- positions and space ---
@@ -540,6 +658,17 @@ impl Journal {
         }
         let mut next = self.state.current.clone();
         next.positions.clone_from(positions);
+        next.evidence.tail = next.evidence.tail.max(self.next_seq);
+        self.state.save(next)
+    }
+
+    /// Has the state know how far the log reaches by now, so that a loss at its end shows. Writes nothing if it knows.
+    pub fn save_progress(&mut self) -> Result<()> {
+        if self.state.current.evidence.tail >= self.next_seq {
+            return Ok(());
+        }
+        let mut next = self.state.current.clone();
+        next.evidence.tail = self.next_seq;
         self.state.save(next)
     }
 
@@ -558,8 +687,10 @@ impl Journal {
         let count = free.len();
         self.shared.inner.lock().segments.drain(..count);
         for segment in free {
-            self.recycle(&segment.name, segment.generation);
+            self.live -= segment.bytes;
+            self.recycle(&segment);
         }
+        self.keep_reserve();
         Ok(count)
     }
 
@@ -568,8 +699,8 @@ impl Journal {
         let ends = inner.segments.iter().skip(1).map(|next| next.first_seq);
         let sealed: Vec<_> = inner.segments.iter().zip(ends).collect();
         let is_delivered = |end: u64| end <= delivered;
-        let delivered_bytes = sealed.iter().filter(|(_, end)| is_delivered(*end)).count() as u64 * self.options.segment_bytes;
-        let mut kept_bytes = delivered_bytes;
+        let delivered_bytes = sealed.iter().filter(|(_, end)| is_delivered(*end)).map(|(segment, _)| segment.bytes).sum();
+        let mut kept_bytes: u64 = delivered_bytes;
         let mut free = Vec::new();
         for (segment, end) in sealed {
             let held = Arc::strong_count(segment) > 1;
@@ -580,7 +711,7 @@ impl Journal {
             if held || !is_delivered(end) || (retained && !pressed) {
                 break;
             }
-            kept_bytes -= self.options.segment_bytes;
+            kept_bytes -= segment.bytes;
             free.push(segment.clone());
             if pressed {
                 break;
@@ -595,12 +726,14 @@ impl Journal {
         inner.segments.get(1).map(|next| next.first_seq)
     }
 
-    fn recycle(&mut self, name: &str, generation: u64) {
+    fn recycle(&mut self, segment: &Segment) {
+        let (name, generation) = (&segment.name, segment.generation);
         // A failure here leaves a segment below the oldest generation: recovery makes a spare of it.
         if self.options.recycle && self.spares.len() < SPARES {
             let spare = format!("spare-{generation}.log");
             if self.disk.rename(name, &spare).is_ok() {
-                self.spares.push(spare);
+                let written = segment.end.get().copied().unwrap_or(0);
+                self.spares.push(Spare { name: spare, written });
             }
         } else if let Err(error) = self.disk.remove(name) {
             tracing::warn!(file = name, %error, "a freed segment could not be removed; it is tried again at the next start");
@@ -610,9 +743,11 @@ impl Journal {
     /// How much of the bound is used.
     pub fn usage(&self) -> Usage {
         let segments = self.shared.inner.lock().segments.len();
+        let delivered = self.state.current.positions.values().min().copied().unwrap_or(0);
         Usage {
-            live: segments as u64 * self.options.segment_bytes,
-            spare: self.spares.len() as u64 * self.options.segment_bytes,
+            live: self.live,
+            undelivered: self.shared.bytes_from(delivered),
+            spare: self.spares.len() as u64 * self.next_segment_bytes(),
             extra: self.extra,
             bound: self.options.max_bytes,
             segments,
@@ -621,7 +756,7 @@ impl Journal {
 
     /// Heads of all chains.
     pub fn heads(&self) -> Vec<ChainRange> {
-        self.shared.inner.lock().heads.values().cloned().collect()
+        self.shared.inner.lock().heads.all().values().cloned().collect()
     }
 }
 
@@ -633,47 +768,4 @@ fn without(disk: &dyn Disk, mut files: Vec<String>) -> Vec<String> {
 
 fn as_snapshot(head: ChainRange) -> ChainRange {
     ChainRange { first: head.last + 1, ..head }
-}
-
-// === impl Shared ===
-
-impl Shared {
-    /// Sequence number after the last synced record.
-    pub fn synced(&self) -> u64 {
-        self.inner.lock().tail.seq
-    }
-
-    /// Oldest sequence number that is still on disk.
-    pub fn oldest(&self) -> u64 {
-        let inner = self.inner.lock();
-        inner.segments.first().map_or(inner.tail.seq, |segment| segment.first_seq)
-    }
-
-    /// The oldest segment's first sequence number such that no more than `bytes` lie from there on; `None`: it is so from `seq` on already. Whole
-    /// segments only, and never the one that is written to.
-    pub fn cut_to(&self, seq: u64, bytes: u64) -> Option<u64> {
-        let inner = self.inner.lock();
-        let first = inner.segments.partition_point(|segment| segment.first_seq <= seq).saturating_sub(1);
-        let held = |segment: &Arc<Segment>| {
-            let is_tail = segment.generation == inner.tail.generation;
-            let end = if is_tail { Some(inner.tail.offset) } else { segment.end.get().copied() };
-            end.unwrap_or_else(|| segment.file.size().unwrap_or_default())
-        };
-        // Not the segment that holds `seq`: how much of it is behind that number is not known.
-        let mut left: u64 = inner.segments.iter().skip(first + 1).map(held).sum();
-        if left <= bytes {
-            return None;
-        }
-        let mut cut = first + 1;
-        while left > bytes && cut + 1 < inner.segments.len() {
-            left -= inner.segments.get(cut).map_or(0, held);
-            cut += 1;
-        }
-        inner.segments.get(cut).map(|segment| segment.first_seq)
-    }
-
-    /// First sequence numbers of the segments in use, oldest first.
-    pub fn segment_starts(&self) -> Vec<(u64, u64)> {
-        self.inner.lock().segments.iter().map(|segment| (segment.generation, segment.first_seq)).collect()
-    }
 }

@@ -1,10 +1,13 @@
 //! Readers: blocks in order, from any sequence number up to what is synced.
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
-    Block, BlockHeader, ChainRange, Damage, Error, Result, Shared,
-    format::{BLOCK_FIXED, SEGMENT_HEADER, seed},
-    journal::Segment,
+    Block, BlockHeader, Damage, Extent, Result,
+    damage::{Heads, between},
+    format::seed,
+    segment::Segment,
+    shared::Shared,
+    window::Window,
 };
 
 /// What comes next.
@@ -24,7 +27,6 @@ pub struct Reader {
     next_seq: u64,
     place: Option<Place>,
     window: Window,
-    heads: BTreeMap<String, (u64, u64)>,
     last: Option<Spot>,
 }
 
@@ -49,111 +51,13 @@ struct Place {
     is_last: bool,
 }
 
-/// A piece of a segment in memory.
-#[derive(Default)]
-pub(crate) struct Window {
-    bytes: Vec<u8>,
-    start: u64,
-    file: usize,
-}
-
-/// How much is read at a time, in bytes.
-const READ_AHEAD: usize = 128 << 10;
-
-// === impl Window ===
-
-impl Window {
-    /// Bytes `offset..offset + length`, fewer at `limit`.
-    pub(crate) fn get(&mut self, segment: &Segment, offset: u64, length: usize, limit: u64) -> Result<&[u8]> {
-        let length = length.min(limit.saturating_sub(offset) as usize);
-        let id = std::ptr::from_ref(segment) as usize;
-        let have = self.file == id && offset >= self.start && offset + length as u64 <= self.start + self.bytes.len() as u64;
-        if !have {
-            let want = length.max(READ_AHEAD).min(limit.saturating_sub(offset) as usize);
-            self.bytes.resize(want, 0);
-            if self.bytes.capacity() > 8 * READ_AHEAD {
-                self.bytes.shrink_to(want.max(READ_AHEAD));
-            }
-            let count = segment.file.read_at(&mut self.bytes, offset).map_err(Error::io("read", &segment.name))?;
-            self.bytes.truncate(count);
-            (self.start, self.file) = (offset, id);
-        }
-        let from = (offset - self.start) as usize;
-        Ok(&self.bytes[from..(from + length).min(self.bytes.len())])
-    }
-
-    pub(crate) fn forget(&mut self) {
-        self.file = 0;
-    }
-
-    /// The valid header at an offset.
-    pub(crate) fn header(&mut self, segment: &Segment, seed: u32, offset: u64, limit: u64) -> Result<Option<BlockHeader>> {
-        let fixed = self.get(segment, offset, BLOCK_FIXED, limit)?;
-        let Some(length) = fixed.get(32..36).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes) else {
-            return Ok(None);
-        };
-        let bytes = self.get(segment, offset, length as usize, limit)?;
-        Ok(BlockHeader::decode(seed, bytes)
-            .filter(|header| offset.checked_add(header.stored_len()).is_some_and(|end| end <= limit)))
-    }
-
-    /// The payload behind a header as it is stored, if its checksum is right.
-    pub(crate) fn stored(
-        &mut self,
-        segment: &Segment,
-        seed: u32,
-        at: u64,
-        header: &BlockHeader,
-        limit: u64,
-    ) -> Result<Option<Vec<u8>>> {
-        let whole = header.header_len as usize + header.payload_len as usize;
-        let bytes = self.get(segment, at, whole, limit)?;
-        let Some(payload) = bytes.get(header.header_len as usize..whole) else { return Ok(None) };
-        Ok((crc32c::crc32c_append(seed, payload) == header.payload_crc).then(|| payload.to_vec()))
-    }
-
-    /// The first valid block behind `offset` whose records are at or above `least`.
-    pub(crate) fn resync(
-        &mut self,
-        segment: &Segment,
-        seed: u32,
-        offset: u64,
-        limit: u64,
-        least: u64,
-    ) -> Result<Option<(u64, BlockHeader)>> {
-        let mut at = offset.next_multiple_of(8);
-        while at + (BLOCK_FIXED as u64) <= limit {
-            let chunk = self.get(segment, at, READ_AHEAD, limit)?;
-            if chunk.len() < BLOCK_FIXED {
-                return Ok(None);
-            }
-            let steps = (chunk.len() - 3) / 8;
-            let found = (0..=steps).find(|step| chunk.get(step * 8..step * 8 + 4) == Some(crate::format::BLOCK_MAGIC));
-            let Some(step) = found else {
-                at += (steps as u64 + 1) * 8;
-                continue;
-            };
-            at += step as u64 * 8;
-            if let Some(header) = self.header(segment, seed, at, limit)?
-                && header.generation == segment.generation
-                && header.first_seq >= least
-                && self.stored(segment, seed, at, &header, limit)?.is_some()
-            {
-                return Ok(Some((at, header)));
-            }
-            at += 8;
-        }
-        Ok(None)
-    }
-}
-
 // === impl Reader ===
 
 impl Reader {
     /// A reader whose first block holds `seq`, or comes first behind it.
     pub fn new(shared: Arc<Shared>, seq: u64) -> Self {
         let next_seq = seq.max(shared.oldest());
-        Self { shared, next_seq, place: None, window: Window::default(), heads: BTreeMap::new(), last: None }
+        Self { shared, next_seq, place: None, window: Window::default(), last: None }
     }
 
     /// A reader whose first block is the one at a spot, where it is still there; else as [`Self::new`].
@@ -185,47 +89,50 @@ impl Reader {
         self.window.forget();
     }
 
-    /// What comes next. Not an iterator: being caught up is no end.
+    /// What comes next. A loss that spans several blocks or segments comes once. Not an iterator: being caught up is no end.
+    ///
+    /// # Errors
+    /// The disk failed in a way that is no damage; the next call tries again.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Next> {
+        let mut lost: Option<Damage> = None;
         loop {
             if !self.find_place() {
                 self.release_if_done();
-                return Ok(Next::CaughtUp);
+                return Ok(lost.map_or(Next::CaughtUp, Next::Lost));
             }
             let Some(place) = &mut self.place else { return Ok(Next::CaughtUp) };
             let header = self.window.header(&place.segment, place.seed, place.offset, place.limit)?;
-            let header = header
-                .filter(|header| header.generation == place.segment.generation && header.first_seq < place.next_first.max(1));
+            let believed = place.next_first.max(1).min(place.segment.upto());
+            let header = header.filter(|header| header.is_snapshot() || header.first_seq < believed);
             let Some(header) = header.filter(|header| header.is_snapshot() || header.first_seq <= self.next_seq) else {
                 if self.next_seq >= place.next_first && !place.is_last {
                     self.place = None;
                     continue;
                 }
-                return self.damaged(None);
+                let damage = self.damaged(None)?;
+                join(&mut lost, damage);
+                continue;
             };
             let at = place.offset;
-            let skip = header.is_snapshot() || header.next_seq() <= self.next_seq;
-            if skip {
+            if header.is_snapshot() || header.next_seq() <= self.next_seq {
                 place.offset += header.stored_len();
-                self.note(&header.ranges);
                 continue;
             }
             let stored = self.window.stored(&place.segment, place.seed, at, &header, place.limit)?;
             let Some(payload) = stored.and_then(|stored| place.segment.payload(&header, stored)) else {
-                return self.damaged(Some(&header));
+                let damage = self.damaged(Some(&header))?;
+                join(&mut lost, damage);
+                continue;
             };
+            if let Some(lost) = lost {
+                // The block comes with the next call.
+                return Ok(Next::Lost(lost));
+            }
             place.offset += header.stored_len();
             self.last = Some(Spot { generation: header.generation, offset: at, first_seq: header.first_seq });
             self.next_seq = header.next_seq();
-            self.note(&header.ranges);
             return Ok(Next::Block(Block { header, payload }));
-        }
-    }
-
-    fn note(&mut self, ranges: &[ChainRange]) {
-        for range in ranges {
-            self.heads.insert(range.id.clone(), (range.epoch, range.last));
         }
     }
 
@@ -239,7 +146,7 @@ impl Reader {
             if segment.generation == inner.tail.generation {
                 return inner.tail.offset;
             }
-            segment.end.get().copied().unwrap_or_else(|| segment.file.size().unwrap_or_default())
+            segment.end.get().copied().unwrap_or(segment.bytes)
         };
         if let Some(place) = &mut self.place {
             let index = inner.segments.iter().position(|segment| segment.generation == place.segment.generation);
@@ -260,7 +167,7 @@ impl Reader {
         let place = Place {
             segment: segment.clone(),
             seed: seed(&self.shared.uuid, segment.generation),
-            offset: SEGMENT_HEADER,
+            offset: segment.blocks_at,
             limit: end_of(segment),
             next_first: inner.segments.get(index + 1).map_or(inner.tail.seq, |next| next.first_seq),
             is_last: index + 1 == inner.segments.len(),
@@ -278,65 +185,81 @@ impl Reader {
         }
     }
 
-    /// Records at `next_seq` cannot be read: says which, and goes on behind them.
-    fn damaged(&mut self, claimed: Option<&BlockHeader>) -> Result<Next> {
-        let Some(place) = &mut self.place else { return Ok(Next::CaughtUp) };
-        let first_seq = self.next_seq;
-        let found = self.window.resync(&place.segment, place.seed, place.offset + 8, place.limit, first_seq)?;
-        let found = found.filter(|(_, header)| header.first_seq < place.next_first);
+    /// Records at `next_seq` cannot be read: names them, and goes on behind them. `None`: no record is missing, only a
+    /// snapshot.
+    fn damaged(&mut self, claimed: Option<&BlockHeader>) -> Result<Option<Damage>> {
+        let Some(place) = &mut self.place else { return Ok(None) };
+        let (first_seq, segment, offset) = (self.next_seq, place.segment.clone(), place.offset);
+        // Behind a block whose header is good the search begins at its end: what looks like a block inside is its payload.
+        let behind = claimed.map_or(offset + 8, |header| offset + header.stored_len());
+        let found = self.window.resync(&segment, place.seed, behind, place.limit, first_seq)?;
+        let found = found.filter(|(_, header)| header.first_seq < place.next_first.min(segment.upto()));
         if let Some((at, header)) = &found
             && header.first_seq == first_seq
         {
-            // Only a snapshot was damaged: no record is missing.
             place.offset = *at;
-            return self.next();
+            return Ok(None);
         }
         let next_seq = match (&found, claimed) {
             (Some((_, header)), _) => header.first_seq,
             (None, Some(claimed)) if place.is_last => claimed.next_seq().min(place.next_first),
             (None, _) => place.next_first,
         };
-        // What the chains' numbers are behind the damage, up to the end of what can be read in this segment.
-        let mut after: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-        let mut at = found.as_ref().map(|(at, _)| *at);
-        while let Some(offset) = at {
-            let Some(header) = self.window.header(&place.segment, place.seed, offset, place.limit)? else { break };
-            for range in &header.ranges {
-                after.entry(range.id.clone()).or_insert((range.epoch, range.first));
-            }
-            at = Some(offset + header.stored_len());
-        }
-        let (is_last, generation) = (place.is_last, place.segment.generation);
-        place.offset = found.as_ref().map_or(place.limit, |(at, _)| *at);
-        let mut ranges: Vec<ChainRange> = claimed.map(|header| header.ranges.clone()).unwrap_or_default();
-        if ranges.is_empty() {
-            for (id, (epoch, head)) in self.known_heads(is_last, generation)? {
-                let before = self.heads.get(&id).filter(|(known, _)| *known == epoch).map_or(0, |(_, last)| *last);
-                let last = after.get(&id).filter(|(known, _)| *known == epoch).map_or(head, |(_, first)| first.saturating_sub(1));
-                if last > before {
-                    ranges.push(ChainRange { id, epoch, first: before + 1, last, hash: [0; 32] });
+        let (is_last, limit, seed) = (place.is_last, place.limit, place.seed);
+        place.offset = found.as_ref().map_or(limit, |(at, _)| *at);
+        let ranges = match claimed {
+            Some(header) if header.next_seq() == next_seq => header.ranges.clone(),
+            _ => {
+                let segments = self.shared.inner.lock().segments.clone();
+                let index = segments.iter().position(|known| known.generation == segment.generation).unwrap_or(0);
+                let before = self.window.heads_before(&self.shared.uuid, &segments, (index, offset))?;
+                let mut after = self.heads_at_end(&segments, index, is_last)?;
+                let mut at = found.as_ref().map(|(at, _)| *at);
+                let mut seen = std::collections::BTreeSet::new();
+                while let Some(from) = at {
+                    let Some(header) = self.window.header(&segment, seed, from, limit)? else { break };
+                    for range in &header.ranges {
+                        if seen.insert(range.id.clone()) {
+                            let head = crate::ChainRange { last: range.first.saturating_sub(1), ..range.clone() };
+                            if range.first == 0 {
+                                // It began behind the loss.
+                                after.known.remove(&range.id);
+                            } else {
+                                after.known.insert(range.id.clone(), head);
+                            }
+                        }
+                    }
+                    at = Some(from + header.stored_len());
                 }
+                between(&before, Some(&after), first_seq..next_seq)
             }
-        }
+        };
         self.next_seq = next_seq;
         if !is_last && found.is_none() {
             self.place = None;
         }
-        Ok(Next::Lost(Damage { first_seq, next_seq, ranges, at_tail: false }))
+        Ok(Some(Damage { first_seq, next_seq, ranges, extent: Extent::Exact }))
     }
 
-    /// Heads of the chains at the end of this segment: the next one's snapshot, or the writer's.
-    fn known_heads(&mut self, is_last: bool, generation: u64) -> Result<BTreeMap<String, (u64, u64)>> {
-        let inner = self.shared.inner.lock();
-        let next = inner.segments.iter().find(|segment| segment.generation > generation).cloned();
-        let current = inner.heads.values().map(|head| (head.id.clone(), (head.epoch, head.last))).collect();
-        drop(inner);
-        let (false, Some(next)) = (is_last, next) else { return Ok(current) };
-        let seed = seed(&self.shared.uuid, next.generation);
-        let size = next.file.size().map_err(Error::io("stat", &next.name))?;
-        let snapshot = self.window.header(&next, seed, SEGMENT_HEADER, size)?;
-        self.window.forget();
-        Ok(snapshot
-            .map_or(current, |header| header.ranges.into_iter().map(|range| (range.id, (range.epoch, range.last))).collect()))
+    /// Heads of the chains at the end of a segment: the next one's snapshot, or the writer's.
+    fn heads_at_end(&mut self, segments: &[Arc<Segment>], index: usize, is_last: bool) -> Result<Heads> {
+        if !is_last && let Some(next) = segments.get(index + 1) {
+            let seed = seed(&self.shared.uuid, next.generation);
+            let snapshot = self.window.header(next, seed, next.blocks_at, next.bytes)?.filter(BlockHeader::is_snapshot);
+            if let Some(header) = snapshot {
+                let known = header.ranges.into_iter().map(|range| (range.id.clone(), range)).collect();
+                return Ok(Heads { known, complete: true });
+            }
+        }
+        Ok(Heads { known: self.shared.inner.lock().heads.all().clone(), complete: true })
+    }
+}
+
+/// Adds a loss to the one before it.
+fn join(lost: &mut Option<Damage>, damage: Option<Damage>) {
+    match (lost, damage) {
+        (Some(lost), Some(damage)) => lost.join(damage),
+        (lost @ None, damage) => *lost = damage,
+        (Some(_), None) => {}
     }
 }

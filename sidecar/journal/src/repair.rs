@@ -5,8 +5,9 @@ use std::fmt;
 
 use crate::{
     Disk, Error, Result,
-    format::{SECOND_HEADER, SECTOR, SEGMENT_HEADER, SegmentHeader},
-    journal::segment_name,
+    disk::read_readable,
+    format::{SEGMENT_HEADER, SegmentHeader},
+    segment::named_generation,
 };
 
 /// One thing to do.
@@ -53,11 +54,10 @@ pub fn plan(disk: &dyn Disk) -> Result<Vec<Step>> {
 fn headers(disk: &dyn Disk, name: &str) -> Result<(Option<SegmentHeader>, Option<SegmentHeader>)> {
     let file = disk.open(name, false).map_err(Error::io("open", name))?;
     let mut bytes = [0; SEGMENT_HEADER as usize];
-    file.read_at(&mut bytes, 0).map_err(Error::io("read", name))?;
-    let own = |header: &SegmentHeader| segment_name(header.generation) == name;
-    let first = SegmentHeader::decode(name, &bytes[..SECTOR])?.filter(own);
-    let second = SegmentHeader::decode(name, &bytes[SECOND_HEADER..SECOND_HEADER + SECTOR])?.filter(own);
-    Ok((first, second))
+    read_readable(&*file, &mut bytes, 0).map_err(Error::io("read", name))?;
+    let (first, second) = SegmentHeader::copies(name, &bytes)?;
+    let own = |header: &SegmentHeader| named_generation(name) == Some(header.generation);
+    Ok((first.filter(own), second.filter(own)))
 }
 
 // === impl Step ===
@@ -69,7 +69,10 @@ impl Step {
             Self::FirstHeader(name) | Self::SecondHeader(name) => {
                 let (header, at) = match headers(disk, name)? {
                     (None, Some(header)) => (header, 0),
-                    (Some(header), None) => (header, SECOND_HEADER as u64),
+                    (Some(header), None) => {
+                        let at = header.second_at() as u64;
+                        (header, at)
+                    }
                     // Mended meanwhile.
                     _ => return Ok(()),
                 };

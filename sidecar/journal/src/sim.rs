@@ -2,8 +2,10 @@
 //!
 //! The fault model: an aligned 512-byte sector is old or new; a write of several sectors lands as any subset; what is not synced may
 //! vanish or land in any order; a failed sync leaves its pages clean, so that a later sync does not write them; any call may fail.
+//! A process may die and leave the page cache as it is (open the disk again without [`SimDisk::reboot`]), and die once more with the
+//! power. Files may be removed, replaced, cut, zeroed and swapped, and pages may become unreadable.
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, ErrorKind},
     sync::Arc,
 };
@@ -13,6 +15,9 @@ use parking_lot::Mutex;
 use crate::{Disk, DiskFile};
 
 const SECTOR: usize = 512;
+const PAGE: usize = 4096;
+/// `EIO`: what a disk answers that no longer has a page.
+const EIO: i32 = 5;
 
 /// What happens at the call that a [`Fault`] points at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +47,8 @@ struct Contents {
     current: Vec<u8>,
     /// Sectors that were written since the last sync, each with its contents after a write, in order.
     pending: Vec<(usize, Vec<u8>)>,
+    /// Pages that cannot be read until they are written.
+    unreadable: BTreeSet<usize>,
 }
 
 #[derive(Default)]
@@ -94,13 +101,13 @@ impl World {
         match due.map(|index| self.faults.swap_remove(index).effect) {
             None if self.full && is_write => Err(ErrorKind::StorageFull.into()),
             None => Ok(Verdict::Go),
-            Some(Effect::Error) => Err(io::Error::other("input/output error")),
+            Some(Effect::Error) => Err(io::Error::from_raw_os_error(EIO)),
             Some(Effect::NoSpace) => {
                 self.full = true;
                 Err(ErrorKind::StorageFull.into())
             }
             Some(Effect::Short) if is_write => Ok(Verdict::Half),
-            Some(Effect::Short) => Err(io::Error::other("input/output error")),
+            Some(Effect::Short) => Err(io::Error::from_raw_os_error(EIO)),
             Some(Effect::PowerCut) => {
                 self.off = true;
                 Err(io::Error::other("the power is off"))
@@ -190,6 +197,40 @@ impl SimDisk {
         true
     }
 
+    /// Contents of a file, as a process reads them; `None`: there is no such file.
+    pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
+        let world = self.0.lock();
+        world.files.get(world.names.get(name)?).map(|contents| contents.current.clone())
+    }
+
+    /// Puts a file in place, durably, whatever was there.
+    pub fn put(&self, name: &str, bytes: Vec<u8>) {
+        let mut world = self.0.lock();
+        world.next_id += 1;
+        let id = world.next_id;
+        world.files.insert(id, Contents { durable: bytes.clone(), current: bytes, ..Contents::default() });
+        world.names.insert(name.into(), id);
+        world.durable_names.insert(name.into(), id);
+    }
+
+    /// Removes a file, durably.
+    pub fn take(&self, name: &str) -> Option<Vec<u8>> {
+        let bytes = self.contents(name);
+        let mut world = self.0.lock();
+        world.names.remove(name);
+        world.durable_names.remove(name);
+        bytes
+    }
+
+    /// Makes the page that holds a byte unreadable, until it is written.
+    pub fn spoil(&self, name: &str, byte: usize) {
+        let mut world = self.0.lock();
+        let Some(id) = world.names.get(name).copied() else { return };
+        if let Some(contents) = world.files.get_mut(&id) {
+            contents.unreadable.insert(byte / PAGE);
+        }
+    }
+
     /// Where the zeros at the end of a file's durable contents begin.
     pub fn end_of(&self, name: &str) -> usize {
         let world = self.0.lock();
@@ -261,6 +302,11 @@ impl Disk for SimDisk {
     fn quarantine(&self, _: &str, _: &[u8]) -> io::Result<()> {
         Ok(())
     }
+
+    fn set_aside(&self, name: &str) -> io::Result<()> {
+        self.rename(name, &format!("quarantine/{name}"))?;
+        self.sync_dir()
+    }
 }
 
 impl SimFile {
@@ -275,9 +321,13 @@ impl DiskFile for SimFile {
         self.with(|file| {
             let from = file.current.get(offset as usize..).unwrap_or(&[]);
             let count = from.len().min(buffer.len());
+            let pages = offset as usize / PAGE..(offset as usize + count).div_ceil(PAGE);
+            if count > 0 && file.unreadable.range(pages).next().is_some() {
+                return Err(io::Error::from_raw_os_error(EIO));
+            }
             buffer[..count].copy_from_slice(&from[..count]);
-            count
-        })
+            Ok(count)
+        })?
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -286,6 +336,9 @@ impl DiskFile for SimFile {
         self.with(|file| {
             put(&mut file.current, offset as usize, &bytes[..done]);
             if done > 0 {
+                for page in offset as usize / PAGE..=(offset as usize + done - 1) / PAGE {
+                    file.unreadable.remove(&page);
+                }
                 let (first, last) = (offset as usize / SECTOR, (offset as usize + done - 1) / SECTOR);
                 for sector in first..=last {
                     let end = ((sector + 1) * SECTOR).min(file.current.len());

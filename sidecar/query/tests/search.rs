@@ -41,12 +41,14 @@ fn config(retained: u64) -> CommitConfig {
         journal: Options {
             max_bytes: 64 << 20,
             segment_bytes: 256 << 10,
+            control_segments: 1,
             retain_ms: if retained > 0 { u64::MAX } else { 0 },
             retain_bytes: retained,
             recycle: true,
         },
         envelope: Envelope::default(),
         sinks: vec!["kafka".into()],
+        reserve: steno_commit::Reserve::default(),
     }
 }
 

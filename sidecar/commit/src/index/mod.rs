@@ -8,7 +8,9 @@ use hashbrown::HashTable;
 
 mod sealed;
 
-pub use sealed::{Sealed, load, merge, write};
+pub use sealed::{Sealed, load, merge, reached, write};
+
+use crate::gone::Gone;
 
 /// What is remembered of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct Index {
     unsealed_from: u64,
     /// Entries from this sequence number on were not even handed out to be sealed.
     handed_to: u64,
+    /// Records that are gone: their ids are free again.
+    gone: Gone,
 }
 
 fn hash(identity: &[u8; 16]) -> u64 {
@@ -48,7 +52,7 @@ fn hash(identity: &[u8; 16]) -> u64 {
 
 impl Index {
     /// An index with room for `most` entries in memory, over files that were loaded.
-    pub fn new(most: usize, mut sealed: Vec<Arc<Sealed>>, first_seq: u64) -> Self {
+    pub(crate) fn new(most: usize, mut sealed: Vec<Arc<Sealed>>, first_seq: u64, gone: Gone) -> Self {
         sealed.sort_by_key(|file| file.first_seq);
         let from = sealed.last().map_or(first_seq, |file| file.end_seq);
         Self {
@@ -59,6 +63,7 @@ impl Index {
             sealed,
             unsealed_from: from,
             handed_to: from,
+            gone,
         }
     }
 
@@ -104,14 +109,55 @@ impl Index {
         let slot = self.table.find(hash(identity), |slot| self.ring[*slot as usize].identity == *identity);
         if let Some(slot) = slot {
             let entry = self.ring[*slot as usize];
-            return (entry.at_ms >= oldest_ms).then_some(entry);
+            return (entry.at_ms >= oldest_ms && !self.gone.contains(entry.seq)).then_some(entry);
         }
         self.sealed
             .iter()
             .rev()
             .filter(|file| file.newest_ms >= oldest_ms)
             .find_map(|file| file.find(identity))
-            .filter(|entry| entry.at_ms >= oldest_ms)
+            .filter(|entry| entry.at_ms >= oldest_ms && !self.gone.contains(entry.seq))
+    }
+
+    /// A file in which a page could not be read.
+    pub(crate) fn damaged(&self) -> Option<Arc<Sealed>> {
+        self.sealed.iter().find(|file| file.is_damaged()).cloned()
+    }
+
+    /// A file was made again.
+    pub(crate) fn renew(&mut self, file: Arc<Sealed>) {
+        self.sealed.retain(|old| old.first_seq != file.first_seq);
+        self.sealed.push(file);
+        self.sealed.sort_by_key(|file| file.first_seq);
+    }
+
+    /// Ranges of sequence numbers from `oldest` on that files should cover and none does.
+    pub(crate) fn holes(&self, oldest: u64) -> Vec<(u64, u64)> {
+        let mut holes = Vec::new();
+        let mut covered = oldest;
+        for file in &self.sealed {
+            if file.first_seq > covered {
+                holes.push((covered, file.first_seq));
+            }
+            covered = covered.max(file.end_seq);
+        }
+        holes
+    }
+
+    /// Most events that one block may enter: so many never push out what no file has yet.
+    pub const fn block_limit(&self) -> usize {
+        self.most / 4
+    }
+
+    /// Records that are gone.
+    pub(crate) const fn gone(&self) -> &Gone {
+        &self.gone
+    }
+
+    /// Frees the ids of records that are gone.
+    pub(crate) fn set_gone(&mut self, mut gone: Gone) {
+        gone.prune(self.sealed.first().map_or(0, |file| file.first_seq));
+        self.gone = gone;
     }
 
     /// Whether so many sequence numbers are in memory only that they should be sealed before more come.
@@ -167,21 +213,6 @@ impl Index {
             gone.push(self.sealed.remove(0));
         }
         gone
-    }
-
-    /// Takes out files whose events were dropped undelivered: below `seq`.
-    pub fn forget_below(&mut self, seq: u64) {
-        let (ring, table) = (&self.ring, &mut self.table);
-        for (slot, entry) in ring.iter().enumerate() {
-            if entry.seq < seq
-                && let Ok(found) = table.find_entry(hash(&entry.identity), |index| *index as usize == slot)
-            {
-                found.remove();
-            }
-        }
-        for file in &mut self.sealed {
-            file.forget_below(seq);
-        }
     }
 
     /// Bytes of the files.

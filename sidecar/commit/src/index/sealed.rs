@@ -13,10 +13,10 @@
 //! block, the others seven bits in it; about 10 bits an entry.
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, Ordering},
 };
 
-use steno_journal::{Disk, DiskFile, Error, Result};
+use steno_journal::{Disk, DiskFile, Error, Result, read_readable};
 
 use super::Entry;
 
@@ -43,8 +43,8 @@ pub struct Sealed {
     filter: Vec<u8>,
     pages_at: u64,
     file: Arc<dyn DiskFile>,
-    /// Entries below this sequence number do not count any more.
-    forgotten: AtomicU64,
+    /// A page could not be read.
+    damaged: AtomicBool,
 }
 
 fn io(action: &'static str, file: &str) -> impl FnOnce(std::io::Error) -> Error {
@@ -232,12 +232,19 @@ impl Writer {
             filter: self.filter,
             pages_at: self.pages_at,
             file: self.file,
-            forgotten: AtomicU64::new(0),
+            damaged: AtomicBool::new(false),
         })
     }
 }
 
 // === reading ===
+
+/// The highest sequence number, exclusive, that a valid file of a journal covers: the journal held all below.
+pub fn reached(disk: &dyn Disk, uuid: &[u8; 16]) -> u64 {
+    let names = disk.list().unwrap_or_default().into_iter().map(|(name, _)| name).filter(|name| name.starts_with("idx-"));
+    let ends = names.filter_map(|name| open(disk, &name, *uuid).ok().flatten()).map(|file| file.end_seq);
+    ends.max().unwrap_or(0)
+}
 
 /// Loads the files of a journal. Files of another journal, unfinished and damaged ones are removed; so are those that another covers.
 pub fn load(disk: &dyn Disk, uuid: [u8; 16]) -> Result<Vec<Arc<Sealed>>> {
@@ -248,7 +255,13 @@ pub fn load(disk: &dyn Disk, uuid: [u8; 16]) -> Result<Vec<Arc<Sealed>>> {
         } else if name.starts_with("idx-") {
             match open(disk, &name, uuid)? {
                 Some(file) => files.push(file),
-                None => drop(disk.remove(&name)),
+                None => {
+                    tracing::error!(
+                        file = name,
+                        "a file of event ids is damaged or of another journal; it is made again from the journal"
+                    );
+                    drop(disk.remove(&name));
+                }
             }
         }
     }
@@ -267,7 +280,7 @@ pub fn load(disk: &dyn Disk, uuid: [u8; 16]) -> Result<Vec<Arc<Sealed>>> {
 fn open(disk: &dyn Disk, name: &str, uuid: [u8; 16]) -> Result<Option<Sealed>> {
     let file = disk.open(name, false).map_err(io("open", name))?;
     let mut header = [0; 512];
-    file.read_at(&mut header, 0).map_err(io("read", name))?;
+    read_readable(&*file, &mut header, 0).map_err(io("read", name))?;
     let number = |at: usize| header[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
     let crc = header[508..].try_into().map_or(0, u32::from_le_bytes);
     if header[..8] != *MAGIC
@@ -280,8 +293,12 @@ fn open(disk: &dyn Disk, name: &str, uuid: [u8; 16]) -> Result<Option<Sealed>> {
     let bytes = file.size().map_err(io("stat", name))?;
     let length = number(64) as usize;
     let pages_at = (512 + length as u64 + 4).next_multiple_of(PAGE as u64);
-    let mut filter = vec![0; length.min(bytes as usize) + 4];
-    file.read_at(&mut filter, 512).map_err(io("read", name))?;
+    // A file that was cut is damaged, even if its filter is whole.
+    if bytes < pages_at + number(48).div_ceil(PER_PAGE as u64) * PAGE as u64 {
+        return Ok(None);
+    }
+    let mut filter = vec![0; length + 4];
+    read_readable(&*file, &mut filter, 512).map_err(io("read", name))?;
     let stored = filter.split_off(filter.len() - 4);
     if stored != crc32c::crc32c(&filter).to_le_bytes() {
         return Ok(None);
@@ -296,7 +313,7 @@ fn open(disk: &dyn Disk, name: &str, uuid: [u8; 16]) -> Result<Option<Sealed>> {
         filter,
         pages_at,
         file,
-        forgotten: AtomicU64::new(0),
+        damaged: AtomicBool::new(false),
     };
     Ok(Some(sealed))
 }
@@ -309,9 +326,22 @@ impl Sealed {
         &self.name
     }
 
-    /// Entries below this sequence number do not count any more.
-    pub(crate) fn forget_below(&self, seq: u64) {
-        self.forgotten.fetch_max(seq, Ordering::Relaxed);
+    /// Whether a page could not be read, so that ids may be missing.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    /// All entries that can be read, and how many pages cannot.
+    pub(crate) fn entries(&self) -> (Vec<Entry>, u64) {
+        let pages = (0..self.pages()).map(|index| self.page(index));
+        let (mut entries, mut bad) = (Vec::new(), 0);
+        for page in pages {
+            match page {
+                Some(page) => entries.extend(page),
+                None => bad += 1,
+            }
+        }
+        (entries, bad)
     }
 
     fn pages(&self) -> u64 {
@@ -320,10 +350,12 @@ impl Sealed {
 
     fn page(&self, index: u64) -> Option<Vec<Entry>> {
         let mut page = [0; PAGE];
-        let count = self.file.read_at(&mut page, self.pages_at + index * PAGE as u64).ok()?;
+        let count = self.file.read_at(&mut page, self.pages_at + index * PAGE as u64).unwrap_or(0);
         let crc = u32::from_le_bytes(page[PAGE - 4..].try_into().ok()?);
         if count < PAGE || crc != crc32c::crc32c(&page[..PAGE - 4]) {
-            tracing::warn!(file = self.name, page = index, "a page of event ids is damaged; its retries will not be recognised");
+            if !self.damaged.swap(true, Ordering::Relaxed) {
+                tracing::error!(file = self.name, page = index, "a page of event ids is damaged");
+            }
             return None;
         }
         let used = u32::from_le_bytes(page[PAGE - 8..PAGE - 4].try_into().ok()?) as usize;
@@ -349,8 +381,7 @@ impl Sealed {
                 low = guess + 1;
                 guess += 1;
             } else {
-                let found = page.binary_search_by(|entry| entry.identity.cmp(identity)).ok().map(|index| page[index]);
-                return found.filter(|entry| entry.seq >= self.forgotten.load(Ordering::Relaxed));
+                return page.binary_search_by(|entry| entry.identity.cmp(identity)).ok().map(|index| page[index]);
             }
         }
         None

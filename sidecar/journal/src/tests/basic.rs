@@ -63,7 +63,7 @@ fn a_full_journal_still_takes_critical_and_control_blocks() {
     assert!(!journal.has_room(Class::Normal, 30_000) && journal.has_room(Class::Critical, 30_000));
     let bytes = vec![7; 30_000];
     let take = |journal: &mut Journal, class| {
-        let block = NewBlock { class, count: 1, ranges: Vec::new(), wall_ms: 0, journal_ms: 0, payload: &[&bytes] };
+        let block = NewBlock { class, count: 1, ranges: Vec::new(), ends: false, wall_ms: 0, journal_ms: 0, payload: &[&bytes] };
         (0..).take_while(|_| journal.append(&block).and_then(|()| journal.sync()).is_ok()).count()
     };
     assert!(take(&mut journal, Class::Critical) >= 1);
@@ -98,6 +98,77 @@ fn retained_blocks_stay_until_they_are_old_or_space_is_short() {
     assert_eq!(journal.free(1500, u64::MAX, false).unwrap(), 0, "young blocks were freed");
     assert_eq!(journal.free(1500, u64::MAX, true).unwrap(), 1, "space was short");
     assert!(journal.free(60_000, u64::MAX, false).unwrap() > 0, "old blocks were kept");
+}
+
+#[test]
+fn retention_counts_from_when_a_segment_was_sealed_over_restarts_too() {
+    let disk = SimDisk::new(1);
+    let retained = Options { retain_ms: 1000, ..options() };
+    let mut journal = open(&disk).journal;
+    for _ in 0..30 {
+        commit(&mut journal, 1, 8000, 3).unwrap();
+    }
+    journal.save_positions(&[(1, journal.next_seq())].into()).unwrap();
+    drop(journal);
+    let mut journal = Journal::open(Arc::new(disk.clone()), retained, Envelope::default()).unwrap().journal;
+    // Records have times of 1000 and on, as many as there are numbers.
+    assert_eq!(journal.free(1500, u64::MAX, false).unwrap(), 0, "young segments were freed after a restart");
+    assert!(journal.free(60_000, u64::MAX, false).unwrap() > 0, "old segments were kept");
+}
+
+#[test]
+fn the_journals_clock_does_not_go_back_in_a_segment_that_has_just_begun() {
+    let disk = SimDisk::new(1);
+    let mut journal = open(&disk).journal;
+    for _ in 0..10 {
+        commit(&mut journal, 1, 8000, 3).unwrap();
+    }
+    let last = journal.next_seq() - 1;
+    journal.rotate(5000).unwrap();
+    drop(journal);
+    assert_eq!(open(&disk).journal_ms, last, "the test's clock is the sequence number");
+}
+
+#[test]
+fn the_next_segment_has_the_size_that_counts_then_and_takes_blocks_of_that_size() {
+    let disk = SimDisk::new(1);
+    let mut journal = open(&disk).journal;
+    commit(&mut journal, 1, 100, 0).unwrap();
+    let large = 3 * SEGMENT as usize;
+    assert!(matches!(commit(&mut journal, 1, large, 0), Err(Error::TooLarge { .. })));
+    let raised = Options { max_bytes: 64 * SEGMENT, segment_bytes: 4 * SEGMENT, ..options() };
+    journal.set_options(raised);
+    assert!(journal.payload_room(0) > large as u64);
+    commit(&mut journal, 1, large, 0).unwrap();
+    drop(journal);
+    let mut journal = Journal::open(Arc::new(disk.clone()), raised, Envelope::default()).unwrap().journal;
+    commit(&mut journal, 1, large, 1).unwrap();
+    assert_eq!(read(&journal, 0).0.len(), 3);
+}
+
+#[test]
+fn chains_that_ended_are_not_in_the_next_segment_or_after_a_restart() {
+    let disk = SimDisk::new(1);
+    let mut journal = open(&disk).journal;
+    commit(&mut journal, 2, 100, 1).unwrap();
+    let range = ChainRange { id: "c".into(), epoch: 1, first: 2, last: 2, hash: [9; 32] };
+    let block = NewBlock {
+        class: Class::Control,
+        count: 1,
+        ranges: vec![range],
+        ends: true,
+        wall_ms: 0,
+        journal_ms: 0,
+        payload: &[b"end"],
+    };
+    journal.append(&block).and_then(|()| journal.sync()).unwrap();
+    assert!(journal.heads().is_empty());
+    drop(journal);
+    let mut journal = open(&disk).journal;
+    assert!(journal.heads().is_empty(), "it came back with a restart");
+    journal.rotate(0).unwrap();
+    drop(journal);
+    assert!(open(&disk).journal.heads().is_empty(), "it came back with a segment");
 }
 
 #[test]

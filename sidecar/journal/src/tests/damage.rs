@@ -66,7 +66,7 @@ proptest! {
         let file = disk.open(&name, false).unwrap();
         let mut bytes = vec![0; size];
         file.read_at(&mut bytes, 0).unwrap();
-        let blocks: Vec<usize> = (4096..size).step_by(8).filter(|at| bytes[*at..].starts_with(b"SBLK")).collect();
+        let blocks: Vec<usize> = (8192..size).step_by(8).filter(|at| bytes[*at..].starts_with(b"SBLK")).collect();
         disk.flip(&name, blocks[block.index(blocks.len())] + byte, bit);
         check(&disk, &written, sealed);
     }
@@ -76,11 +76,11 @@ proptest! {
 fn a_lost_block_is_named_in_its_chains_numbers() {
     let disk = SimDisk::new(7);
     let written = written(&disk);
-    let name = crate::journal::segment_name(1);
+    let name = crate::segment::segment_name(1);
     let target = *written.keys().nth(3).unwrap();
     // Somewhere in the payload of the fourth block of the first segment.
     let before: usize = written.iter().take(3).map(|(_, (_, bytes))| bytes.len() + 150).sum();
-    disk.flip(&name, 4096 + 80 + before + 400, 3);
+    disk.flip(&name, 8192 + 80 + before + 400, 3);
     let (_, lost) = read(&open(&disk).journal, 0);
     let [damage] = lost.as_slice() else { panic!("{lost:?}") };
     assert_eq!(damage.first_seq, target);
@@ -96,9 +96,62 @@ fn a_damaged_tail_is_named_and_its_numbers_are_not_used_again() {
     let mut opened = open(&disk);
     let [damage] = opened.damage.as_slice() else { panic!("{:?}", opened.damage) };
     let last = *written.last_key_value().unwrap().0;
-    assert_eq!((damage.first_seq, damage.at_tail), (last, true));
+    assert_eq!((damage.first_seq, damage.extent), (last, Extent::AtMost));
     let (first, _) = commit(&mut opened.journal, 1, 10, 9).unwrap();
     assert!(first >= damage.next_seq);
     let seen = read(&opened.journal, 0);
     assert!(seen.0.contains_key(&first) && seen.0.len() == written.len());
+}
+
+#[test]
+fn a_lost_segment_is_one_loss_and_not_one_a_block() {
+    for sealed in [false, true] {
+        let disk = SimDisk::new(7);
+        let mut journal = open_with(&disk, &envelope(sealed)).journal;
+        for round in 0..3 {
+            (0..10).for_each(|salt| drop(commit(&mut journal, 2, 700, salt).unwrap()));
+            journal.rotate(round).unwrap();
+        }
+        drop(journal);
+        let name = crate::segment::segment_name(2);
+        let mut bytes = disk.contents(&name).unwrap();
+        // Both headers, so that the salt of an encrypted segment is gone.
+        bytes[..8192].fill(0);
+        disk.put(&name, bytes);
+        let (_, lost) = read(&open_with(&disk, &envelope(sealed)).journal, 0);
+        assert_eq!(lost.len(), usize::from(sealed), "{lost:?}");
+    }
+}
+
+#[test]
+fn one_unreadable_page_costs_one_copy_of_a_header_and_no_record() {
+    for page in [0, 4096] {
+        let disk = SimDisk::new(7);
+        let written = written_with(&disk, true);
+        disk.spoil(&crate::segment::segment_name(1), page);
+        disk.spoil("state", page);
+        let opened = open_with(&disk, &envelope(true));
+        assert_eq!(read(&opened.journal, 0), (written, Vec::new()));
+    }
+}
+
+#[test]
+fn an_unreadable_page_of_an_older_segment_does_not_stop_a_reader() {
+    let disk = SimDisk::new(7);
+    let written = written(&disk);
+    disk.spoil(&crate::segment::segment_name(1), 20_000);
+    let opened = open(&disk);
+    let (blocks, lost) = read(&opened.journal, 0);
+    assert_eq!(lost.len(), 1);
+    assert!(blocks.len() < written.len() && blocks.contains_key(written.last_key_value().unwrap().0));
+}
+
+#[test]
+fn a_lost_genesis_is_in_the_range_that_names_it() {
+    let disk = SimDisk::new(7);
+    written(&disk);
+    // The first block behind the snapshot of the first segment.
+    disk.flip(&crate::segment::segment_name(1), 8192 + 72 + 160, 1);
+    let (_, lost) = read(&open(&disk).journal, 0);
+    assert_eq!((lost[0].ranges[0].first, lost[0].ranges[0].last), (0, 0), "{lost:?}");
 }

@@ -11,7 +11,7 @@ use crate::{sim::SimDisk, *};
 pub(crate) const SEGMENT: u64 = 64 << 10;
 
 pub(crate) fn options() -> Options {
-    Options { max_bytes: 16 * SEGMENT, segment_bytes: SEGMENT, retain_ms: 0, retain_bytes: 0, recycle: true }
+    Options { max_bytes: 16 * SEGMENT, segment_bytes: SEGMENT, control_segments: 1, retain_ms: 0, retain_bytes: 0, recycle: true }
 }
 
 pub(crate) fn open(disk: &SimDisk) -> Opened {
@@ -38,7 +38,15 @@ pub(crate) fn append(journal: &mut Journal, count: u32, size: usize, salt: u8) -
     let bytes = payload(first, count, size, salt);
     let ranges = vec![ChainRange { id: "c".into(), epoch: 1, first, last: first + u64::from(count) - 1, hash: [salt; 32] }];
     let class = Class::Normal;
-    journal.append(&NewBlock { class, count, ranges, wall_ms: 1000 + first, journal_ms: first, payload: &[&bytes] })?;
+    journal.append(&NewBlock {
+        class,
+        count,
+        ranges,
+        ends: false,
+        wall_ms: 1000 + first,
+        journal_ms: first,
+        payload: &[&bytes],
+    })?;
     Ok((first, bytes))
 }
 

@@ -1,0 +1,261 @@
+//! Finds what lies in a journal's directory: segments, spare files, and what is named like a segment and is none. A file is what its
+//! contents say, not what its name says: two files whose names were swapped are both used, and named right again.
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    Disk, Error, Keys, Result,
+    disk::read_readable,
+    format::{BLOCK_MAGIC, SEGMENT_HEADER, SEGMENT_HEADER_1, SegmentHeader, seed},
+    segment::{Segment, named_generation, segment_name},
+    state::State,
+    window::Window,
+};
+
+/// A segment that was found.
+pub(crate) struct FoundSegment {
+    pub(crate) header: SegmentHeader,
+    pub(crate) segment: Arc<Segment>,
+    /// The file is shorter than its segment: something cut it.
+    pub(crate) cut: bool,
+    /// The file that it was found in.
+    file: String,
+}
+
+/// What is named like a segment and cannot be used as one.
+pub(crate) struct Unusable {
+    pub(crate) name: String,
+    /// By its name.
+    pub(crate) generation: u64,
+    pub(crate) bytes: u64,
+    pub(crate) reason: &'static str,
+}
+
+#[derive(Default)]
+pub(crate) struct Found {
+    /// The journal; `None`: nothing says which.
+    pub(crate) uuid: Option<[u8; 16]>,
+    /// In the order of their generations.
+    pub(crate) segments: Vec<FoundSegment>,
+    pub(crate) spares: Vec<String>,
+    pub(crate) unusable: Vec<Unusable>,
+    /// Segments under wrong names: the name of each, and the right one.
+    pub(crate) misnamed: Vec<(String, String)>,
+    pub(crate) next_generation: u64,
+    /// The highest number that a file of another room names, by its name alone.
+    pub(crate) named_end: u64,
+}
+
+/// A file and what its header says.
+struct Candidate {
+    name: String,
+    size: u64,
+    header: Option<SegmentHeader>,
+}
+
+/// Reads all headers. Changes nothing.
+pub(crate) fn discover(disk: &Arc<dyn Disk>, state: Option<&State>, keys: &Keys) -> Result<Found> {
+    let oldest = state.map_or(0, |state| state.oldest);
+    let newest = state.and_then(|state| state.evidence.newest).map_or(0, |newest| newest.generation);
+    let mut found = Found { next_generation: oldest.max(newest + 1), ..Found::default() };
+    let (mut candidates, mut spares) = (Vec::new(), Vec::new());
+    for (name, size) in disk.list().map_err(Error::io("list", "the directory"))? {
+        if let Some(end) = index_end(&name) {
+            found.named_end = found.named_end.max(end);
+        }
+        // The lock is held by its file, and folders are not the journal's.
+        if name == "lock" || name.contains('/') {
+            continue;
+        }
+        let header = read_header(&**disk, &name)?;
+        // A spare may carry a generation that was prepared and never named: never use that again.
+        let generations = [header.as_ref().map_or(0, |header| header.generation), named_generation(&name).unwrap_or(0)];
+        found.next_generation = found.next_generation.max(generations[0].max(generations[1]) + 1);
+        if name.starts_with("spare-") {
+            spares.push(Candidate { name, size, header });
+        } else if header.is_some() || named_generation(&name).is_some() {
+            candidates.push(Candidate { name, size, header });
+        }
+    }
+    // Only a segment that was in use is one under a spare's name: what was prepared and never named holds nothing.
+    let known: Vec<u64> = candidates.iter().chain(&spares).filter_map(Candidate::previous).chain([newest]).collect();
+    for spare in spares {
+        let is_used = |header: &SegmentHeader| header.generation >= oldest && known.contains(&header.generation);
+        if spare.header.as_ref().is_some_and(is_used) { candidates.push(spare) } else { found.spares.push(spare.name) }
+    }
+    found.uuid = state.map(|state| state.uuid).or_else(|| elect(&candidates));
+    let encrypted_from = state.and_then(|state| state.evidence.encrypted_from);
+    let mut headless = Vec::new();
+    for candidate in candidates {
+        let named = named_generation(&candidate.name);
+        let mut unusable = |reason| {
+            // What is not named like a segment is left alone.
+            if let Some(generation) = named {
+                let Candidate { name, size: bytes, .. } = &candidate;
+                found.unusable.push(Unusable { name: name.clone(), generation, bytes: *bytes, reason });
+            }
+        };
+        match &candidate.header {
+            // Its deletion was recorded before.
+            _ if named.is_some_and(|named| named < oldest) && !candidate.is_live(found.uuid, oldest) => {
+                found.spares.push(candidate.name)
+            }
+            None => headless.push(candidate),
+            Some(header) if Some(header.uuid) != found.uuid => unusable("it belongs to another journal"),
+            Some(header) if header.generation < oldest => unusable("it is an older segment under another name"),
+            Some(header) if header.key_id == [0; 16] && encrypted_from.is_some_and(|from| header.generation >= from) => {
+                unusable("it is in clear, and the journal was encrypted by then");
+            }
+            Some(header) => {
+                // Without its key nothing is done to this directory at all.
+                let key = keys.find(&header.key_id, &candidate.name)?;
+                let cipher = key.map(|key| key.cipher(&header.salt, &header.uuid, header.generation)).transpose()?;
+                let segment = Segment::new(candidate.name.clone(), header, disk.clone(), cipher);
+                let cut = header.version >= 2 && candidate.size < header.bytes;
+                let is_unknown = header.version >= 2 && !known.contains(&header.generation);
+                if is_unknown && is_empty(&segment, &header.uuid)? {
+                    // It was being prepared when the power went: nothing was ever in it.
+                    found.spares.push(candidate.name);
+                    continue;
+                }
+                let segment = Arc::new(Segment { name: segment_name(header.generation), ..segment });
+                found.segments.push(FoundSegment { header: header.clone(), segment, cut, file: candidate.name });
+            }
+        }
+    }
+    drop_copies(&mut found);
+    for candidate in headless {
+        salvage(disk, state, &mut found, candidate)?;
+    }
+    found.segments.sort_by_key(|found| found.header.generation);
+    let misnamed = found.segments.iter().filter(|found| found.is_misnamed());
+    found.misnamed = misnamed.map(|found| (found.file.clone(), found.segment.name.clone())).collect();
+    Ok(found)
+}
+
+impl FoundSegment {
+    fn is_misnamed(&self) -> bool {
+        self.file != self.segment.name
+    }
+}
+
+impl Candidate {
+    /// The generation that it followed.
+    fn previous(&self) -> Option<u64> {
+        self.header.as_ref()?.previous.map(|previous| previous.generation)
+    }
+
+    /// Whether it holds a segment of this journal that is in use.
+    fn is_live(&self, uuid: Option<[u8; 16]>, oldest: u64) -> bool {
+        self.header.as_ref().is_some_and(|header| Some(header.uuid) == uuid && header.generation >= oldest)
+    }
+}
+
+/// The end of the range in the name of a file of event ids.
+fn index_end(name: &str) -> Option<u64> {
+    let (_, end) = name.strip_prefix("idx-")?.split_once('-')?;
+    u64::from_str_radix(end, 16).ok()
+}
+
+/// Whether a segment holds no record that can be read.
+fn is_empty(segment: &Segment, uuid: &[u8; 16]) -> Result<bool> {
+    let (seed, mut window) = (seed(uuid, segment.generation), Window::default());
+    let mut at = segment.blocks_at;
+    while let Some((start, block)) = window.resync(segment, seed, at, segment.bytes, 0)? {
+        if block.count > 0 {
+            return Ok(false);
+        }
+        at = start + block.stored_len();
+    }
+    Ok(true)
+}
+
+fn read_header(disk: &dyn Disk, name: &str) -> Result<Option<SegmentHeader>> {
+    let file = disk.open(name, false).map_err(Error::io("open", name))?;
+    let mut bytes = [0; SEGMENT_HEADER as usize];
+    read_readable(&*file, &mut bytes, 0).map_err(Error::io("read", name))?;
+    let (first, second) = SegmentHeader::copies(name, &bytes)?;
+    Ok(first.or(second))
+}
+
+/// Without a state most segments under their right names say which journal this is; among equals the newest one.
+fn elect(candidates: &[Candidate]) -> Option<[u8; 16]> {
+    let mut votes: BTreeMap<[u8; 16], (usize, u64)> = BTreeMap::new();
+    for candidate in candidates {
+        let Some(header) = &candidate.header else { continue };
+        let is_named = candidate.name == segment_name(header.generation);
+        let vote = votes.entry(header.uuid).or_default();
+        *vote = (vote.0 + usize::from(is_named), vote.1.max(header.generation));
+    }
+    votes.into_iter().max_by_key(|(_, vote)| *vote).map(|(uuid, _)| uuid)
+}
+
+/// Of several files with one generation the one of that name counts; the others were copied over something else.
+fn drop_copies(found: &mut Found) {
+    found.segments.sort_by_key(|found| (found.header.generation, found.is_misnamed()));
+    let segments = std::mem::take(&mut found.segments);
+    for segment in segments {
+        if found.segments.last().is_none_or(|last| last.header.generation != segment.header.generation) {
+            found.segments.push(segment);
+        } else if let Some(generation) = named_generation(&segment.file) {
+            let (name, bytes, reason) = (segment.file, segment.segment.bytes, "it is a copy of another segment");
+            found.unusable.push(Unusable { name, generation, bytes, reason });
+        }
+    }
+}
+
+/// A segment both of whose headers are damaged: its name says the generation, its first good block the sequence number, and any
+/// other segment or the state the rest.
+fn salvage(disk: &Arc<dyn Disk>, state: Option<&State>, found: &mut Found, candidate: Candidate) -> Result<()> {
+    let Candidate { name, size, .. } = candidate;
+    let known = found.segments.last().map(|found| (found.header.id_key, found.header.key_id));
+    let known = known.or_else(|| state.map(|state| (state.id_key, state.key_id)));
+    let named = named_generation(&name).unwrap_or(0);
+    if let (Some(uuid), Some((id_key, key_id))) = (found.uuid, known) {
+        let claimed = claimed_generation(&**disk, &name)?;
+        for generation in std::iter::once(named).chain(claimed.filter(|claimed| *claimed != named)) {
+            let right = segment_name(generation);
+            let taken = found.segments.iter().any(|found| found.header.generation == generation);
+            if taken || generation < state.map_or(0, |state| state.oldest) {
+                continue;
+            }
+            let header = SegmentHeader {
+                version: 1,
+                uuid,
+                generation,
+                first_seq: 0,
+                id_key,
+                salt: [0; 16],
+                key_id,
+                created: 0,
+                bytes: size,
+                oldest: state.map_or(0, |state| state.oldest),
+                previous: None,
+                chain_floor: 0,
+            };
+            // Read under the name that it has.
+            let mut segment = Segment::new(name.clone(), &header, disk.clone(), None);
+            let first = Window::default().resync(&segment, seed(&uuid, generation), SEGMENT_HEADER_1, size, 0)?;
+            let Some((at, block)) = first else { continue };
+            segment.first_seq = block.first_seq;
+            segment.blocks_at = at;
+            // Its salt is gone with both copies of its header; encrypted blocks of it are lost, and named.
+            segment.encrypted = key_id != [0; 16];
+            let header = SegmentHeader { first_seq: block.first_seq, ..header };
+            segment.name = right;
+            found.segments.push(FoundSegment { header, segment: Arc::new(segment), cut: false, file: name });
+            return Ok(());
+        }
+    }
+    found.unusable.push(Unusable { name, generation: named, bytes: size, reason: "neither its header nor a block can be read" });
+    Ok(())
+}
+
+/// The generation that the first block of a file names. Nothing of it was checked.
+fn claimed_generation(disk: &dyn Disk, name: &str) -> Result<Option<u64>> {
+    let file = disk.open(name, false).map_err(Error::io("open", name))?;
+    let mut bytes = vec![0; 16 << 10];
+    let (count, _) = read_readable(&*file, &mut bytes, 0).map_err(Error::io("read", name))?;
+    let at = [SEGMENT_HEADER, SEGMENT_HEADER_1].map(|at| at as usize);
+    let block = at.into_iter().find(|at| *at < count && bytes[*at..].starts_with(BLOCK_MAGIC));
+    Ok(block.and_then(|at| bytes.get(at + 8..at + 16)?.try_into().ok()).map(u64::from_le_bytes))
+}
