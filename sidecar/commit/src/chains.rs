@@ -92,6 +92,11 @@ impl Chains {
         self.by_name.contains_key(name)
     }
 
+    /// Number of the next record of the chain of this name; 0 if it has not begun.
+    pub(crate) fn next(&self, name: &str) -> u64 {
+        self.by_name.get(name).map_or(0, |state| state.next)
+    }
+
     /// Names of all chains.
     pub(crate) fn names(&self) -> Vec<String> {
         self.by_name.keys().cloned().collect()

@@ -140,6 +140,8 @@ pub struct Committer {
     closed: bool,
     /// Records of what was found at start that are not on disk yet: no event goes before them.
     to_tell: VecDeque<Owed>,
+    /// The list of records that are gone is on disk as it is here.
+    gone_saved: bool,
     /// Ids could not be written to a file: space is freed without waiting for it.
     ids_stuck: bool,
 }
@@ -235,6 +237,7 @@ impl Committer {
             untold_drops: 0,
             closed: false,
             to_tell: VecDeque::new(),
+            gone_saved: true,
             ids_stuck: false,
         };
         if state_lost {
@@ -259,11 +262,12 @@ impl Committer {
     /// Has the ids of lost records be free again. Whether that is durable; it counts at once in any case.
     fn forget(&mut self, first: u64, next: u64) -> bool {
         let mut gone = self.index.gone().clone();
-        if !gone.add(first, next) {
+        if !gone.add(first, next) && self.gone_saved {
             return true;
         }
         self.index.set_gone(gone);
-        self.index.gone().save(&*self.disk, &self.journal.uuid()).is_ok()
+        self.gone_saved = self.index.gone().save(&*self.disk, &self.journal.uuid()).is_ok();
+        self.gone_saved
     }
 
     /// Makes again the files of ids that are missing, as far as the journal has their events.
@@ -412,9 +416,11 @@ impl Committer {
         for chain in if names.is_empty() { vec![String::new()] } else { names } {
             let own = lost.remove(&self.chains.id(&chain));
             if own.is_some() || is_unnamed || self.chains.is_broken(&chain) {
-                // Where the chain's own numbers are not known, no chain is further than the journal.
+                // If the chain's own numbers are not known, any of them up to the journal's may be missing: no chain is further.
                 let epoch = if own.is_some() { 0 } else { above };
-                let own = own.unwrap_or_default();
+                let next = self.chains.next(&chain);
+                let any = || Lost { chain_id: self.chains.id(&chain), first: next, last: above.saturating_sub(1) };
+                let own = own.unwrap_or_else(|| if next < above { vec![any()] } else { Vec::new() });
                 let mut pieces = own.chunks(LOSSES_OF_A_NOTE);
                 let first = note.clone().lost(pieces.next().unwrap_or_default().to_vec());
                 records.push(Owed { note: first, chain: chain.clone(), epoch: Some(epoch) });
@@ -427,6 +433,22 @@ impl Committer {
         let others: Vec<Lost> = lost.into_values().flatten().collect();
         let pieces = others.chunks(LOSSES_OF_A_NOTE);
         records.extend(pieces.map(|piece| Owed { note: note.clone().lost(piece.to_vec()), chain: String::new(), epoch: None }));
+    }
+
+    /// Writes a record, and frees the ids of the events that it names as lost: first, because whoever asks for this again once it failed
+    /// does both again.
+    fn write_loss(&mut self, note: Note, lost: Option<(u64, u64)>) -> Result<(), Failure> {
+        if let Some((first, next)) = lost
+            && !self.forget(first, next)
+        {
+            return Err(Failure::Disk("the list of lost records could not be written".into()));
+        }
+        let records = self.by_chain(note).into_iter().map(|(chain, note)| Owed { note, chain, epoch: None });
+        self.write_all(&mut records.collect())?;
+        if let Some((first, next)) = lost {
+            self.metrics.lost.inc_by(next.saturating_sub(first));
+        }
+        Ok(())
     }
 
     /// Writes records, as many blocks as that takes, and takes out those that are on disk. The block that is being made must be empty.
@@ -566,13 +588,8 @@ impl Committer {
                 }
                 Work::Note { note, lost, reply } => {
                     self.flush_all(&mut open);
-                    if let Some((first, next)) = lost {
-                        self.metrics.lost.inc_by(next.saturating_sub(first));
-                        self.forget(first, next);
-                    }
                     let first = self.journal.next_seq();
-                    let records = self.by_chain(note).into_iter().map(|(chain, note)| Owed { note, chain, epoch: None });
-                    let written = self.write_all(&mut records.collect());
+                    let written = self.write_loss(note, lost);
                     if let Some(reply) = reply {
                         let _ = reply.send(written.map(|()| first));
                     }
@@ -1142,13 +1159,14 @@ impl Committer {
         }
         for done in collected {
             match done {
-                Done::Written(Some(file)) => {
+                Done::Written(Ok(file)) => {
                     self.index.publish(file);
                     self.ids_stuck = false;
                 }
-                Done::Written(None) => {
+                Done::Written(Err(full)) => {
                     self.index.take_back();
-                    self.ids_stuck = true;
+                    // The reserve makes room for ids. Only if there is none they may go with their segments.
+                    self.ids_stuck = full && !self.journal.give_up_reserve();
                 }
                 Done::Merged(None) => self.sealer.failed = Some(self.index.files().len()),
                 Done::Merged(Some((file, old))) => {
@@ -1251,13 +1269,15 @@ enum Job {
 }
 
 enum Done {
-    /// `None`: it failed, and its entries are in memory only.
-    Written(Option<Arc<Sealed>>),
+    /// `Err`: it failed, and its entries are in memory only; whether because the disk is full.
+    Written(Result<Arc<Sealed>, bool>),
     Merged(Option<(Arc<Sealed>, Vec<Arc<Sealed>>)>),
 }
 
 struct Sealer {
-    jobs: sync_mpsc::Sender<Job>,
+    /// `None`: it is ending.
+    jobs: Option<sync_mpsc::Sender<Job>>,
+    thread: Option<std::thread::JoinHandle<()>>,
     done: sync_mpsc::Receiver<Done>,
     writing: bool,
     merging: bool,
@@ -1285,7 +1305,8 @@ impl Sealer {
             for job in todo {
                 let result = match job {
                     Job::Write { first, end, entries } => {
-                        Done::Written(index::write(&*disk, uuid, first, end, &entries).inspect_err(warn).ok().map(Arc::new))
+                        let written = index::write(&*disk, uuid, first, end, &entries).inspect_err(warn);
+                        Done::Written(written.map(Arc::new).map_err(|error| error.is_full()))
                     }
                     Job::Merge(files) => Done::Merged(
                         index::merge(&*disk, uuid, &files).inspect_err(warn).ok().map(|file| (Arc::new(file), files)),
@@ -1296,14 +1317,17 @@ impl Sealer {
                 }
             }
         };
-        if let Err(error) = std::thread::Builder::new().name("steno-ids".into()).spawn(work) {
-            tracing::error!(%error, "no thread for files of event ids");
-        }
-        Self { jobs, done, writing: false, merging: false, failed: None }
+        let thread = std::thread::Builder::new().name("steno-ids".into()).spawn(work);
+        let thread = thread.inspect_err(|error| tracing::error!(%error, "no thread for files of event ids")).ok();
+        Self { jobs: Some(jobs), thread, done, writing: false, merging: false, failed: None }
+    }
+
+    fn send(&self, job: Job) -> bool {
+        self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok())
     }
 
     fn write(&mut self, first: u64, end: u64, entries: Vec<Entry>) {
-        self.writing = self.jobs.send(Job::Write { first, end, entries }).is_ok();
+        self.writing = self.send(Job::Write { first, end, entries });
     }
 
     /// Merges neighbouring files of like size, once there are enough of them.
@@ -1316,7 +1340,7 @@ impl Sealer {
             small.zip(large).is_some_and(|(small, large)| large <= small.max(1) * 4)
         });
         if let Some(run) = run {
-            self.merging = self.jobs.send(Job::Merge(run.to_vec())).is_ok();
+            self.merging = self.send(Job::Merge(run.to_vec()));
         }
     }
 
@@ -1334,5 +1358,15 @@ impl Sealer {
             all.push(next);
         }
         all
+    }
+}
+
+/// Nothing is written to the directory any more once the loop is gone.
+impl Drop for Sealer {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }

@@ -537,3 +537,266 @@ proptest! {
         rig.verify();
     }
 }
+
+// === what a client and a consumer see ===
+
+/// What happens to a file while no process has it open.
+#[derive(Debug, Clone, Copy)]
+enum Tamper {
+    Remove,
+    Empty,
+    Halve,
+    Zero,
+    Flip,
+    Swap,
+    Spoil,
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    /// Events of two tenants: id, payload, tenant.
+    Batch(Vec<(u16, u8, u8)>),
+    /// A consumer gets all that is synced, and that is saved.
+    Deliver,
+    Plan(u32, Effect),
+    PowerCut,
+    Crash,
+    Tamper {
+        how: Tamper,
+        file: usize,
+        place: usize,
+    },
+    /// Another pod takes the volume over, with other options.
+    OtherPod {
+        segments: u64,
+    },
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let effect = prop_oneof![Just(Effect::Error), Just(Effect::Short), Just(Effect::PowerCut), Just(Effect::NoSpace)];
+    let how = prop_oneof![
+        Just(Tamper::Remove),
+        Just(Tamper::Empty),
+        Just(Tamper::Halve),
+        Just(Tamper::Zero),
+        Just(Tamper::Flip),
+        Just(Tamper::Swap),
+        Just(Tamper::Spoil)
+    ];
+    prop_oneof![
+        12 => prop::collection::vec((0u16..600, 0u8..2, 0u8..3), 1..40).prop_map(Act::Batch),
+        2 => Just(Act::Deliver),
+        2 => (1u32..12, effect).prop_map(|(after, effect)| Act::Plan(after, effect)),
+        1 => Just(Act::PowerCut),
+        1 => Just(Act::Crash),
+        1 => (how, 0usize..1000, 0usize..100_000).prop_map(|(how, file, place)| Act::Tamper { how, file, place }),
+        1 => (1u64..3).prop_map(|segments| Act::OtherPod { segments }),
+    ]
+}
+
+/// A client that knows what it was told, and a consumer that knows what it got.
+struct World {
+    disk: SimDisk,
+    clock: TestClock,
+    config: CommitConfig,
+    /// Events with a 2xx, and their payloads.
+    acked: HashMap<(u16, u8), u8>,
+    topic: Vec<String>,
+    position: u64,
+    damaged: bool,
+    pods: u32,
+}
+
+impl World {
+    fn open(&self) -> Rig {
+        Rig::open(&self.disk, &self.config, &self.clock).unwrap()
+    }
+
+    /// The process ends; the page cache stays, unless the power went meanwhile.
+    fn end(&self, rig: Rig) {
+        drop(rig);
+        self.disk.free_space();
+        if self.disk.is_off() {
+            self.disk.reboot();
+        }
+    }
+
+    fn deliver(&mut self, rig: &mut Rig) {
+        let mut reader = Reader::new(rig.started.shared.clone(), self.position);
+        loop {
+            match reader.next().unwrap() {
+                Next::Block(block) => {
+                    for (seq, frame) in (block.header.first_seq..).zip(frames(&block.payload)) {
+                        if seq >= self.position {
+                            self.topic.push(String::from_utf8(frame.json.to_vec()).unwrap());
+                        }
+                    }
+                    self.position = block.header.next_seq();
+                }
+                Next::Lost(lost) => {
+                    // As the forwarder does: the loss is recorded, then passed.
+                    let ranges = lost.ranges.iter().map(lost_range).collect();
+                    let note = steno_chain::Note::new(steno_chain::Kind::Quarantine, "lost").lost(ranges);
+                    let range = Some((lost.first_seq, lost.next_seq));
+                    let (reply, mut told) = oneshot::channel();
+                    rig.loop_.turn(&mut vec![Work::Note { note, lost: range, reply: Some(reply) }]);
+                    if !matches!(told.try_recv(), Ok(Ok(_))) {
+                        break;
+                    }
+                    self.position = self.position.max(lost.next_seq);
+                }
+                Next::CaughtUp => break,
+            }
+        }
+        rig.loop_.turn(&mut vec![Work::Positions([(sink_id("kafka"), self.position)].into())]);
+    }
+
+    fn batch(&mut self, rig: &mut Rig, batch: &[(u16, u8, u8)]) {
+        let of = |(id, payload, tenant): &(u16, u8, u8)| {
+            rig.item_of(&format!("e{id}"), &format!("p{payload}{}", "x".repeat(300)), &format!("t{tenant}"), false, 1)
+        };
+        let answers = rig.turn(vec![batch.iter().map(of).collect()]).remove(0);
+        for ((id, payload, tenant), answer) in batch.iter().zip(answers) {
+            let key = (*id, *tenant);
+            match answer {
+                Answer::Created(_) => {
+                    let before = self.acked.insert(key, *payload);
+                    assert!(before.is_none() || self.damaged, "{key:?} was created twice");
+                }
+                Answer::Duplicate { .. } => {
+                    let known = *self.acked.entry(key).or_insert(*payload);
+                    assert!(known == *payload || self.damaged, "an unequal event was called a duplicate");
+                }
+                Answer::Conflict => drop(self.acked.entry(key).or_insert(1 - payload)),
+                Answer::Failed(_) => {}
+                Answer::Dropped => panic!("nothing may be dropped"),
+            }
+        }
+    }
+
+    fn tamper(&mut self, how: Tamper, file: usize, place: usize) {
+        let files: Vec<String> = self.disk.files().into_iter().map(|(name, _)| name).filter(|name| !name.contains('/')).collect();
+        let (name, other) = (&files[file % files.len()], &files[place % files.len()]);
+        let (Some(mut bytes), Some(others)) = (self.disk.contents(name), self.disk.contents(other)) else { return };
+        self.damaged = true;
+        match how {
+            Tamper::Remove => drop(self.disk.take(name)),
+            Tamper::Empty => self.disk.put(name, Vec::new()),
+            Tamper::Halve => {
+                bytes.truncate(bytes.len() / 2);
+                self.disk.put(name, bytes);
+            }
+            Tamper::Zero => self.disk.put(name, vec![0; bytes.len()]),
+            Tamper::Flip => drop(self.disk.flip(name, place % self.disk.end_of(name).max(1), 3)),
+            Tamper::Swap => {
+                self.disk.put(name, others);
+                self.disk.put(other, bytes);
+            }
+            Tamper::Spoil => self.disk.spoil(name, place % bytes.len().max(1)),
+        }
+    }
+
+    /// Once faults have stopped: every acknowledged event is on the topic, or its retry is taken; the chains are whole or say why not; and
+    /// a bounded number of steps empties the backlog.
+    fn settle(&mut self, mut rig: Rig) {
+        self.disk.free_space();
+        for _ in 0..3 {
+            self.deliver(&mut rig);
+            rig.clock.0.fetch_add(1500, Ordering::Relaxed);
+        }
+        let mut acked: Vec<_> = std::mem::take(&mut self.acked).into_iter().collect();
+        acked.sort_unstable();
+        let on_topic = |topic: &[String], (id, tenant): (u16, u8), payload: u8| {
+            let parts =
+                [format!(r#""eventId":"e{id}""#), format!(r#""message":"p{payload}x"#), format!(r#""tenantId":"t{tenant}""#)];
+            topic
+                .iter()
+                .filter(|record| record.contains(r#""kind":"Event""#) && parts.iter().all(|part| record.contains(part)))
+                .count()
+        };
+        for ((id, tenant), payload) in acked {
+            let retry =
+                rig.item_of(&format!("e{id}"), &format!("p{payload}{}", "x".repeat(300)), &format!("t{tenant}"), false, 1);
+            let before = on_topic(&self.topic, (id, tenant), payload);
+            let answer = rig.one(retry);
+            match answer {
+                Answer::Created(_) => assert!(self.damaged, "e{id} of t{tenant} was forgotten"),
+                Answer::Duplicate { .. } => {
+                    assert!(before > 0, "e{id} of t{tenant} is nowhere, and its retry is called a duplicate")
+                }
+                Answer::Conflict => assert!(self.damaged, "e{id} of t{tenant} is there with another payload"),
+                answer => panic!("a retry after all faults have stopped: {answer:?}"),
+            }
+            assert!(self.damaged || before == 1, "e{id} of t{tenant} is {before} times on the topic");
+        }
+        let answer = rig.one(rig.item("the last one", "x"));
+        assert!(is_created(&answer), "{answer:?}");
+        self.deliver(&mut rig);
+        self.deliver(&mut rig);
+        assert_eq!(self.position, rig.started.shared.synced(), "the backlog is not empty");
+        let mut verifier = Verifier::default();
+        self.topic.iter().for_each(|record| verifier.add(record));
+        let verdict = verifier.finish();
+        assert!(verdict.is_clean(), "{:?}", verdict.findings);
+    }
+}
+
+fn live(seed: u64, acts: Vec<Act>) {
+    let mut world = World {
+        disk: SimDisk::new(seed),
+        clock: TestClock::default(),
+        config: CommitConfig { by_tenant: true, ..config() },
+        acked: HashMap::new(),
+        topic: Vec::new(),
+        position: 0,
+        damaged: false,
+        pods: 1,
+    };
+    let disk = world.disk.clone();
+    let mut rig = world.open();
+    for act in acts {
+        let is_off = disk.is_off();
+        match act {
+            Act::Batch(batch) => world.batch(&mut rig, &batch),
+            Act::Deliver => world.deliver(&mut rig),
+            Act::Plan(after, effect) => disk.plan(Fault { after, effect }),
+            Act::PowerCut => disk.cut(),
+            _ if is_off => {}
+            Act::Crash => {
+                world.end(rig);
+                rig = world.open();
+            }
+            Act::Tamper { how, file, place } => {
+                world.end(rig);
+                world.end(world.open());
+                // One fault at a time: the next one comes to a whole journal, with nothing of this one left.
+                if !world.damaged {
+                    world.tamper(how, file, place);
+                }
+                rig = world.open();
+            }
+            Act::OtherPod { segments } => {
+                world.end(rig);
+                world.pods += 1;
+                world.config.pod_uid = format!("pod-{}", world.pods);
+                world.config.journal.segment_bytes = segments * SEGMENT;
+                rig = world.open();
+            }
+        }
+        if disk.is_off() {
+            drop(rig);
+            disk.reboot();
+            rig = world.open();
+        }
+    }
+    world.settle(rig);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(200)))]
+
+    #[test]
+    fn what_clients_were_told_is_on_the_topic_or_named(seed in any::<u64>(), acts in prop::collection::vec(act(), 1..40)) {
+        live(seed, acts);
+    }
+}

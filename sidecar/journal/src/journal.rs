@@ -598,6 +598,12 @@ impl Journal {
         }
     }
 
+    /// Removes a spare file, so that its space is there for other files of the directory. Whether there was one.
+    pub fn give_up_reserve(&mut self) -> bool {
+        let Some(spare) = self.spares.pop() else { return false };
+        self.disk.remove(&spare.name).is_ok()
+    }
+
     fn prepare(&mut self, spare: &Spare, name: &str, generation: u64, wall_ms: u64) -> Result<Active> {
         let Spare { name: spare, written } = spare;
         let file = self.disk.open(spare, true).map_err(Error::io("open", spare))?;

@@ -170,7 +170,11 @@ fn is_empty(segment: &Segment, uuid: &[u8; 16]) -> Result<bool> {
 }
 
 fn read_header(disk: &dyn Disk, name: &str) -> Result<Option<SegmentHeader>> {
-    let file = disk.open(name, false).map_err(Error::io("open", name))?;
+    let file = match disk.open(name, false) {
+        // Somebody removed or renamed it since: `journal inspect` may look beside a sidecar that runs.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(Error::io("open", name))?,
+    };
     let mut bytes = [0; SEGMENT_HEADER as usize];
     read_readable(&*file, &mut bytes, 0).map_err(Error::io("read", name))?;
     let (first, second) = SegmentHeader::copies(name, &bytes)?;
