@@ -107,7 +107,8 @@ fn read(stats: &Value, known: Sighting) -> Sighting {
         breaker_open: open.is_some(),
         reason: open.map_or_else(|| text("/breaker/reason"), |sink| of_breaker(sink, "reason")),
         backlog: most("backlog").unwrap_or_default(),
-        bytes: number("/journal/usedBytes").unwrap_or_default(),
+        // An older sidecar does not tell how much of its spool is undelivered.
+        bytes: number("/journal/undeliveredBytes").or_else(|| number("/journal/usedBytes")).unwrap_or_default(),
         oldest_ms: most("oldestUndeliveredMs").filter(|ms| *ms > 0),
         dropped: number("/metrics/total_dropped_events").unwrap_or_default(),
         missing_secrets: missing.collect(),

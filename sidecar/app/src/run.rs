@@ -30,8 +30,21 @@ const NOTE: Duration = Duration::from_millis(250);
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     logs::start(args.log_level.as_deref().unwrap_or("info"));
     let bell = Bell::quiet();
+    raise_open_files();
     let runtime = runtime(args.threads as usize, &bell)?;
-    runtime.block_on(serve(args, bell))
+    let ended = runtime.block_on(serve(args, bell));
+    // Not for a thread that waits for a disk.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+/// Allows as many open files as the hard limit does: connections, the broker's sockets and the spool share them.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_err() {
+        tracing::warn!(limit = current, "failed to raise the limit of open files");
+    }
 }
 
 /// The runtime of the HTTP side. It rings for the commit loop before it sleeps.

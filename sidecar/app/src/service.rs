@@ -34,12 +34,16 @@ use crate::{
     place::{self, Place},
     policy::Compiled,
     reload::{LastReload, Reloader, keep},
-    stats::Stats,
+    stats::{Losses, Stats},
     telemetry::{HashLabel, Metrics},
 };
 
 /// Pieces of work that may wait for the commit loop.
 const QUEUE: usize = 4096;
+/// What sinks may take beyond the deadline to let go of what is on its way.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// Least time to stop in, whatever the policy says.
+const LEAST_DRAIN: Duration = Duration::from_secs(1);
 /// Between two tries for the further address of health, metrics and stats.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -151,7 +155,9 @@ impl Service {
         });
         intake.look.follow(&intake.compiled.load().query);
         let last = Arc::new(Mutex::new(LastReload { loaded_ms, ..LastReload::default() }));
-        let stats = Arc::new(Stats::new(intake.clone(), last.clone(), started.uuid, identity.pod_uid.clone(), fell_back));
+        let losses = Losses { damage: started.damage, unusable: started.unusable };
+        let stats = Stats::new(intake.clone(), last.clone(), started.uuid, identity.pod_uid.clone(), fell_back, losses);
+        let stats = Arc::new(stats);
         Ok(Self {
             intake,
             uuid: started.uuid,
@@ -253,33 +259,57 @@ impl Service {
         }
     }
 
-    /// Stops: no more events, `Close` in the chains, deliver for a while, end.
+    /// Stops: no more events, `Close` in the chains, deliver for a while, end. Every wait is bounded by the policy's `drainTimeout`: a disk that
+    /// hangs does not hold the process.
     pub async fn stop(self) -> Left {
         self.intake.stopping.store(true, Ordering::Release);
         self.stop.send_replace(true);
-        for listener in self.listeners {
-            let _ = listener.await;
-        }
-        self.further.lock().await.stop().await;
-        self.commit.close().await;
         let drain = self.intake.compiled.load().config.spec.sidecar.drain_timeout.duration();
-        let outlets = self.intake.outlets.clone();
-        let intents = self.intake.intents.clone();
-        let of_intents = tokio::task::spawn_blocking(move || intents.stop(drain));
-        let stopped = tokio::task::spawn_blocking(move || outlets.stop(drain)).await;
-        let (open, of_intents) = of_intents.await.unwrap_or_else(|_| self.intake.intents.left());
-        let undelivered = stopped.unwrap_or_else(|_| self.intake.outlets.undelivered()) + of_intents;
-        self.intake.intents.end().await;
+        let deadline = tokio::time::Instant::now() + drain.max(LEAST_DRAIN);
+        let listeners = async {
+            for listener in self.listeners {
+                let _ = listener.await;
+            }
+            self.further.lock().await.stop().await;
+        };
+        within(deadline, "requests to end", listeners).await;
+        within(deadline, "the journal to be closed", self.commit.close()).await;
+        let (outlets, intents) = (self.intake.outlets.clone(), self.intake.intents.clone());
+        let rest = deadline.saturating_duration_since(tokio::time::Instant::now()).min(drain);
+        let drained = async {
+            let of_intents = tokio::task::spawn_blocking(move || intents.stop(rest));
+            let stopped = tokio::task::spawn_blocking(move || outlets.stop(rest)).await;
+            (stopped.ok(), of_intents.await.ok())
+        };
+        // They keep the time themselves, unless a destination or the disk does not let them.
+        let drained = within(deadline + STOP_GRACE, "sinks to stop", drained).await;
+        let (stopped, of_intents) = drained.unwrap_or_default();
+        let (open, of_intents) = of_intents.unwrap_or_else(|| self.intake.intents.left());
+        let undelivered = stopped.unwrap_or_else(|| self.intake.outlets.undelivered()) + of_intents;
+        let deadline = tokio::time::Instant::now() + LEAST_DRAIN;
+        within(deadline, "the journal of write intents to end", self.intake.intents.end()).await;
         let next_seq = self.intake.shared.synced();
-        if undelivered == 0 && open == 0 {
+        if stopped.is_some() && undelivered == 0 && open == 0 {
             // While the directory is still locked: who takes it next holds events from then on.
             place::note_drained(&self.dir);
         }
-        self.commit.end().await;
-        // A thread that panicked told so itself.
-        let _ = tokio::task::spawn_blocking(move || self.loop_thread.join()).await;
+        let ended = async {
+            self.commit.end().await;
+            // A thread that panicked told so itself.
+            let _ = tokio::task::spawn_blocking(move || self.loop_thread.join()).await;
+        };
+        within(deadline, "the journal to end", ended).await;
         Left { undelivered, open_intents: open as u64, next_seq }
     }
+}
+
+/// Waits until a deadline; past it says for what.
+async fn within<T>(deadline: tokio::time::Instant, what: &str, wait: impl Future<Output = T>) -> Option<T> {
+    let done = tokio::time::timeout_at(deadline, wait).await;
+    if done.is_err() {
+        tracing::error!("stopping without waiting any longer for {what}; events without an answer are not taken");
+    }
+    done.ok()
 }
 
 /// Until the process ends: while the sidecar drains, too.

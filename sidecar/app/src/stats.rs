@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use steno_deliver::Snapshot;
+use steno_journal::{Damage, Extent};
 
 use crate::{
     intake::Intake,
@@ -28,6 +29,17 @@ pub struct Stats {
     history: Mutex<VecDeque<Sample>>,
     /// Why the journal is not on the volume that it should be on.
     fell_back: Option<String>,
+    /// What was lost and could not be used when the journal was opened.
+    losses: Losses,
+}
+
+/// What a start found to be lost.
+#[derive(Debug, Clone, Default)]
+pub struct Losses {
+    /// Ranges of records.
+    pub damage: Vec<Damage>,
+    /// Files that are named like segments and could not be used, with the reason.
+    pub unusable: Vec<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -39,6 +51,10 @@ struct Sample {
 }
 
 const MINUTE: Duration = Duration::from_mins(1);
+/// A disk that has not answered for so long counts as hanging. A slow sync takes tens of milliseconds.
+const DISK_HANGS_AFTER: Duration = Duration::from_secs(5);
+/// Chains that are listed of a loss; the records in the chains name all.
+const SHOWN_CHAINS: usize = 32;
 
 // === impl Stats ===
 
@@ -50,9 +66,10 @@ impl Stats {
         uuid: [u8; 16],
         pod_uid: String,
         fell_back: Option<String>,
+        losses: Losses,
     ) -> Self {
         let uuid = uuid::Uuid::from_bytes(uuid).to_string();
-        Self { intake, reload, uuid, pod_uid, history: Mutex::new(VecDeque::new()), fell_back }
+        Self { intake, reload, uuid, pod_uid, history: Mutex::new(VecDeque::new()), fell_back, losses }
     }
 
     fn now(&self) -> Sample {
@@ -86,10 +103,31 @@ impl Stats {
         if self.intake.stopping.load(Ordering::Acquire) {
             return Some("The sidecar is shutting down.".into());
         }
-        if !self.intake.metrics.commit.writable.load(Ordering::Relaxed) {
-            return Some("The journal could not be written the last time; the log says why.".into());
+        self.disk_fault()
+    }
+
+    /// What is wrong with the journal's disk, made from progress: a disk that hangs answers nothing, not even with an error.
+    fn disk_fault(&self) -> Option<String> {
+        let commit = &self.intake.metrics.commit;
+        if let Some(waits) = commit.progress.waits().filter(|waits| *waits >= DISK_HANGS_AFTER) {
+            return Some(format!("The journal's disk has not answered for {} s.", waits.as_secs()));
         }
-        None
+        let fault = || "The journal could not be written the last time; the log says why.".to_owned();
+        (!commit.writable.load(Ordering::Relaxed)).then(fault)
+    }
+
+    /// Losses as JSON: ranges of sequence numbers, and of the chains.
+    fn lost(&self) -> Value {
+        let range = |damage: &Damage| {
+            let chains = damage.ranges.iter().map(|range| json!({"chainId": range.id, "first": range.first, "last": range.last}));
+            json!({
+                "firstSeq": damage.first_seq,
+                "nextSeq": damage.next_seq,
+                "atMost": damage.extent == Extent::AtMost,
+                "chains": chains.take(SHOWN_CHAINS).collect::<Vec<_>>(),
+            })
+        };
+        self.losses.damage.iter().map(range).collect()
     }
 
     /// All of it.
@@ -133,6 +171,18 @@ impl Stats {
                 );
             }
         }
+        issues.extend(self.disk_fault());
+        let lost = metrics.commit.lost.get();
+        if lost > 0 {
+            issues.push(format!(
+                "{lost} records of the journal were lost to damage since the start, at most; the chains name them"
+            ));
+            recommend(
+                "error",
+                "Check the disk of the spool. The lost records are named by Recovered and Quarantine records.".into(),
+            );
+        }
+        issues.extend(self.losses.unusable.iter().map(|file| format!("a segment of the journal could not be used: {file}")));
         if limit > 0 && used * 10 > limit * 9 {
             issues.push("the spool is more than 90 % full".into());
         }
@@ -156,7 +206,7 @@ impl Stats {
             "podUid": self.pod_uid,
             "health": {"status": if issues.is_empty() { "ok" } else { "degraded" }, "issues": issues},
             "metrics": {
-                "queue_length": intake.commit.queued(),
+                "queue_length": intake.commit.queued() as u64 + backlog.unwrap_or(0),
                 "current_batch_size": delivery.batch_size,
                 "inserts_last_minute": now.accepted - before.accepted,
                 "failures_last_minute": now.failures - before.failures,
@@ -177,6 +227,9 @@ impl Stats {
                 "nextSeq": intake.shared.synced(),
                 "oldestSeq": intake.shared.oldest(),
                 "usedBytes": used,
+                "undeliveredBytes": metrics.commit.undelivered_bytes.get(),
+                "lostRecords": lost,
+                "losses": self.lost(),
                 "fellBack": self.fell_back,
                 "maxBytes": limit,
                 "dedupeEntries": metrics.commit.dedupe_entries.get(),
