@@ -26,7 +26,8 @@ struct Payment {
 
 /// The label of a payment, in the table's primary key: the order is paid once, whoever tries how often.
 fn label(key: &ReplayKey) -> String {
-    format!("{}/{}/{}/{}/{}", key.env, key.slug, key.version, key.dto_type, key.entity_id)
+    // As JSON, so that two keys never have one label: a part may hold whatever stands between parts.
+    serde_json::json!([key.env, key.slug, key.version, key.dto_type, key.entity_id]).to_string()
 }
 
 /// The write. Whether this call did it: else it was done before.
@@ -56,7 +57,10 @@ async fn pay(
         entity_id: payment.order.clone(),
     };
     let intent = Intent::new("insert", key.clone(), &payment)?;
-    steno.intend(&intent).await?;
+    let opened = steno.intend(&intent).await?;
+    if opened.state != "open" {
+        return Err(format!("the intent {} is {} already: nothing to do", opened.intent_id, opened.state).into());
+    }
     if die == Some("before") {
         std::process::abort();
     }

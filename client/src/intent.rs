@@ -40,7 +40,7 @@ pub struct Intent {
 pub struct Opened {
     /// Its id.
     pub intent_id: String,
-    /// `open`; of one that was there before, maybe `resolved`, `expired` or `closed` by now.
+    /// `open`: you may write. `resolved` or `expired`: the same intent was there before, and has ended.
     pub state: String,
 }
 

@@ -173,6 +173,20 @@ impl Intake {
         Ok(())
     }
 
+    /// Waits until all that was answered before is on disk, whatever the policy's `ack` is.
+    ///
+    /// # Errors
+    /// The disk refused it.
+    pub async fn check_synced(&self) -> Result<(), Problem> {
+        // The loop answers this behind the sync of what came before.
+        self.commit.submit(Vec::new()).await;
+        if self.metrics.commit.writable.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let detail = "The disk of the journal refuses writes; the sidecar's log says why. Try again.";
+        Err(Problem::later(Reason::Dependency, detail, Duration::from_secs(1)))
+    }
+
     /// Takes events of one request; an answer for each, in order.
     pub async fn take(
         &self,

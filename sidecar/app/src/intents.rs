@@ -1,6 +1,6 @@
 //! Write intents: a journal of their own below the spool's directory, with a commit loop, a sink and somebody who tidies up.
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -15,7 +15,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use steno_chain::{Kind, Note};
-use steno_commit::{Answer, Bell, CommitConfig, Committer, Failure, Handle, SystemClock};
+use steno_commit::{Answer, Bell, CommitConfig, Committer, Failure, Handle, Reserve, SystemClock};
 use steno_crds::FanOut;
 use steno_deliver::{
     Families, Snapshot,
@@ -42,6 +42,12 @@ pub const OPEN: &str = "open";
 const DIR: &str = "intents";
 /// Pieces of work that may wait for the loop.
 const QUEUE: usize = 1024;
+/// What the record of an end needs besides the public record of its intent, in bytes.
+const END_MORE: u64 = 1536;
+/// Bytes of the largest record of an end: its fields are bounded, and redaction may make them a little longer.
+const END_AT_MOST: u64 = 16 << 10;
+/// Ends of expired intents that are remembered, to tell two that differ apart.
+const LATE_REMEMBERED: usize = 50_000;
 /// A payload of no more use goes after so long.
 const LINGER: Duration = Duration::from_secs(30);
 /// So long a request waits for the disk.
@@ -93,6 +99,13 @@ pub struct Running {
     renew: AtomicU64,
     /// Ids of which the chain says already that they expired.
     told: Mutex<HashSet<String>>,
+    /// Ends whose audit event is recorded, by id: outcome and event id. They are tried again, and never expire.
+    ending: Mutex<HashMap<String, (String, String)>>,
+    /// Outcomes of those that were resolved after they had expired.
+    late: Mutex<HashMap<String, String>>,
+    /// Bytes of ends of intents that are on their way to the ledger.
+    coming: AtomicU64,
+    reserve: Reserve,
 }
 
 /// What the journal goes by.
@@ -107,8 +120,8 @@ struct Terms {
 /// What became of an intent that came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
-    /// Whether it was there before.
-    pub duplicate: bool,
+    /// What the answer says: `created`, `duplicate_accepted` of one that is open, `resolved` or `expired` of one that ended.
+    pub status: &'static str,
     /// Its state now, in one word.
     pub state: &'static str,
 }
@@ -217,6 +230,11 @@ impl Intents {
             serde_json::from_slice(&text).with_context(|| format!("{} cannot be read", kept.display()))?
         };
         let mut config = compiled.commit_intents(&self.identity, &spec);
+        // One journal, one promise of room, whatever policy counts.
+        config.reserve.largest = END_AT_MOST;
+        if let Some(known) = &known {
+            config.reserve = known.config.reserve.clone();
+        }
         // A policy that encrypts no longer does not have payloads stored in clear.
         let keys = config.envelope.keys.always();
         let keys = keys.context("write intents are encrypted, always, and spool.encryption names no key that is there")?;
@@ -283,8 +301,10 @@ impl Intents {
         let (committer, started) =
             Committer::open(Arc::new(disk), terms.config.clone(), clock, Box::new(fan.clone()), loop_metrics.clone())
                 .context("the journal of write intents cannot be opened")?;
+        let reserve = terms.config.reserve.clone();
         let mut ledger = Ledger::new(started.shared.clone());
         ledger.catch_up().context("the journal of write intents cannot be read")?;
+        reserve.bytes.store(ledger.end_bytes(), Ordering::Release);
         if ledger.open() > 0 {
             tracing::info!(open = ledger.open(), "write intents are open from before");
         }
@@ -321,6 +341,10 @@ impl Intents {
             terms: Mutex::new(terms),
             renew: AtomicU64::new(renew),
             told: Mutex::default(),
+            ending: Mutex::default(),
+            late: Mutex::default(),
+            coming: AtomicU64::new(0),
+            reserve,
         })
     }
 
@@ -356,7 +380,15 @@ impl Intents {
             return Err(Problem::later(Reason::TooManyIntents, detail, Duration::from_secs(1)));
         }
         if let Some(ended) = known.filter(|known| !known.is_open()) {
-            return Ok(Taken { duplicate: true, state: ended.word() });
+            // Only the same intent is told how it ended: for another one nothing would be on disk.
+            if ended.print == Some(private.print(&running.key)) {
+                return Ok(Taken { status: ended.word(), state: ended.word() });
+            }
+            let detail = format!(
+                "This intentId was used before, for an intent that is {}; send the new one under an id of its own.",
+                ended.word()
+            );
+            return Err(Problem::new(Reason::IntentConflict, detail));
         }
         let at_ms = Arrival::now().ms;
         let key = compiled.payload_key(&running.key);
@@ -372,16 +404,31 @@ impl Intents {
             event_id: None,
             public,
         };
-        match running.commit(&stored, at_ms).await? {
+        // Room for its end is kept from now on, before there is room for itself.
+        let end = stored.public.get().len() as u64 + END_MORE;
+        running.coming.fetch_add(end, Ordering::AcqRel);
+        running.keep_room();
+        let answer = running.commit(&stored, at_ms).await;
+        let read = running.catch_up();
+        running.coming.fetch_sub(end, Ordering::AcqRel);
+        running.keep_room();
+        match answer? {
             Answer::Created(_) => {
                 self.metrics.opened.inc();
-                running.catch_up()?;
-                Ok(Taken { duplicate: false, state: "open" })
+                read?;
+                Ok(Taken { status: "created", state: "open" })
             }
             Answer::Duplicate { .. } => {
-                running.catch_up()?;
-                let state = running.known(id).map_or("closed", |entry| entry.word());
-                Ok(Taken { duplicate: true, state })
+                read?;
+                match running.known(id) {
+                    Some(entry) if entry.is_open() => Ok(Taken { status: "duplicate_accepted", state: "open" }),
+                    Some(entry) => Ok(Taken { status: entry.word(), state: entry.word() }),
+                    None => {
+                        let detail =
+                            "This intentId was used before, and nothing of it is left; send the new one under an id of its own.";
+                        Err(Problem::new(Reason::IntentConflict, detail))
+                    }
+                }
             }
             Answer::Conflict => {
                 let detail =
@@ -425,10 +472,14 @@ impl Intents {
         // The chain may say so before the journal does.
         let is_told = running.told.lock().contains(id);
         if is_told || matches!(entry.state, State::Closed { ending: Ending::Expired, .. }) {
-            return Ok(Ended { duplicate: false, late: true });
+            return running.resolve_late(id, outcome);
         }
         let public = stored.map(|stored| stored.public.get()).unwrap_or_default();
-        match running.end(id, public, Ending::Resolved, Some(outcome), Some(event_id)).await? {
+        // Its event is on disk: from now on it ends so, if need be without the application.
+        running.ending.lock().insert(id.to_owned(), (outcome.to_owned(), event_id.to_owned()));
+        let ended = running.end(id, public, Ending::Resolved, Some(outcome), Some(event_id)).await?;
+        running.ending.lock().remove(id);
+        match ended {
             Answer::Created(_) => {
                 self.metrics.resolved.inc();
                 running.catch_up()?;
@@ -438,7 +489,7 @@ impl Intents {
             Answer::Conflict => {
                 running.catch_up()?;
                 match running.known(id).map(|entry| entry.state) {
-                    Some(State::Closed { ending: Ending::Expired, .. }) => Ok(Ended { duplicate: false, late: true }),
+                    Some(State::Closed { ending: Ending::Expired, .. }) => running.resolve_late(id, outcome),
                     Some(State::Closed { outcome: Some(outcome), .. }) => {
                         let detail = format!("This intent was resolved before with outcome {outcome}, which stays.");
                         Err(Problem::new(Reason::IntentConflict, detail))
@@ -475,6 +526,11 @@ impl Intents {
         let found: Vec<(Entry, Stored)> =
             read.into_iter().filter(|(entry, _)| entry.is_open()).filter_map(|(entry, stored)| Some((entry, stored?))).collect();
         Ok((found, cut.or(last.filter(|_| more))))
+    }
+
+    /// Records of intents that could not be read since the start: what is listed may not be all.
+    pub fn lost(&self) -> u64 {
+        self.running.load().as_ref().map_or(0, |running| running.ledger.lock().lost_total())
     }
 
     /// Intents that ended so, behind a record, in the order in which they ended; and whether there are more.
@@ -565,6 +621,14 @@ impl Intents {
                 }
             };
             let public = stored.public.get();
+            let recorded = running.ending.lock().get(&id).cloned();
+            if let Some((outcome, event_id)) = recorded {
+                let end = ending(&id, public, Ending::Resolved, Some(&outcome), Some(&event_id), Arrival::now().ms)?;
+                running.commit(&end, Arrival::now().ms).await?;
+                running.ending.lock().remove(&id);
+                running.catch_up()?;
+                continue;
+            }
             if !running.told.lock().contains(&id) {
                 // First the chain: a crash in between has it say so twice, and not never.
                 let told = self.audit.tell(expired_note(&id, public, entry.created_ms)).await;
@@ -606,7 +670,7 @@ impl Intents {
                     .number("intentRecords", next - first);
             if self.audit.tell(note).await.is_err() {
                 let mut ledger = running.ledger.lock();
-                std::iter::once((first, next)).chain(lost).for_each(|(first, next)| ledger.lost(first, next));
+                std::iter::once((first, next)).chain(lost).for_each(|(first, next)| ledger.untold(first, next));
                 return;
             }
         }
@@ -648,7 +712,33 @@ impl Running {
     }
 
     fn catch_up(&self) -> Result<(), Problem> {
-        self.ledger.lock().catch_up().map_err(|error| unread(&error))
+        let read = self.ledger.lock().catch_up().map_err(|error| unread(&error));
+        self.keep_room();
+        read
+    }
+
+    /// Has the journal keep room for the ends of all that is open, or comes.
+    fn keep_room(&self) {
+        let open = self.ledger.lock().end_bytes();
+        self.reserve.bytes.store(open + self.coming.load(Ordering::Acquire), Ordering::Release);
+    }
+
+    /// One that had expired is resolved: the same way each time.
+    fn resolve_late(&self, id: &str, outcome: &str) -> Result<Ended, Problem> {
+        let mut late = self.late.lock();
+        if late.len() >= LATE_REMEMBERED {
+            late.clear();
+        }
+        match late.get(id) {
+            Some(before) if before != outcome => {
+                let detail = format!("This intent had expired, and was resolved since with outcome {before}, which stays.");
+                Err(Problem::new(Reason::IntentConflict, detail))
+            }
+            _ => {
+                late.insert(id.to_owned(), outcome.to_owned());
+                Ok(Ended { duplicate: false, late: true })
+            }
+        }
     }
 
     async fn commit(&self, stored: &Stored, at_ms: u64) -> Result<Answer, Problem> {

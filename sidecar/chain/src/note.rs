@@ -4,6 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 use steno_event::{
     Halves, SCHEMA_VERSION, encode,
     json::{Json, Object},
+    lengthened,
 };
 
 /// Kinds of records that the sidecar writes.
@@ -106,6 +107,11 @@ impl Kind {
         }
     }
 
+    /// How what it tells of went. Whether the write of an intent that expired was done is not known.
+    const fn outcome(self) -> &'static str {
+        if matches!(self, Self::IntentExpired) { "unknown" } else { "success" }
+    }
+
     /// Whether it tells of something that an auditor must look at.
     const fn is_grave(self) -> bool {
         !matches!(self, Self::Genesis | Self::Close | Self::Config)
@@ -160,8 +166,8 @@ impl Note {
         record.insert("eventId", text(event_id));
         record.insert("kind", Json::text(self.kind.word()));
         record.insert("message", text(&self.message));
-        record.insert("occurredAt", text(now));
-        record.insert("outcome", Json::text("success"));
+        record.insert("occurredAt", text(&lengthened(now)));
+        record.insert("outcome", Json::text(self.kind.outcome()));
         record.insert("receivedAt", text(now));
         record.insert("schemaVersion", Json::text(SCHEMA_VERSION));
         record.insert("service", text(&context.service));

@@ -59,6 +59,10 @@ pub struct Entry {
     pub seen: Instant,
     /// Whether that was at its start: then it came earlier, nobody knows how much by this clock.
     pub from_before: bool,
+    /// What it was about, as a keyed hash; `None`: its first record is gone.
+    pub print: Option<[u8; 16]>,
+    /// Bytes that the record of its end needs at most.
+    pub end_bytes: u64,
     /// Where it is.
     pub state: State,
 }
@@ -116,6 +120,10 @@ pub struct Ledger {
     closed: BTreeMap<u64, (String, Instant)>,
     /// Records that could not be read: sequence numbers from, up to.
     lost: Vec<(u64, u64)>,
+    /// Records that could not be read since this process began.
+    lost_total: u64,
+    /// Bytes that the ends of all open ones need at most.
+    end_bytes: u64,
     /// What is read is from before this process.
     at_start: bool,
 }
@@ -139,6 +147,8 @@ impl Ledger {
             dead: BTreeMap::new(),
             closed: BTreeMap::new(),
             lost: Vec::new(),
+            lost_total: 0,
+            end_bytes: 0,
             at_start: true,
         }
     }
@@ -173,7 +183,7 @@ impl Ledger {
         loop {
             match self.reader.next()? {
                 Next::CaughtUp => return Ok(()),
-                Next::Lost(damage) => self.lost.push((damage.first_seq, damage.next_seq)),
+                Next::Lost(damage) => self.lost(damage.first_seq, damage.next_seq),
                 Next::Block(block) => {
                     let Some(spot) = self.reader.spot() else { continue };
                     for (seq, frame) in (block.header.first_seq..).zip(frames(&block.payload)) {
@@ -192,13 +202,14 @@ impl Ledger {
             Ok(stored) => stored,
             Err(error) => {
                 tracing::error!(seq, %error, "a record of the intents' journal cannot be read");
-                self.lost.push((seq, seq + 1));
+                self.lost(seq, seq + 1);
                 return;
             }
         };
         let now = Instant::now();
         let known = self.intents.get(&stored.intent_id).cloned();
-        if let Some(Entry { number, state: State::Open { seq: last, .. }, .. }) = &known {
+        if let Some(Entry { number, end_bytes, state: State::Open { seq: last, .. }, .. }) = &known {
+            self.end_bytes -= end_bytes;
             self.open.remove(number);
             self.live.remove(last);
             self.dead.insert(*last, now);
@@ -209,6 +220,9 @@ impl Ledger {
             self.dead.insert(seq, now);
             return;
         }
+        let opened = (stored.step == Step::Opened).then_some(frame.print);
+        let print = opened.or_else(|| known.as_ref().and_then(|known| known.print));
+        let end_bytes = end_bytes(&stored);
         let (seen, from_before) = known.as_ref().map_or((now, self.at_start), |known| (known.seen, known.from_before));
         let entry = if stored.step == Step::Closed {
             self.closed.insert(seq, (stored.intent_id.clone(), now));
@@ -217,6 +231,8 @@ impl Ledger {
                 created_ms: known.map_or(frame.received_ms, |known| known.created_ms),
                 seen,
                 from_before,
+                print,
+                end_bytes,
                 state: State::Closed {
                     ending: stored.state.unwrap_or(Ending::Resolved),
                     outcome: stored.outcome,
@@ -230,7 +246,8 @@ impl Ledger {
             let number = known.filter(|_| is_open).map_or(stored.number.unwrap_or(seq), |known| known.number);
             self.live.insert(seq, stored.intent_id.clone());
             self.open.insert(number, stored.intent_id.clone());
-            Entry { number, created_ms: frame.received_ms, seen, from_before, state: State::Open { seq, spot } }
+            self.end_bytes += end_bytes;
+            Entry { number, created_ms: frame.received_ms, seen, from_before, print, end_bytes, state: State::Open { seq, spot } }
         };
         self.intents.insert(stored.intent_id, entry);
     }
@@ -243,6 +260,16 @@ impl Ledger {
     /// How many are open.
     pub fn open(&self) -> usize {
         self.open.len()
+    }
+
+    /// Bytes that the ends of all open ones need at most: room for them is kept, so that what was taken can always end.
+    pub const fn end_bytes(&self) -> u64 {
+        self.end_bytes
+    }
+
+    /// Records that could not be read since this process began: intents may be missing.
+    pub const fn lost_total(&self) -> u64 {
+        self.lost_total
     }
 
     /// When the oldest open one came, milliseconds since 1970.
@@ -279,8 +306,12 @@ impl Ledger {
     pub fn overdue(&self, wall_ms: u64, after: Duration, grace: Duration) -> Vec<String> {
         let is_overdue = |id: &&String| {
             self.intents.get(*id).is_some_and(|entry| {
-                let least = if entry.from_before { after.min(grace) } else { after };
-                wall_ms.saturating_sub(entry.created_ms) >= after.as_millis() as u64 && entry.seen.elapsed() >= least
+                let after_ms = after.as_millis() as u64;
+                // The clock was ahead when it came: then only that of this process says how long ago that is.
+                let is_ahead = entry.created_ms > wall_ms;
+                let least = if entry.from_before && !is_ahead { after.min(grace) } else { after };
+                let is_old = is_ahead || wall_ms - entry.created_ms >= after_ms;
+                is_old && entry.seen.elapsed() >= least
             })
         };
         self.open.values().filter(is_overdue).cloned().collect()
@@ -310,15 +341,23 @@ impl Ledger {
 
     /// Takes out what cannot be read any more; its record is among those that are lost.
     pub fn lose(&mut self, id: &str) {
-        let Some(Entry { number, state: State::Open { seq, .. }, .. }) = self.intents.get(id) else { return };
+        let Some(Entry { number, end_bytes, state: State::Open { seq, .. }, .. }) = self.intents.get(id) else { return };
+        let seq = *seq;
+        self.end_bytes -= end_bytes;
         self.open.remove(number);
-        self.live.remove(seq);
-        self.lost.push((*seq, *seq + 1));
+        self.live.remove(&seq);
         self.intents.remove(id);
+        self.lost(seq, seq + 1);
     }
 
     /// Notes that records could not be read.
     pub fn lost(&mut self, first: u64, next: u64) {
+        self.lost_total += next.saturating_sub(first);
+        self.lost.push((first, next));
+    }
+
+    /// Notes that records that could not be read are still to be told of.
+    pub fn untold(&mut self, first: u64, next: u64) {
         self.lost.push((first, next));
     }
 
@@ -326,6 +365,14 @@ impl Ledger {
     pub fn take_lost(&mut self) -> Vec<(u64, u64)> {
         std::mem::take(&mut self.lost)
     }
+}
+
+/// What an end adds to the public record of an intent, in JSON, frame and block, encrypted, in a block of its own.
+const END_BYTES: u64 = 1536;
+
+/// Bytes that the record of an intent's end needs at most.
+fn end_bytes(stored: &Stored) -> u64 {
+    stored.public.get().len() as u64 + END_BYTES
 }
 
 /// Latest records of intents, read without the ledger. Those of one block one after the other cost one reading.

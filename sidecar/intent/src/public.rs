@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use steno_event::{
     Fill, SCHEMA_VERSION, format_millis,
     json::{Json, Object, canonical, parse},
+    lengthened,
 };
 use steno_redact::{HashKey, Redactor};
 
@@ -73,7 +74,7 @@ pub fn opened(private: &Private, made: &Made<'_>) -> String {
     record.insert("action", Json::text("steno.intent.open"));
     record.insert("eventId", text(format!("{}/open", made.id)));
     record.insert("kind", Json::text("Intent"));
-    record.insert("occurredAt", text(&at));
+    record.insert("occurredAt", text(lengthened(&at)));
     record.insert("receivedAt", text(&at));
     record.insert("schemaVersion", Json::text(SCHEMA_VERSION));
     record.insert("service", text(&made.fill.service));
@@ -132,7 +133,7 @@ pub fn closed(opened: &str, id: &str, ending: Ending, outcome: Option<&str>, eve
     }
     record.insert("action", text(format!("steno.intent.{word}")));
     record.insert("eventId", text(format!("{id}/{word}")));
-    record.insert("occurredAt", text(&at));
+    record.insert("occurredAt", text(lengthened(&at)));
     record.insert("receivedAt", text(&at));
     canonical(&Json::Object(record))
 }

@@ -91,7 +91,8 @@ pub fn public_of(record: &[u8]) -> Result<Option<String>, serde_json::Error> {
 // === impl Private ===
 
 impl Private {
-    fn print(&self, key: &IdKey) -> [u8; 16] {
+    /// What it is about, as a keyed hash: two intents are the same if theirs is.
+    pub fn print(&self, key: &IdKey) -> [u8; 16] {
         // A struct of text serialises.
         identity(key, "intent", &serde_json::to_string(self).unwrap_or_default())
     }

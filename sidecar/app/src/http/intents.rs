@@ -135,8 +135,8 @@ impl Ingest {
             payload: sent.payload.to_owned(),
             replay_key: sent.replay_key,
         };
-        let Taken { duplicate, state } = self.intake.intents.open(compiled, &id, private).await?;
-        let (status, code) = if duplicate { ("duplicate_accepted", 200) } else { ("created", 201) };
+        let Taken { status, state } = self.intake.intents.open(compiled, &id, private).await?;
+        let code = if status == "created" { 201 } else { 200 };
         let answer = json!({"status": status, "code": code, "intentId": id, "state": state});
         Ok(Done { reason: Some(status), ..json_answer(code, answer.to_string().into_bytes()).into() })
     }
@@ -170,12 +170,19 @@ impl Ingest {
         // The event first: were it the other way round, a crash in between would leave an end of which the audit trail knows nothing.
         let fallback = format!("intent-{id}");
         let taken = self.intake.take(compiled, vec![Ok(Sent::Made { tree, deaf: false })], Some(&fallback), true).await.pop();
+        // The end must not be on disk before its event: under `ack: Written` the answer came before the sync.
+        self.intake.check_synced().await?;
         let (event_id, word) = match taken {
             Some(Ok(taken)) if taken.status == 202 => {
                 let detail = "The spool is full, and the policy drops new events; the intent stays open. Try again.";
                 return Err(Problem::later(Reason::SpoolFull, detail, Duration::from_secs(1)));
             }
             Some(Ok(taken)) => (taken.event_id, taken.word),
+            // It had expired, and was resolved since with other words.
+            Some(Err(problem)) if problem.reason == Reason::Conflict && !entry.is_open() => {
+                let detail = "This intent had expired, and was resolved since with another outcome or event, which stays.";
+                return Err(Problem::new(Reason::IntentConflict, detail));
+            }
             // It was resolved before, as far as its event, with other words; the chain tells of both. It must not stay open for that.
             Some(Err(problem)) if problem.reason == Reason::Conflict && !names_itself => (fallback, "conflict"),
             Some(Err(problem)) => return Err(problem),
@@ -225,7 +232,14 @@ impl Ingest {
         }
         let next = next.map(|next| next.to_string());
         // The payloads go through no tree: what came is what goes back.
-        Ok(json_answer(200, write_page("intents", shown.iter().map(String::as_str), next.as_deref())).into())
+        let mut page = write_page("intents", shown.iter().map(String::as_str), next.as_deref());
+        let lost = self.intake.intents.lost();
+        if lost > 0 {
+            // What is listed may not be all, and an empty page is no proof.
+            page.pop();
+            page.extend_from_slice(format!(",\"lostRecords\":{lost}}}").as_bytes());
+        }
+        Ok(json_answer(200, page).into())
     }
 
     pub(super) async fn intent(&self, compiled: &Compiled, request: &Request<Incoming>, id: &str) -> Result<Done, Problem> {
@@ -285,10 +299,12 @@ fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
 
 /// An id may stand in paths and logs as it is.
 fn checked_id(id: String) -> Result<String, Problem> {
-    if is_word(&id, 128) {
+    // Two dots and one are no part of a path: clients take them out.
+    if is_word(&id, 128) && !matches!(id.as_str(), "." | "..") {
         return Ok(id);
     }
-    Err(Problem::new(Reason::NotIntent, "intentId: takes 1 to 128 of a-z A-Z 0-9 - _ . :, such as a UUID; or leave it out."))
+    let detail = "intentId: takes 1 to 128 of a-z A-Z 0-9 - _ . :, such as a UUID, but not . or .. alone; or leave it out.";
+    Err(Problem::new(Reason::NotIntent, detail))
 }
 
 fn is_word(text: &str, most: usize) -> bool {

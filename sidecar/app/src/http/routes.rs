@@ -191,7 +191,10 @@ const ROUTES: &[Route] = &[
         path: "/v1/intents",
         summary: "Write an intent: what is about to be written. It is on disk when the answer is 201. Again with the same intentId is safe.",
         body: &[("application/json", "Intent")],
-        answers: &[(201, "created: on disk"), (200, "duplicate_accepted: it was there; its state is told")],
+        answers: &[
+            (201, "created: on disk"),
+            (200, "duplicate_accepted: it is open already; resolved or expired: the same intent has ended"),
+        ],
         answer: ("IntentTaken", "application/json"),
         reasons: &[
             NotJson,
@@ -469,7 +472,7 @@ fn schemas() -> Value {
             "payload": {"description": "Any JSON; given back byte for byte."}, "replayKey": reference("ReplayKey"),
         }},
         "IntentTaken": {"type": "object", "required": ["status", "code", "intentId", "state"], "properties": {
-            "status": {"enum": ["created", "duplicate_accepted"]}, "code": {"type": "integer"}, "intentId": {"type": "string"},
+            "status": {"enum": ["created", "duplicate_accepted", "resolved", "expired"]}, "code": {"type": "integer"}, "intentId": {"type": "string"},
             "state": {"enum": ["open", "resolved", "expired", "closed"]},
         }},
         "IntentShown": {"type": "object", "required": ["intentId", "state", "createdAt"], "properties": {
