@@ -209,7 +209,7 @@ impl<'a> Draft<'a> {
             }
             filled.0 |= 1 << bit;
             let value = match name {
-                "occurredAt" => text(supplied.received_at),
+                "occurredAt" => Json::String(time::lengthened(supplied.received_at).into()),
                 "service" => text(&fill.service),
                 "category" => text(&fill.category),
                 "outcome" => text(&fill.outcome),
@@ -276,7 +276,7 @@ fn check<'a>(field: &str, takes: Takes, value: Json<'a>) -> Result<Json<'a>, Inv
                 Json::Number(number) => time::from_number(*number),
                 _ => None,
             };
-            time.map(|time| Json::String(time.to_string().into()))
+            time.map(|time| Json::String(time::canonical(time).into()))
                 .ok_or_else(|| invalid(field, "is not a time; send RFC 3339 such as 2026-03-01T10:00:00Z, or epoch milliseconds"))
         }
         (Takes::Severity, Json::String(text)) => names::severity(&text)

@@ -36,7 +36,7 @@ pub use draft::{Draft, Fill, Filled, Invalid, Supplied};
 pub use encode::{Halves, encode, escape_into, hex};
 pub use fingerprint::{IdKey, fingerprint, identity};
 pub use split::{Items, array_items, ndjson};
-pub use time::{format_millis, parse_time};
+pub use time::{format_millis, lengthened, parse_time};
 
 /// Version of the record's form, in its `schemaVersion`.
 pub const SCHEMA_VERSION: &str = "1";

@@ -12,6 +12,16 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
     PARSER.parse_timestamp(text).ok()
 }
 
+/// RFC 3339 in UTC with nine digits of a second: of one length, so that the order of texts is the order of times.
+pub(crate) fn canonical(time: Timestamp) -> String {
+    format!("{time:.9}")
+}
+
+/// The same of a time that [`format_millis`] wrote.
+pub fn lengthened(millis: &str) -> String {
+    millis.strip_suffix('Z').map_or_else(|| millis.to_owned(), |text| format!("{text}000000Z"))
+}
+
 /// Seconds or milliseconds since 1970, told apart by size: below 10^11 (the year 5138) they are seconds.
 pub(crate) fn from_number(number: f64) -> Option<Timestamp> {
     if !(0.0..1e14).contains(&number) {

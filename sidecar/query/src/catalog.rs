@@ -204,8 +204,9 @@ impl Catalog {
         fits: &dyn Fn(&[u8; 16], &str) -> bool,
     ) -> Result<Page, Error> {
         match self.find_once(wanted, question, fits) {
-            Err(Error::Index(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
-                tracing::warn!("the index of queries is damaged; it is made again");
+            // Damaged, cut, removed or unreadable: whatever it is, the journal has it all.
+            Err(Error::Index(error)) => {
+                tracing::warn!(%error, "the index of queries is damaged; it is made again");
                 self.begin_again();
                 self.find_once(wanted, question, fits)
             }
@@ -272,7 +273,7 @@ impl Catalog {
                 Order::Oldest => question.fits_place(piece.end_seq.saturating_sub(1)),
             };
             let (earliest, latest) = piece.times;
-            let in_time = question.from.is_none_or(|from| latest >= from) && question.to.is_none_or(|to| earliest < to);
+            let in_time = question.may_fit(earliest, latest);
             if !places || !in_time {
                 continue;
             }
@@ -319,7 +320,7 @@ fn matching<'a>(
     let mut left = left.unwrap_or_else(|| (0..rows).collect());
     if question.from.is_some() || question.to.is_some() {
         let times = times()?;
-        left.retain(|row| times.get(*row).is_some_and(|time| question.fits_time(*time)));
+        left.retain(|row| times.get(*row).is_some_and(|time| question.may_fit(*time, *time)));
     }
     Ok(left)
 }

@@ -45,7 +45,7 @@ impl Columns {
         }
         self.hashes[IDENTITY].push(short(identity));
         self.seqs.push(delta);
-        self.times.push(time_of(record));
+        self.times.push(time_of(record).map_or(0, jiff::Timestamp::as_millisecond));
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -61,9 +61,9 @@ pub(crate) fn text_at<'a>(record: &'a Object<'_>, path: &str) -> Option<&'a str>
     }
 }
 
-/// When a record's event happened, milliseconds since 1970.
-pub(crate) fn time_of(record: &Object<'_>) -> i64 {
-    text_at(record, "occurredAt").and_then(parse_time).map_or(0, jiff::Timestamp::as_millisecond)
+/// When a record's event happened.
+pub(crate) fn time_of(record: &Object<'_>) -> Option<jiff::Timestamp> {
+    text_at(record, "occurredAt").and_then(parse_time)
 }
 
 /// The hash of a member's value; 0 stands for none.

@@ -1,5 +1,6 @@
 //! What is asked, and the cursor between pages.
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jiff::Timestamp;
 use steno_event::{json::Object, parse_time};
 
 use crate::columns::{MEMBERS, text_at, time_of};
@@ -26,9 +27,9 @@ pub enum Order {
 pub struct Question {
     /// For each of [`MEMBERS`], values of which it must have one; empty: any.
     pub(crate) wanted: [Vec<String>; MEMBERS.len()],
-    /// Earliest and first too late `occurredAt`, milliseconds since 1970.
-    pub(crate) from: Option<i64>,
-    pub(crate) to: Option<i64>,
+    /// Earliest and first too late `occurredAt`, to the nanosecond.
+    pub(crate) from: Option<Timestamp>,
+    pub(crate) to: Option<Timestamp>,
     pub(crate) order: Order,
     pub(crate) limit: usize,
     /// Sequence number where the page before ended.
@@ -104,11 +105,17 @@ impl Question {
         let mut asked = members.filter(|(wanted, _)| !wanted.is_empty());
         let all =
             asked.all(|(wanted, member)| text_at(record, member).is_some_and(|text| wanted.iter().any(|value| value == text)));
-        all && ((self.from.is_none() && self.to.is_none()) || self.fits_time(time_of(record)))
+        all && ((self.from.is_none() && self.to.is_none()) || time_of(record).is_some_and(|at| self.fits_time(at)))
     }
 
-    pub(crate) fn fits_time(&self, at: i64) -> bool {
+    fn fits_time(&self, at: Timestamp) -> bool {
         self.from.is_none_or(|from| at >= from) && self.to.is_none_or(|to| at < to)
+    }
+
+    /// Whether a record between these times may be asked for. The index knows milliseconds; the record itself decides.
+    pub(crate) fn may_fit(&self, earliest_ms: i64, latest_ms: i64) -> bool {
+        self.from.is_none_or(|from| latest_ms >= from.as_millisecond())
+            && self.to.is_none_or(|to| earliest_ms <= to.as_millisecond())
     }
 
     /// Whether a sequence number is behind the page before.
@@ -140,8 +147,6 @@ impl Question {
     }
 }
 
-fn time(name: &str, value: &str) -> Result<i64, BadQuestion> {
-    parse_time(value)
-        .map(jiff::Timestamp::as_millisecond)
-        .ok_or_else(|| bad(name, "is not a time; send RFC 3339 such as 2026-03-01T10:00:00Z"))
+fn time(name: &str, value: &str) -> Result<Timestamp, BadQuestion> {
+    parse_time(value).ok_or_else(|| bad(name, "is not a time; send RFC 3339 such as 2026-03-01T10:00:00Z"))
 }

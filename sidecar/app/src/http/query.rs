@@ -118,6 +118,10 @@ fn parameters(asked: &Value) -> Result<Vec<Pair<'_>>, Problem> {
             Value::Array(values) => &values[..],
             other => std::slice::from_ref(other),
         };
+        if values.is_empty() {
+            let name: String = name.chars().take(64).collect();
+            return Err(bad(format!("{name}: is an empty list, which nothing is among; send a value, or leave it out for any.")));
+        }
         for value in values {
             let value: Cow<'_, str> = match value {
                 Value::String(text) => text.into(),

@@ -30,7 +30,7 @@ fn flat_spellings_are_mapped() {
         "description":"d","ip_address":"10.0.0.1","user_agent":"curl","error_code":404,"error_message":"no","stack_trace":"at x","duration_ms":12.5}"#;
     assert_eq!(
         mapped(text),
-        r#"{"action":"card.add","actor":{"id":"17","sessionId":"s"},"category":"entity-mutation","durationMs":12.5,"error":{"code":"404","message":"no","stack":"at x"},"eventId":"e1","message":"d","occurredAt":"2026-03-01T10:00:00Z","requestId":"r","resource":{"id":"c1","type":"card"},"service":"pay","severity":"warning","source":{"ip":"10.0.0.1","userAgent":"curl"}}"#
+        r#"{"action":"card.add","actor":{"id":"17","sessionId":"s"},"category":"entity-mutation","durationMs":12.5,"error":{"code":"404","message":"no","stack":"at x"},"eventId":"e1","message":"d","occurredAt":"2026-03-01T10:00:00.000000000Z","requestId":"r","resource":{"id":"c1","type":"card"},"service":"pay","severity":"warning","source":{"ip":"10.0.0.1","userAgent":"curl"}}"#
     );
 }
 
@@ -82,7 +82,7 @@ fn what_was_left_out_is_filled_in_and_known_to_be() {
     let filled = draft.complete(&fill(), Supplied { event_id: "id", received_at: "2026-03-01T10:00:00.000Z" });
     assert_eq!(
         canonical(&Json::Object(draft.members)),
-        r#"{"action":"a","actor":{"id":"u","type":"user"},"category":"user-action","eventId":"id","kind":"Event","occurredAt":"2026-03-01T10:00:00.000Z","outcome":"unknown","receivedAt":"2026-03-01T10:00:00.000Z","schemaVersion":"1","service":"shop","severity":"error","tenantId":"prod","writer":{}}"#
+        r#"{"action":"a","actor":{"id":"u","type":"user"},"category":"user-action","eventId":"id","kind":"Event","occurredAt":"2026-03-01T10:00:00.000000000Z","outcome":"unknown","receivedAt":"2026-03-01T10:00:00.000Z","schemaVersion":"1","service":"shop","severity":"error","tenantId":"prod","writer":{}}"#
     );
     assert!(
         filled.contains("occurredAt") && filled.contains("tenantId") && !filled.contains("severity") && !filled.contains("actor")

@@ -14,7 +14,7 @@ const ITEM: &str = r#"{"level":"RequestResponse","auditID":"6f1a","stage":"Respo
 
 #[test]
 fn an_audit_event_says_who_did_what_to_what_and_how_it_went() {
-    let expected = r#"{"action":"kubernetes.get secrets","actor":{"id":"system:serviceaccount:prod:web","type":"serviceaccount"},"category":"user-action","durationMs":4.5,"eventId":"6f1a/ResponseComplete","metadata":{"kubernetes":{"annotations":{"authorization.k8s.io/decision":"forbid"},"level":"RequestResponse","objectRef":{"apiVersion":"v1"},"requestURI":"/api/v1/namespaces/prod/secrets/db","responseStatus":{"code":403,"metadata":{}},"sourceIPs":["10.0.0.1"],"stage":"ResponseComplete","user":{"groups":["g"],"uid":"u"}},"requestObject":{"a":1}},"occurredAt":"2026-03-01T10:00:00.0045Z","operation":"get","outcome":"denied","requestId":"6f1a","resource":{"id":"prod/db","type":"secrets"},"severity":"warning","source":{"ip":"10.0.0.7","userAgent":"kubectl/v1.34"}}"#;
+    let expected = r#"{"action":"kubernetes.get secrets","actor":{"id":"system:serviceaccount:prod:web","type":"serviceaccount"},"category":"user-action","durationMs":4.5,"eventId":"6f1a/ResponseComplete","metadata":{"kubernetes":{"annotations":{"authorization.k8s.io/decision":"forbid"},"level":"RequestResponse","objectRef":{"apiVersion":"v1"},"requestURI":"/api/v1/namespaces/prod/secrets/db","responseStatus":{"code":403,"metadata":{}},"sourceIPs":["10.0.0.1"],"stage":"ResponseComplete","user":{"groups":["g"],"uid":"u"}},"requestObject":{"a":1}},"occurredAt":"2026-03-01T10:00:00.004500000Z","operation":"get","outcome":"denied","requestId":"6f1a","resource":{"id":"prod/db","type":"secrets"},"severity":"warning","source":{"ip":"10.0.0.7","userAgent":"kubectl/v1.34"}}"#;
     assert_eq!(mapped(ITEM), expected);
 }
 
