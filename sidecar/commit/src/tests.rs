@@ -800,3 +800,258 @@ proptest! {
         live(seed, acts);
     }
 }
+
+// === the sweep ===
+
+/// Where an event's record stood: its id, and chain and number of its record.
+type Stood = (String, String, u64);
+
+fn member<'a>(object: &'a json::Object<'_>, name: &str) -> &'a str {
+    object.get(name).and_then(json::Json::as_str).unwrap_or_default()
+}
+
+/// Events among records, and what records of the sidecar name as lost.
+fn told(records: &[String]) -> (Vec<Stood>, Vec<steno_chain::Lost>) {
+    let (mut events, mut lost) = (Vec::new(), Vec::new());
+    for record in records {
+        let json::Json::Object(record) = json::parse(record).unwrap() else { unreachable!() };
+        if member(&record, "kind") != "Event" {
+            lost.extend(steno_chain::losses_told(&record, None));
+            continue;
+        }
+        let integrity = record.get("integrity").and_then(json::Json::as_object).unwrap();
+        let Some(json::Json::Number(seq)) = integrity.get("seq") else { unreachable!() };
+        events.push((member(&record, "eventId").to_owned(), member(integrity, "chainId").to_owned(), *seq as u64));
+    }
+    (events, lost)
+}
+
+/// A spool of acknowledged, undelivered events of three tenants in several segments, with files of ids.
+fn spool(envelope: &Envelope) -> (World, Vec<Stood>) {
+    let mut world = World {
+        disk: SimDisk::new(11),
+        clock: TestClock::default(),
+        config: CommitConfig { by_tenant: true, envelope: envelope.clone(), ..config() },
+        acked: HashMap::new(),
+        topic: Vec::new(),
+        position: 0,
+        damaged: false,
+        pods: 1,
+    };
+    let mut rig = world.open();
+    for batch in 0..40u16 {
+        let events: Vec<_> = (0..10).map(|index| (batch * 10 + index, 0, (index % 3) as u8)).collect();
+        world.batch(&mut rig, &events);
+    }
+    let (stood, _) = told(&rig.records());
+    assert_eq!(stood.len(), 400);
+    world.end(rig);
+    (world, stood)
+}
+
+/// Damages a spool in one way, starts, and asks: what is gone is named, retries are told the truth, and all goes on.
+fn sweep(envelope: &Envelope, damage: impl Fn(&SimDisk)) {
+    let (mut world, stood) = spool(envelope);
+    damage(&world.disk);
+    world.damaged = true;
+    let rig = world.open();
+    world.settle(rig);
+    let (events, lost) = told(&world.topic);
+    let there: std::collections::HashSet<&Stood> = events.iter().collect();
+    for gone in stood.iter().filter(|stood| !there.contains(stood)) {
+        let (id, chain, seq) = gone;
+        let is_named = lost.iter().any(|lost| lost.chain_id == *chain && (lost.first..=lost.last).contains(seq));
+        assert!(is_named, "{id} is gone, and nothing names {chain} {seq}: {lost:?}");
+    }
+}
+
+fn envelopes() -> [Envelope; 2] {
+    let key = steno_journal::Key::read(&[7; 32]).unwrap();
+    let keys = Arc::new(steno_journal::Keys::new(Some(key), Vec::new()));
+    [Envelope::default(), Envelope { keys, compress: false }]
+}
+
+fn names(envelope: &Envelope) -> Vec<String> {
+    let (world, _) = spool(envelope);
+    let files: Vec<String> = world.disk.files().into_iter().map(|(name, _)| name).collect();
+    assert!(
+        files.iter().any(|name| name.starts_with("idx-")) && files.iter().filter(|name| name.starts_with("seg-")).count() > 2
+    );
+    files
+}
+
+#[test]
+fn any_file_gone_emptied_halved_or_zeroed_loses_what_is_named() {
+    for envelope in envelopes() {
+        for name in names(&envelope) {
+            sweep(&envelope, |disk| drop(disk.take(&name)));
+            sweep(&envelope, |disk| disk.put(&name, Vec::new()));
+            sweep(&envelope, |disk| {
+                let mut bytes = disk.contents(&name).unwrap();
+                bytes.truncate(bytes.len() / 2);
+                disk.put(&name, bytes);
+            });
+            sweep(&envelope, |disk| disk.put(&name, vec![0; disk.contents(&name).unwrap().len()]));
+        }
+    }
+}
+
+#[test]
+fn a_flipped_byte_or_an_unreadable_page_of_any_file_loses_what_is_named() {
+    for envelope in envelopes() {
+        for name in names(&envelope) {
+            for place in 0..20 {
+                sweep(&envelope, |disk| {
+                    disk.flip(&name, disk.end_of(&name) * place / 20, 5);
+                });
+                sweep(&envelope, |disk| disk.spoil(&name, disk.contents(&name).unwrap().len() * place / 20));
+            }
+        }
+    }
+}
+
+#[test]
+fn any_two_files_swapped_or_one_over_another_lose_what_is_named() {
+    for envelope in envelopes() {
+        let names = names(&envelope);
+        let foreign = {
+            let (world, _) = spool(&Envelope::default());
+            let name = world.disk.files().into_iter().rfind(|(name, _)| name.starts_with("seg-")).unwrap().0;
+            world.disk.contents(&name).unwrap()
+        };
+        for name in &names {
+            sweep(&envelope, |disk| disk.put(name, foreign.clone()));
+            for other in names.iter().filter(|other| *other != name) {
+                sweep(&envelope, |disk| {
+                    let (one, two) = (disk.contents(name).unwrap(), disk.contents(other).unwrap());
+                    disk.put(name, two);
+                    disk.put(other, one);
+                });
+                // An old copy of the state is an old truth: nothing else knows better.
+                if other != "state" {
+                    sweep(&envelope, |disk| disk.put(name, disk.contents(other).unwrap()));
+                }
+            }
+        }
+    }
+}
+
+// === bounds ===
+
+#[test]
+fn one_block_never_has_more_events_than_are_remembered() {
+    let roomy = CommitConfig { journal: Options { max_bytes: 64 << 20, segment_bytes: 4 << 20, ..config().journal }, ..config() };
+    let mut rig = Rig::open(&SimDisk::new(1), &roomy, &TestClock::default()).unwrap();
+    let batch = |rig: &Rig, round: usize| (0..2000).map(|index| rig.item(&format!("{round}-{index}"), "x")).collect::<Vec<_>>();
+    for round in 0..6 {
+        let items = batch(&rig, round);
+        assert!(rig.turn(vec![items]).concat().iter().all(is_created));
+    }
+    let mut rig = rig.restart(&roomy);
+    for round in 0..6 {
+        let items = batch(&rig, round);
+        assert!(rig.turn(vec![items]).concat().iter().all(|answer| *answer == SAME), "round {round}");
+    }
+}
+
+#[test]
+fn raising_the_bound_while_it_runs_or_at_a_start_refuses_no_event() {
+    let raised =
+        CommitConfig { journal: Options { max_bytes: 512 << 20, segment_bytes: 16 << 20, ..config().journal }, ..config() };
+    for live in [true, false] {
+        let mut rig = Rig::new();
+        rig.one(rig.item("first", "x"));
+        if live {
+            let note = steno_chain::Note::new(steno_chain::Kind::Config, "raised");
+            rig.loop_.turn(&mut vec![Work::Reload(Arc::new(raised.clone()), note)]);
+        } else {
+            rig = rig.restart(&raised);
+        }
+        // Small events of many clients in one turn are one large block, and so is a large event.
+        let batches =
+            (0..60).map(|client| (0..40).map(|index| rig.item(&format!("{client}-{index}"), &"x".repeat(900))).collect());
+        let batches: Vec<_> = batches.collect();
+        assert!(rig.turn(batches).concat().iter().all(is_created));
+        assert!(is_created(&rig.one(rig.item("large", &"x".repeat(400_000)))));
+        // Back again: what was made under the larger bound is read, and new blocks fit.
+        let note = steno_chain::Note::new(steno_chain::Kind::Config, "lowered");
+        rig.deliver_all();
+        rig.loop_.turn(&mut vec![Work::Reload(Arc::new(config()), note)]);
+        rig.clock.0.fetch_add(2000, Ordering::Relaxed);
+        rig.deliver_all();
+        let batch = (0..300).map(|index| rig.item(&format!("small-{index}"), &"x".repeat(900))).collect();
+        assert!(rig.turn(vec![batch]).concat().iter().all(is_created));
+    }
+}
+
+/// A journal of this size, with a chain a tenant.
+fn many_chains(segment_bytes: u64, max_chains: usize) -> CommitConfig {
+    let journal = Options { max_bytes: 16 * segment_bytes, segment_bytes, ..config().journal };
+    CommitConfig { by_tenant: true, max_chains, journal, ..config() }
+}
+
+fn write_to_all(rig: &mut Rig, tenants: usize, round: &str) {
+    for tenant in 0..tenants {
+        let item = rig.item_of(&format!("{round}-{tenant}"), "x", &format!("tenant-{tenant:05}"), false, 1);
+        let answer = rig.one(item);
+        assert!(is_created(&answer), "{round}, tenant {tenant}: {answer:?}");
+        if tenant % 64 == 0 {
+            rig.deliver_all();
+        }
+    }
+    rig.deliver_all();
+}
+
+#[test]
+fn what_must_be_told_fits_whatever_the_chains_and_the_segments() {
+    for segment_bytes in [64 << 10, 256 << 10, 512 << 10, 1 << 20] {
+        for tenants in [1, 64, 300, 1024] {
+            let many = many_chains(segment_bytes, 1024);
+            let mut rig = Rig::open(&SimDisk::new(3), &many, &TestClock::default()).unwrap();
+            write_to_all(&mut rig, tenants, "first");
+            let disk = rig.disk.clone();
+            drop(rig);
+            // The newest segment is lost: every chain begins a new epoch, with a record that says so.
+            let newest = disk.files().into_iter().rfind(|(name, _)| name.starts_with("seg-")).unwrap().0;
+            disk.take(&newest);
+            let mut rig = Rig::open(&disk, &many, &TestClock::default()).unwrap();
+            write_to_all(&mut rig, tenants, "second");
+            let (done, mut closed) = oneshot::channel();
+            rig.loop_.turn(&mut vec![Work::Close(done)]);
+            assert!(closed.try_recv().is_ok());
+            let closes = rig.records().iter().filter(|record| record.contains(r#""kind":"Close""#)).count();
+            assert!(closes > 0, "{segment_bytes} bytes, {tenants} tenants: no Close record");
+        }
+    }
+}
+
+#[test]
+fn chains_of_former_pods_end_and_their_heads_go() {
+    let many = many_chains(512 << 10, 1024);
+    let (disk, clock) = (SimDisk::new(5), TestClock::default());
+    let mut verifier = Verifier::default();
+    let mut position = 0;
+    for pod in 0..12 {
+        let mine = CommitConfig { pod_uid: format!("pod-{pod}"), ..many.clone() };
+        let mut rig = Rig::open(&disk, &mine, &clock).unwrap();
+        for tenant in 0..1024 {
+            let item = rig.item_of(&format!("{pod}-{tenant}"), "x", &format!("tenant-{tenant:05}"), false, 1);
+            assert!(is_created(&rig.one(item)), "pod {pod}, tenant {tenant}");
+            if tenant % 200 == 0 || tenant == 1023 {
+                let mut reader = Reader::new(rig.started.shared.clone(), position);
+                while let Next::Block(block) = reader.next().unwrap() {
+                    let frames = (block.header.first_seq..).zip(frames(&block.payload)).filter(|(seq, _)| *seq >= position);
+                    frames.for_each(|(_, frame)| verifier.add(std::str::from_utf8(frame.json).unwrap()));
+                    position = block.header.next_seq();
+                }
+                rig.loop_.turn(&mut vec![Work::Positions([(sink_id("kafka"), position)].into())]);
+            }
+        }
+        drop(rig);
+    }
+    let verdict = verifier.finish();
+    assert!(verdict.is_clean(), "{:?}", &verdict.findings[..verdict.findings.len().min(5)]);
+    let opened = steno_journal::Journal::open(Arc::new(disk), many.journal, Envelope::default()).unwrap();
+    let former = opened.journal.heads().iter().filter(|head| !head.id.starts_with("pod-11/")).count();
+    assert_eq!(former, 0, "heads of former pods are kept");
+}

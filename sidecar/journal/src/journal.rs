@@ -244,6 +244,20 @@ impl Journal {
     /// Changes the bound and what is kept, from now on. The next segment has the new size.
     pub fn set_options(&mut self, options: Options) {
         self.options = options;
+        self.leave_larger_segment();
+    }
+
+    /// Begins a segment of the size that counts now if the newest one is larger: it could be as large as a bound that was lowered, and
+    /// would hold the space for as long as it is the newest. For this one segment the bound does not count.
+    pub(crate) fn leave_larger_segment(&mut self) {
+        let newest = self.shared.inner.lock().segments.last().map_or(0, |segment| segment.bytes);
+        if newest <= self.next_segment_bytes() || self.pending.is_some() {
+            return;
+        }
+        let wall_ms = self.active.as_ref().map_or(0, |active| active.wall_ms);
+        if let Err(error) = self.roll(Class::Control, wall_ms) {
+            tracing::warn!(%error, "failed to begin a smaller segment; the larger one holds its space for now");
+        }
     }
 
     /// Changes how new blocks are kept. Another key begins with a segment of its own.

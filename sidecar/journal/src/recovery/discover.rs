@@ -19,6 +19,8 @@ pub(crate) struct FoundSegment {
     pub(crate) cut: bool,
     /// The file that it was found in.
     file: String,
+    /// Nothing proves that it was used, and it holds no record.
+    is_empty: bool,
 }
 
 /// What is named like a segment and cannot be used as one.
@@ -112,17 +114,14 @@ pub(crate) fn discover(disk: &Arc<dyn Disk>, state: Option<&State>, keys: &Keys)
                 let segment = Segment::new(candidate.name.clone(), header, disk.clone(), cipher);
                 let cut = header.version >= 2 && candidate.size < header.bytes;
                 let is_unknown = header.version >= 2 && !known.contains(&header.generation);
-                if is_unknown && is_empty(&segment, &header.uuid)? {
-                    // It was being prepared when the power went: nothing was ever in it.
-                    found.spares.push(candidate.name);
-                    continue;
-                }
+                let is_empty = is_unknown && !has_record(&segment, &header.uuid, 0)?;
                 let segment = Arc::new(Segment { name: segment_name(header.generation), ..segment });
-                found.segments.push(FoundSegment { header: header.clone(), segment, cut, file: candidate.name });
+                found.segments.push(FoundSegment { header: header.clone(), segment, cut, file: candidate.name, is_empty });
             }
         }
     }
     drop_copies(&mut found);
+    drop_unused(&mut found)?;
     for candidate in headless {
         salvage(disk, state, &mut found, candidate)?;
     }
@@ -156,17 +155,29 @@ fn index_end(name: &str) -> Option<u64> {
     u64::from_str_radix(end, 16).ok()
 }
 
-/// Whether a segment holds no record that can be read.
-fn is_empty(segment: &Segment, uuid: &[u8; 16]) -> Result<bool> {
+/// A segment that was being prepared when the power went, while the one before it went on: nothing was ever in it.
+fn drop_unused(found: &mut Found) -> Result<()> {
+    for index in (1..found.segments.len()).rev() {
+        let [before, unused] = &found.segments[index - 1..=index] else { continue };
+        if unused.is_empty && has_record(&before.segment, &before.header.uuid, unused.header.first_seq)? {
+            let unused = found.segments.remove(index);
+            found.spares.push(unused.file);
+        }
+    }
+    Ok(())
+}
+
+/// Whether a segment holds a record at or above a sequence number.
+fn has_record(segment: &Segment, uuid: &[u8; 16], from: u64) -> Result<bool> {
     let (seed, mut window) = (seed(uuid, segment.generation), Window::default());
     let mut at = segment.blocks_at;
     while let Some((start, block)) = window.resync(segment, seed, at, segment.bytes, 0)? {
-        if block.count > 0 {
-            return Ok(false);
+        if block.count > 0 && block.next_seq() > from {
+            return Ok(true);
         }
         at = start + block.stored_len();
     }
-    Ok(true)
+    Ok(false)
 }
 
 fn read_header(disk: &dyn Disk, name: &str) -> Result<Option<SegmentHeader>> {
@@ -246,7 +257,7 @@ fn salvage(disk: &Arc<dyn Disk>, state: Option<&State>, found: &mut Found, candi
             segment.encrypted = key_id != [0; 16];
             let header = SegmentHeader { first_seq: block.first_seq, ..header };
             segment.name = right;
-            found.segments.push(FoundSegment { header, segment: Arc::new(segment), cut: false, file: name });
+            found.segments.push(FoundSegment { header, segment: Arc::new(segment), cut: false, file: name, is_empty: false });
             return Ok(());
         }
     }

@@ -259,9 +259,12 @@ fn earlier_heads(uuid: &[u8; 16], arcs: &[Arc<Segment>], segments: &[FoundSegmen
     };
     let earlier = Window::default().heads_before(uuid, arcs, (arcs.len() - 1, last.segment.blocks_at))?;
     scan.unknown_chains |= !earlier.complete;
-    // Behind an earlier loss the chains went on further up, at most where the journal did.
+    // Behind a loss the chains went on further up, at most where the journal did.
     let first_seq = last.header.first_seq;
-    let jumped = last.header.previous.is_none_or(|previous| previous.end_seq < first_seq);
+    let before = segments.len().checked_sub(2).and_then(|index| segments.get(index)).map(|before| before.header.generation);
+    let follows =
+        last.header.previous.is_some_and(|previous| Some(previous.generation) == before && previous.end_seq == first_seq);
+    let jumped = !follows;
     let mut skipped = Vec::new();
     for (id, head) in earlier.known {
         if scan.ended.contains(&id) || scan.heads.contains_key(&id) {
@@ -501,6 +504,7 @@ fn carry_out(
         journal_ms: scan.journal_ms,
     });
     if mode == Mode::Use {
+        journal.leave_larger_segment();
         journal.keep_reserve();
     }
     let damage = damage.into_iter().chain(scan.damage).collect();
