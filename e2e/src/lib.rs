@@ -5,6 +5,7 @@
 pub mod client;
 pub mod cluster;
 pub mod consumer;
+pub mod disk;
 pub mod kafka;
 pub mod postgres;
 pub mod receiver;

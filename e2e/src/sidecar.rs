@@ -19,6 +19,7 @@ pub struct Sidecar {
     ports: (u16, u16),
     child: Option<Child>,
     binary: PathBuf,
+    env: Vec<(&'static str, PathBuf)>,
 }
 
 fn binary() -> PathBuf {
@@ -58,7 +59,7 @@ impl Sidecar {
         let journal = root.path().join("journal");
         std::fs::create_dir_all(root.path().join("config")).expect("a directory");
         std::fs::create_dir_all(root.path().join("secrets")).expect("a directory");
-        let sidecar = Self { root, journal, ports: (free_port(), free_port()), child: None, binary: binary() };
+        let sidecar = Self { root, journal, ports: (free_port(), free_port()), child: None, binary: binary(), env: Vec::new() };
         sidecar.write_policy(policy);
         sidecar
     }
@@ -67,6 +68,26 @@ impl Sidecar {
     pub fn without_policy(self) -> Self {
         std::fs::remove_file(self.config()).expect("the policy goes");
         self
+    }
+
+    /// Has each sync of its disk take as long as [`Self::set_sync_delay`] says. Needs a C compiler.
+    #[track_caller]
+    pub fn with_slow_sync(mut self) -> Self {
+        let library = self.root.path().join("slow_sync.so");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/slow_sync.c");
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+        assert!(built.is_ok_and(|status| status.success()), "slow_sync.c cannot be compiled; this test needs a C compiler");
+        self.env = vec![("LD_PRELOAD", library), ("STENO_SYNC_DELAY_FILE", self.delay_file())];
+        self
+    }
+
+    fn delay_file(&self) -> PathBuf {
+        self.root.path().join("sync-delay")
+    }
+
+    /// From the next sync on each waits so long first.
+    pub fn set_sync_delay(&self, delay: Duration) {
+        std::fs::write(self.delay_file(), delay.as_millis().to_string()).expect("the delay is written");
     }
 
     /// Takes events on this port.
@@ -137,6 +158,7 @@ impl Sidecar {
             .args(["--startup", if self.config().exists() { "closed" } else { "open" }])
             .args(["--listen", &self.ingest(), "--status", &format!("127.0.0.1:{}", self.ports.1)])
             .env("STENO_TERMINATION_LOG", self.root.path().join("termination"))
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use steno_e2e::{
     client::{Client, Load, event},
     consumer::{check, events, read_all, verify},
+    disk::Ext4,
     kafka::Kafka,
     scaled,
     sidecar::{Sidecar, policy},
@@ -220,7 +221,7 @@ fn a_record_that_the_broker_refuses_is_a_dead_letter_and_the_others_arrive() {
 fn a_full_disk_refuses_and_takes_again_once_it_is_freed() {
     let kafka = kafka_with("audit");
     kafka.down();
-    let disk = SmallDisk::new();
+    let disk = Ext4::new(40 << 20);
     let more = format!("  spool: {{maxBytes: 64Mi}}\n{BRISK}");
     let mut sidecar = Sidecar::prepare(&policy(&kafka.plain(), "audit", &more)).with_journal(&disk.path().join("journal"));
     sidecar.up();
@@ -425,39 +426,4 @@ fn a_wrong_password_is_told_and_a_mended_secret_is_picked_up() {
     assert!(!sidecar.log().contains("wrong\""), "a password is in the log");
     kafka.secrets(&sidecar.secrets());
     sidecar.drained(LATER);
-}
-
-/// A real file system of 40 MiB.
-struct SmallDisk {
-    dir: tempfile::TempDir,
-}
-
-impl SmallDisk {
-    fn new() -> Self {
-        let disk = Self { dir: tempfile::tempdir().unwrap() };
-        let image = disk.dir.path().join("image");
-        let run = |command: &mut std::process::Command| {
-            let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-            assert!(
-                output.status.success(),
-                "{command:?}: {}; this test needs root and loop devices",
-                String::from_utf8_lossy(&output.stderr)
-            );
-        };
-        std::fs::File::create(&image).unwrap().set_len(40 << 20).unwrap();
-        std::fs::create_dir(disk.path()).unwrap();
-        run(std::process::Command::new("mkfs.ext4").arg("-q").arg(&image));
-        run(std::process::Command::new("mount").args(["-o", "loop"]).arg(&image).arg(disk.path()));
-        disk
-    }
-
-    fn path(&self) -> std::path::PathBuf {
-        self.dir.path().join("disk")
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg(self.path()).output();
-    }
 }
