@@ -203,3 +203,32 @@ fn nobody_writes_intents_unless_the_policy_says_so_and_with_a_token_only_who_has
     let headers = format!("{JSON}Authorization: Bearer s3cret-token\r\n");
     assert_eq!(rig.post("/v1/intents", &headers, intent("x", "1").as_bytes()).0, 201);
 }
+
+#[test]
+fn a_used_id_is_for_the_same_intent_only_and_a_2xx_says_open_or_how_it_ended() {
+    let rig = Rig::new(&spec(""));
+    assert_eq!(post(&rig, "/v1/intents", &intent("one", "1")).0, 201);
+    assert_eq!(post(&rig, "/v1/intents/one/resolve", r#"{"outcome":"success"}"#).0, 200);
+    let (status, answer) = post(&rig, "/v1/intents", &intent("one", "1"));
+    assert_eq!((status, &answer["status"], &answer["state"]), (200, &json!("resolved"), &json!("resolved")), "{answer}");
+    let (status, answer) = post(&rig, "/v1/intents", &intent("one", "2"));
+    assert_eq!((status, &answer["reason"]), (409, &json!("intent_conflict")), "{answer}");
+    for id in [".", ".."] {
+        let (status, answer) = post(&rig, "/v1/intents", &intent(id, "1"));
+        assert_eq!((status, &answer["reason"]), (422, &json!("not_an_intent")), "{id}: {answer}");
+    }
+}
+
+#[test]
+fn what_was_taken_can_always_end_while_nothing_is_delivered() {
+    let rig = Rig::new(&spec(", maxBytes: 16Mi, maxOpen: 100000"));
+    let payload = format!("\"{}\"", "x".repeat(900));
+    let of = |n: usize| intent(&format!("i-{n}"), &payload);
+    let taken = (0..20_000).take_while(|n| post(&rig, "/v1/intents", &of(*n)).0 == 201).count();
+    assert!((1000..20_000).contains(&taken), "{taken} were taken");
+    for n in 0..taken {
+        let (status, answer) = post(&rig, &format!("/v1/intents/i-{n}/resolve"), r#"{"outcome":"success"}"#);
+        assert_eq!(status, 200, "{n} of {taken}: {answer}");
+    }
+    assert!(open(&rig).is_empty());
+}

@@ -140,6 +140,9 @@ pub struct Committer {
     closed: bool,
     /// Records of what was found at start that are not on disk yet: no event goes before them.
     to_tell: VecDeque<Owed>,
+    /// Segments from before this start that nobody has read since: sequence numbers from, up to. A retry is called a duplicate of what
+    /// one of them holds only once that was read.
+    unread: BTreeMap<u64, u64>,
     /// The list of records that are gone is on disk as it is here.
     gone_saved: bool,
     /// Ids could not be written to a file: space is freed without waiting for it.
@@ -238,6 +241,7 @@ impl Committer {
             closed: false,
             to_tell: VecDeque::new(),
             gone_saved: true,
+            unread: BTreeMap::new(),
             ids_stuck: false,
         };
         if state_lost {
@@ -249,9 +253,15 @@ impl Committer {
                 tracing::warn!("failed to save which records are gone; until the next start their events may be sent again");
             }
         }
+        let starts: Vec<u64> = shared.segment_starts().into_iter().map(|(_, first)| first).collect();
+        // The newest one was read to open the journal.
+        committer.unread = starts.windows(2).map(|pair| (pair[0], pair[1])).filter(|(first, end)| first < end).collect();
         committer.fill_holes();
         committer.rebuild();
-        committer.to_tell = committer.start_records(fresh, id_key_changed, &damage).into();
+        let records = committer.start_records(fresh, id_key_changed, &damage);
+        for record in records.into_iter().rev() {
+            committer.to_tell.push_front(record);
+        }
         committer.tell_start();
         committer.end_former_chains();
         committer.gauge();
@@ -309,6 +319,53 @@ impl Committer {
         }
     }
 
+    /// Reads the segment that holds a record, if nobody has since the start. Whether records in it are lost.
+    fn read_segment_of(&mut self, seq: u64) -> bool {
+        let Some((first, end)) = self.unread.range(..=seq).next_back().map(|(first, end)| (*first, *end)) else { return false };
+        if seq >= end {
+            return false;
+        }
+        self.unread.remove(&first);
+        let mut reader = Reader::new(self.journal.shared(), first);
+        let mut found = false;
+        loop {
+            match reader.next() {
+                Ok(Next::Block(block)) if block.header.next_seq() < end => {}
+                Ok(Next::Lost(lost)) => {
+                    found = true;
+                    self.note_loss(&lost);
+                    if lost.next_seq >= end {
+                        return found;
+                    }
+                }
+                Ok(_) => return found,
+                Err(error) => {
+                    tracing::error!(%error, first, end, "a segment cannot be read; retries of its events are believed for now");
+                    return found;
+                }
+            }
+        }
+    }
+
+    /// Notes that undelivered records cannot be read: their ids are free, and a record will say so. What was delivered is not missed.
+    fn note_loss(&mut self, lost: &Damage) {
+        let delivered = self.journal.positions().values().min().copied().unwrap_or(0);
+        let first = lost.first_seq.max(delivered);
+        if first >= lost.next_seq || self.index.gone().contains_all(first, lost.next_seq) {
+            return;
+        }
+        tracing::error!(first, next = lost.next_seq, "a part of the journal cannot be read; its loss is recorded by name");
+        self.metrics.lost.inc_by(lost.next_seq - first);
+        if !self.forget(first, lost.next_seq) {
+            tracing::warn!("failed to save which records are gone; until the next start their events may be sent again");
+        }
+        let note = Note::new(Kind::Quarantine, "A part of the journal could not be read any more.")
+            .number("records", lost.next_seq - first)
+            .lost(lost.ranges.iter().map(lost_range).collect());
+        let records = self.by_chain(note);
+        self.to_tell.extend(records.into_iter().map(|(chain, note)| Owed { note, chain, epoch: None }));
+    }
+
     /// Ids of the events that the journal holds in a range of sequence numbers.
     fn entries_of(&self, first: u64, end: u64) -> Vec<Entry> {
         let mut entries = Vec::new();
@@ -336,7 +393,7 @@ impl Committer {
         loop {
             match reader.next() {
                 Ok(Next::CaughtUp) => break,
-                Ok(Next::Lost(_)) => {}
+                Ok(Next::Lost(lost)) => self.note_loss(&lost),
                 Ok(Next::Block(block)) => {
                     for (seq, frame) in (block.header.first_seq..).zip(frames(&block.payload)) {
                         if !frame.is_note && seq >= self.index.unsealed_from() {
@@ -687,6 +744,12 @@ impl Committer {
         let oldest = self.journal_ms().saturating_sub(self.config.window_ms);
         let mut known = self.index.find(&item.identity, oldest);
         if known.is_none() && self.mend_index() {
+            known = self.index.find(&item.identity, oldest);
+        }
+        if let Some(entry) = known
+            && self.read_segment_of(entry.seq)
+        {
+            // Something in it is lost: maybe this one.
             known = self.index.find(&item.identity, oldest);
         }
         let Some(known) = known else { return Decision::New };

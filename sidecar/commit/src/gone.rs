@@ -37,9 +37,14 @@ impl Gone {
         self.ranges.get(index).is_some_and(|(first, _)| *first <= seq)
     }
 
+    /// Whether all records of a range are gone.
+    pub(crate) fn contains_all(&self, first: u64, next: u64) -> bool {
+        self.ranges.iter().any(|(from, to)| *from <= first && next <= *to)
+    }
+
     /// Adds a range. Whether anything changed.
     pub(crate) fn add(&mut self, first: u64, next: u64) -> bool {
-        if first >= next || self.ranges.iter().any(|(from, to)| *from <= first && next <= *to) {
+        if first >= next || self.contains_all(first, next) {
             return false;
         }
         self.ranges.push((first, next));

@@ -217,6 +217,7 @@ fn plan(disk: &Arc<dyn Disk>, uuid: [u8; 16], state: Option<State>, found: Found
     let Found { segments, unusable, named_end, .. } = found;
     if state_lost && let Some(newest) = segments.last() {
         // As much as a segment's header knows.
+        (state.id_key, state.key_id) = (newest.header.id_key, newest.header.key_id);
         state.oldest = newest.header.oldest;
         state.evidence.chain_floor = segments.iter().map(|found| found.header.chain_floor).max().unwrap_or(0);
         state.evidence.encrypted_from = (newest.header.key_id != [0; 16]).then_some(newest.header.generation);
