@@ -169,7 +169,7 @@ fn a_disk_that_hangs_is_told_of_and_does_not_hold_the_process() {
     sidecar.up();
     let client = Client::new(&sidecar.ingest());
     assert_eq!(client.event(&event("before")).unwrap().0, 201);
-    sidecar.set_sync_delay(Duration::from_secs(60));
+    sidecar.set_sync_delay(Duration::from_mins(1));
     let waiting = std::thread::spawn(move || client.event(&event("hangs")));
     wait_for("readiness to end while a sync is not answered", Duration::from_secs(20), || {
         sidecar.get("/readyz").is_some_and(|(status, body)| status == 503 && body.contains("has not answered"))

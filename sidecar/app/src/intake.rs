@@ -94,6 +94,8 @@ pub enum Sent<'a> {
         tree: json::Json<'a>,
         /// Its sender cannot be told: no rate bounds it, and its id may stand for another payload, too.
         deaf: bool,
+        /// Whether it ends something that was taken before, and must have room.
+        ends: bool,
     },
 }
 
@@ -292,11 +294,12 @@ impl Intake {
             })
         };
         let invalid = |invalid: steno_event::Invalid| Problem::new(Reason::NotEvent, format!("{invalid}."));
+        let ends = matches!(sent, Sent::Made { ends: true, .. });
         // What was mapped from another format may be longer than what came: it is always measured.
         let (tree, bytes, may_reuse) = match sent {
             Sent::Event(text) => (parse(text)?, text.len(), false),
             Sent::CloudEvent(text) => (cloudevents::structured(parse(text)?).map_err(invalid)?, compiled.max_event, false),
-            Sent::Made { tree, deaf } => (tree, compiled.max_event, deaf),
+            Sent::Made { tree, deaf, .. } => (tree, compiled.max_event, deaf),
         };
         let mut draft = Draft::from_json(tree).map_err(invalid)?;
         let tenant = draft.tenant(&compiled.fill).map_err(invalid)?.to_owned();
@@ -322,7 +325,8 @@ impl Intake {
         let chain = if compiled.by_tenant { draft.text("tenantId").map(Into::into) } else { None };
         let shown_id = draft.text("eventId").unwrap_or(&event_id).to_owned();
         let (rules, received_ms) = (compiled.rules, arrival.ms);
-        let item = Item { identity, print, rules, filled, halves, tenant: chain, critical, frees: false, may_reuse, received_ms };
+        let item =
+            Item { identity, print, rules, filled, halves, tenant: chain, critical, ends, frees: false, may_reuse, received_ms };
         if compiled.config.spec.sidecar.tenant_metrics {
             self.count_tenant(&tenant);
         }
@@ -442,7 +446,7 @@ impl Intake {
                 Err(Problem::new(Reason::Conflict, detail))
             }
             Answer::Failed(Failure::Full) => {
-                let detail = "The spool is full; it empties as events are delivered. Try again, or raise spool.maxBytes.";
+                let detail = "The spool or its disk is full; it empties as events are delivered. Try again; raise spool.maxBytes if the disk has room.";
                 Err(Problem::later(Reason::SpoolFull, detail, Duration::from_secs(1)))
             }
             Answer::Failed(Failure::Disk(_)) => {

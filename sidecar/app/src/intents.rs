@@ -249,8 +249,13 @@ impl Intents {
         Ok(Terms { spec, config: Arc::new(config), access })
     }
 
+    /// Keeps the terms beside the journal. If they are there already nothing is written: a start on a full disk must be able to end intents.
     fn keep(&self, spec: &steno_crds::Intents) -> anyhow::Result<()> {
-        Ok(put_file(&self.dir, SPEC, &serde_json::to_vec(spec)?)?)
+        let text = serde_json::to_vec(spec)?;
+        if std::fs::read(self.dir.join(SPEC)).is_ok_and(|kept| kept == text) {
+            return Ok(());
+        }
+        Ok(put_file(&self.dir, SPEC, &text)?)
     }
 
     async fn try_follow(self: &Arc<Self>, compiled: &Arc<Compiled>) -> anyhow::Result<()> {
@@ -322,7 +327,7 @@ impl Intents {
             shared: started.shared.clone(),
             commit: commit.clone(),
             dir: self.dir.clone(),
-            damage: Arc::new(Mutex::new(started.damage.clone())),
+            damage: loop_metrics.losses.clone(),
             metrics: self.families.clone(),
             fan,
             transactions: Transactions::new(&started.uuid, &self.dir, started.shared.clone(), commit.clone()),

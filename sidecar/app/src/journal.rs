@@ -42,8 +42,8 @@ pub fn journal(args: &JournalArgs) -> anyhow::Result<ExitCode> {
 fn open(dir: &Path, key: &[PathBuf]) -> anyhow::Result<Opened> {
     anyhow::ensure!(dir.is_dir(), "{} is no directory", dir.display());
     let envelope = Envelope { keys: Arc::new(keys(key)?), compress: false };
-    let disk = Arc::new(ReadOnly::new(dir));
-    let reached = |uuid: &[u8; 16]| steno_commit::index::reached(&*disk, uuid);
+    let disk: Arc<dyn Disk> = Arc::new(ReadOnly::new(dir));
+    let reached = |uuid: &[u8; 16]| steno_commit::index::reached(&disk, uuid);
     Journal::inspect(disk.clone(), envelope, &reached).with_context(|| format!("{} holds no journal", dir.display()))
 }
 

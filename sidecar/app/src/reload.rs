@@ -66,8 +66,11 @@ impl Reloader {
     /// Watches the file (by its directory, so that a ConfigMap's swapped symlink counts) and the secrets, for ever.
     pub async fn watch(mut self, file: PathBuf) {
         let (sender, mut changes) = mpsc::channel(1);
-        let watcher = notify::recommended_watcher(move |_: notify::Result<notify::Event>| {
-            let _ = sender.try_send(());
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // A reload opens and reads these files itself: that is no change.
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                let _ = sender.try_send(());
+            }
         });
         let mut watcher = match watcher {
             Ok(watcher) => watcher,
@@ -88,7 +91,11 @@ impl Reloader {
             self.reload(&file).await;
         }
         while changes.recv().await.is_some() {
-            while let Ok(Some(())) = tokio::time::timeout(QUIET, changes.recv()).await {}
+            // Not for ever: a log that is written beside the configuration changes its directory all the time.
+            let until = tokio::time::Instant::now() + 10 * QUIET;
+            while let Ok(Some(())) = tokio::time::timeout_at(until.min(tokio::time::Instant::now() + QUIET), changes.recv()).await
+            {
+            }
             self.reload(&file).await;
         }
     }

@@ -34,7 +34,7 @@ use crate::{
     place::{self, Place},
     policy::Compiled,
     reload::{LastReload, Reloader, keep},
-    stats::{Losses, Stats},
+    stats::Stats,
     telemetry::{HashLabel, Metrics},
 };
 
@@ -118,7 +118,7 @@ impl Service {
             shared: started.shared.clone(),
             commit: commit.clone(),
             dir: dir.clone(),
-            damage: Arc::new(Mutex::new(started.damage.clone())),
+            damage: metrics.commit.losses.clone(),
             metrics: metrics.deliver.clone(),
             fan,
             transactions: Transactions::new(&started.uuid, dir, started.shared.clone(), commit.clone()),
@@ -155,8 +155,8 @@ impl Service {
         });
         intake.look.follow(&intake.compiled.load().query);
         let last = Arc::new(Mutex::new(LastReload { loaded_ms, ..LastReload::default() }));
-        let losses = Losses { damage: started.damage, unusable: started.unusable };
-        let stats = Stats::new(intake.clone(), last.clone(), started.uuid, identity.pod_uid.clone(), fell_back, losses);
+        let unusable = started.unusable;
+        let stats = Stats::new(intake.clone(), last.clone(), started.uuid, identity.pod_uid.clone(), fell_back, unusable);
         let stats = Arc::new(stats);
         Ok(Self {
             intake,

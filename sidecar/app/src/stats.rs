@@ -29,17 +29,8 @@ pub struct Stats {
     history: Mutex<VecDeque<Sample>>,
     /// Why the journal is not on the volume that it should be on.
     fell_back: Option<String>,
-    /// What was lost and could not be used when the journal was opened.
-    losses: Losses,
-}
-
-/// What a start found to be lost.
-#[derive(Debug, Clone, Default)]
-pub struct Losses {
-    /// Ranges of records.
-    pub damage: Vec<Damage>,
-    /// Files that are named like segments and could not be used, with the reason.
-    pub unusable: Vec<String>,
+    /// Files that are named like segments and could not be used when the journal was opened, with the reason.
+    unusable: Vec<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -66,10 +57,10 @@ impl Stats {
         uuid: [u8; 16],
         pod_uid: String,
         fell_back: Option<String>,
-        losses: Losses,
+        unusable: Vec<String>,
     ) -> Self {
         let uuid = uuid::Uuid::from_bytes(uuid).to_string();
-        Self { intake, reload, uuid, pod_uid, history: Mutex::new(VecDeque::new()), fell_back, losses }
+        Self { intake, reload, uuid, pod_uid, history: Mutex::new(VecDeque::new()), fell_back, unusable }
     }
 
     fn now(&self) -> Sample {
@@ -116,6 +107,25 @@ impl Stats {
         (!commit.writable.load(Ordering::Relaxed)).then(fault)
     }
 
+    /// What is wrong with the journal itself.
+    fn journal_issues(&self, issues: &mut Vec<String>, recommend: &mut impl FnMut(&str, String)) {
+        let commit = &self.intake.metrics.commit;
+        issues.extend(self.disk_fault());
+        if commit.full.load(Ordering::Relaxed) {
+            issues.push("the spool is full: new events are refused or dropped, as the policy says".into());
+        }
+        let lost = commit.lost.get();
+        if lost > 0 {
+            issues
+                .push(format!("at most {lost} records of the journal were lost to damage since the start; the chains name them"));
+            recommend(
+                "error",
+                "Check the disk of the spool. The lost records are named by Recovered and Quarantine records.".into(),
+            );
+        }
+        issues.extend(self.unusable.iter().map(|file| format!("a segment of the journal could not be used: {file}")));
+    }
+
     /// Losses as JSON: ranges of sequence numbers, and of the chains.
     fn lost(&self) -> Value {
         let range = |damage: &Damage| {
@@ -127,7 +137,7 @@ impl Stats {
                 "chains": chains.take(SHOWN_CHAINS).collect::<Vec<_>>(),
             })
         };
-        self.losses.damage.iter().map(range).collect()
+        self.intake.metrics.commit.losses.lock().iter().map(range).collect()
     }
 
     /// All of it.
@@ -171,18 +181,8 @@ impl Stats {
                 );
             }
         }
-        issues.extend(self.disk_fault());
         let lost = metrics.commit.lost.get();
-        if lost > 0 {
-            issues.push(format!(
-                "{lost} records of the journal were lost to damage since the start, at most; the chains name them"
-            ));
-            recommend(
-                "error",
-                "Check the disk of the spool. The lost records are named by Recovered and Quarantine records.".into(),
-            );
-        }
-        issues.extend(self.losses.unusable.iter().map(|file| format!("a segment of the journal could not be used: {file}")));
+        self.journal_issues(&mut issues, &mut recommend);
         if limit > 0 && used * 10 > limit * 9 {
             issues.push("the spool is more than 90 % full".into());
         }

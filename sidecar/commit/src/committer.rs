@@ -140,6 +140,8 @@ pub struct Committer {
     closed: bool,
     /// Records of what was found at start that are not on disk yet: no event goes before them.
     to_tell: VecDeque<Owed>,
+    /// Losses that these records name: from, up to.
+    telling: Vec<(u64, u64)>,
     /// Segments from before this start that nobody has read since: sequence numbers from, up to. A retry is called a duplicate of what
     /// one of them holds only once that was read.
     unread: BTreeMap<u64, u64>,
@@ -203,20 +205,29 @@ impl Committer {
         observer: Box<dyn Observer>,
         metrics: Metrics,
     ) -> Result<(Self, Started), steno_journal::Error> {
-        let reached = |uuid: &[u8; 16]| index::reached(&*disk, uuid);
+        let reached = |uuid: &[u8; 16]| index::reached(&disk, uuid);
         let opened = Journal::open_beside(disk.clone(), config.journal, config.envelope.clone(), &reached)?;
         let Opened { mut journal, fresh, damage, journal_ms, unusable, state_lost, id_key_changed, .. } = opened;
         let uuid = journal.uuid();
         let oldest = journal.shared().oldest();
         let index = if id_key_changed {
             // Its files were made with the key that was in clear.
-            for file in index::load(&*disk, uuid)? {
+            for file in index::load(&disk, uuid)? {
                 let _ = disk.remove(file.name());
             }
-            Index::new(config.max_entries.max(1024), Vec::new(), journal.next_seq(), Gone::default())
+            Index::new(config.max_entries.max(1024), Vec::new(), journal.next_seq(), Gone::load(&*disk, &uuid))
         } else {
-            Index::new(config.max_entries.max(1024), index::load(&*disk, uuid)?, oldest, Gone::load(&*disk, &uuid))
+            Index::new(config.max_entries.max(1024), index::load(&disk, uuid)?, oldest, Gone::load(&*disk, &uuid))
         };
+        // What the chains name already is not named again at each start.
+        let told = index.gone().told.clone();
+        let (known, damage): (Vec<Damage>, Vec<Damage>) =
+            damage.into_iter().partition(|lost| lost.records() > 0 && told.contains_all(lost.first_seq, lost.next_seq));
+        let bare = |(first_seq, next_seq)| Damage { first_seq, next_seq, ranges: Vec::new(), extent: Extent::AtMost };
+        let unseen =
+            told.iter().filter(|(first, next)| !known.iter().any(|lost| (lost.first_seq, lost.next_seq) == (*first, *next)));
+        let unseen: Vec<Damage> = unseen.map(bare).collect();
+        metrics.losses.lock().extend(known.into_iter().chain(unseen).chain(damage.iter().cloned()));
         let base = format!("{}/{}", config.pod_uid, uuid::Uuid::from_bytes(uuid));
         let chains = Chains::new(base, scope(&config), config.max_chains, journal.heads());
         let positions = positions_of(&config.sinks, journal.positions(), oldest);
@@ -240,6 +251,7 @@ impl Committer {
             untold_drops: 0,
             closed: false,
             to_tell: VecDeque::new(),
+            telling: damage.iter().map(|lost| (lost.first_seq, lost.next_seq)).collect(),
             gone_saved: true,
             unread: BTreeMap::new(),
             ids_stuck: false,
@@ -272,10 +284,29 @@ impl Committer {
     /// Has the ids of lost records be free again. Whether that is durable; it counts at once in any case.
     fn forget(&mut self, first: u64, next: u64) -> bool {
         let mut gone = self.index.gone().clone();
-        if !gone.add(first, next) && self.gone_saved {
+        if !gone.ids.add(first, next) && self.gone_saved {
             return true;
         }
         self.index.set_gone(gone);
+        self.save_gone()
+    }
+
+    /// Notes that the chains name losses, so that no later start names them again.
+    fn note_told(&mut self, ranges: impl IntoIterator<Item = (u64, u64)>) {
+        let mut gone = self.index.gone().clone();
+        // What was delivered is not met again.
+        gone.told.prune(self.journal.positions().values().min().copied().unwrap_or(0));
+        let mut is_new = false;
+        for (first, next) in ranges {
+            is_new |= gone.told.add(first, next);
+        }
+        if is_new {
+            self.index.set_gone(gone);
+            self.save_gone();
+        }
+    }
+
+    fn save_gone(&mut self) -> bool {
         self.gone_saved = self.index.gone().save(&*self.disk, &self.journal.uuid()).is_ok();
         self.gone_saved
     }
@@ -285,7 +316,7 @@ impl Committer {
         for (first, end) in self.index.holes(self.journal.shared().oldest()) {
             tracing::warn!(first, end, "a file of event ids is missing; it is made again from the journal");
             let entries = self.entries_of(first, end);
-            match index::write(&*self.disk, self.journal.uuid(), first, end, &sorted(entries)) {
+            match index::write(&self.disk, self.journal.uuid(), first, end, &sorted(entries)) {
                 Ok(file) => self.index.renew(Arc::new(file)),
                 Err(error) => tracing::error!(%error, "failed to write a file of event ids; its retries will be taken as new"),
             }
@@ -307,7 +338,7 @@ impl Committer {
         entries.retain(|entry| entry.seq < held);
         entries.extend(self.entries_of(file.first_seq.max(held), file.end_seq));
         let uuid = self.journal.uuid();
-        match index::write(&*self.disk, uuid, file.first_seq, file.end_seq, &sorted(entries)) {
+        match index::write(&self.disk, uuid, file.first_seq, file.end_seq, &sorted(entries)) {
             Ok(file) => {
                 self.index.renew(Arc::new(file));
                 true
@@ -351,9 +382,13 @@ impl Committer {
     fn note_loss(&mut self, lost: &Damage) {
         let delivered = self.journal.positions().values().min().copied().unwrap_or(0);
         let first = lost.first_seq.max(delivered);
-        if first >= lost.next_seq || self.index.gone().contains_all(first, lost.next_seq) {
+        let gone = self.index.gone();
+        let is_known = gone.ids.contains_all(first, lost.next_seq) || gone.told.contains_all(first, lost.next_seq);
+        if first >= lost.next_seq || is_known {
             return;
         }
+        self.metrics.losses.lock().push(Damage { first_seq: first, ..lost.clone() });
+        self.telling.push((first, lost.next_seq));
         tracing::error!(first, next = lost.next_seq, "a part of the journal cannot be read; its loss is recorded by name");
         self.metrics.lost.inc_by(lost.next_seq - first);
         if !self.forget(first, lost.next_seq) {
@@ -418,6 +453,10 @@ impl Committer {
         let mut owed = std::mem::take(&mut self.to_tell);
         let told = self.write_all(&mut owed);
         self.to_tell = owed;
+        if told.is_ok() && !self.telling.is_empty() {
+            let telling = std::mem::take(&mut self.telling);
+            self.note_told(telling);
+        }
         told.is_ok()
     }
 
@@ -504,6 +543,7 @@ impl Committer {
         self.write_all(&mut records.collect())?;
         if let Some((first, next)) = lost {
             self.metrics.lost.inc_by(next.saturating_sub(first));
+            self.note_told([(first, next)]);
         }
         Ok(())
     }
@@ -549,7 +589,9 @@ impl Committer {
                 let halves = note.encode(&self.config.note, &uuid::Uuid::now_v7().to_string(), &format_millis(now_ms));
                 let frame = Frame::of_note(&halves, now_ms);
                 let (head, tail) = halves.bytes.split_at(halves.split);
-                frame.encode(&mut payload, |out| drop(steno_chain::seal(&mut state, head, tail, out)));
+                frame.encode(&mut payload, |out| {
+                    steno_chain::seal(&mut state, head, tail, out);
+                });
                 bytes += state.id.len() + 64;
                 ranges.push(ChainRange { id: state.id, epoch: state.epoch, first, last: first, hash: state.prev });
                 if payload.len() + bytes + NOTE_BYTES > self.block_bytes(bytes) {
@@ -826,12 +868,11 @@ impl Committer {
         }
         let class = item.class();
         let bytes = (self.block.payload.len() + estimate) as u64;
-        if self.has_room(class, bytes) {
+        if self.has_room(class, bytes) || self.free_for(class, bytes) {
+            self.metrics.full.store(false, Ordering::Relaxed);
             return Ok(());
         }
-        if self.free_for(class, bytes) {
-            return Ok(());
-        }
+        self.metrics.full.store(self.config.when_full != WhenFull::DropOldest, Ordering::Relaxed);
         match self.config.when_full {
             WhenFull::DropOldest => {
                 self.flush_all(open);
@@ -1018,9 +1059,15 @@ impl Committer {
 
     fn failed(&mut self, block: Block, error: &steno_journal::Error, open: &mut [Option<Open>]) -> Failure {
         self.chains.undo();
-        self.metrics.writable.store(false, Ordering::Relaxed);
-        self.metrics.failed_blocks.inc();
-        tracing::error!(%error, events = block.count, "a block could not be written; its events were refused");
+        if matches!(error, steno_journal::Error::Full { .. }) {
+            // The disk is well; the bound is reached, such as one that was lowered.
+            self.metrics.full.store(true, Ordering::Relaxed);
+            tracing::warn!(%error, records = block.count, "no room for a block; its events were refused");
+        } else {
+            self.metrics.writable.store(false, Ordering::Relaxed);
+            self.metrics.failed_blocks.inc();
+            tracing::error!(%error, events = block.count, "a block could not be written; its events were refused");
+        }
         let failure = match error {
             error if error.is_full() => Failure::Full,
             steno_journal::Error::TooLarge { .. } => Failure::TooLarge,
@@ -1113,7 +1160,9 @@ impl Committer {
         // What all sinks miss alike is told once.
         if waiting.len() == self.config.sinks.len() && waiting.windows(2).all(|pair| pair[0].1 == pair[1].1) {
             waiting.truncate(1);
-            waiting.iter_mut().for_each(|(sink, _)| *sink = None);
+            for (sink, _) in &mut waiting {
+                *sink = None;
+            }
         }
         let (mut records, mut most) = (VecDeque::new(), 0);
         for (sink, from) in waiting {
@@ -1178,6 +1227,9 @@ impl Committer {
         }
         if !self.to_tell.is_empty() {
             self.tell_start();
+        }
+        if self.metrics.full.load(Ordering::Relaxed) && self.has_room(Class::Normal, 4096) {
+            self.metrics.full.store(false, Ordering::Relaxed);
         }
         self.end_former_chains();
         self.journal.keep_reserve();
@@ -1368,12 +1420,12 @@ impl Sealer {
             for job in todo {
                 let result = match job {
                     Job::Write { first, end, entries } => {
-                        let written = index::write(&*disk, uuid, first, end, &entries).inspect_err(warn);
+                        let written = index::write(&disk, uuid, first, end, &entries).inspect_err(warn);
                         Done::Written(written.map(Arc::new).map_err(|error| error.is_full()))
                     }
-                    Job::Merge(files) => Done::Merged(
-                        index::merge(&*disk, uuid, &files).inspect_err(warn).ok().map(|file| (Arc::new(file), files)),
-                    ),
+                    Job::Merge(files) => {
+                        Done::Merged(index::merge(&disk, uuid, &files).inspect_err(warn).ok().map(|file| (Arc::new(file), files)))
+                    }
                 };
                 if finished.send(result).is_err() {
                     return;

@@ -9,6 +9,7 @@ use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+use steno_journal::Damage;
 
 /// The loop's metrics.
 #[derive(Debug, Clone)]
@@ -45,6 +46,10 @@ pub struct Metrics {
     pub undelivered_bytes: Gauge,
     /// What the loop has asked of the disk.
     pub progress: Progress,
+    /// Events are refused because the bound is reached.
+    pub full: Arc<AtomicBool>,
+    /// Losses that the chains name, of records that are not delivered.
+    pub losses: Arc<Mutex<Vec<Damage>>>,
 }
 
 /// When the loop asked the disk for something that is not answered yet. A disk that hangs answers nothing: health is made from this, not
@@ -98,6 +103,8 @@ impl Default for Metrics {
             lost: Counter::default(),
             undelivered_bytes: Gauge::default(),
             progress: Progress::default(),
+            full: Arc::default(),
+            losses: Arc::default(),
         }
     }
 }

@@ -115,6 +115,7 @@ impl Rig {
             halves,
             tenant: Some(tenant.into()),
             critical,
+            ends: false,
             frees: false,
             may_reuse: false,
             received_ms: 0,
@@ -726,7 +727,7 @@ impl World {
             match answer {
                 Answer::Created(_) => assert!(self.damaged, "e{id} of t{tenant} was forgotten"),
                 Answer::Duplicate { .. } => {
-                    assert!(before > 0, "e{id} of t{tenant} is nowhere, and its retry is called a duplicate")
+                    assert!(before > 0, "e{id} of t{tenant} is nowhere, and its retry is called a duplicate");
                 }
                 Answer::Conflict => assert!(self.damaged, "e{id} of t{tenant} is there with another payload"),
                 answer => panic!("a retry after all faults have stopped: {answer:?}"),
@@ -932,6 +933,11 @@ fn any_two_files_swapped_or_one_over_another_lose_what_is_named() {
             let name = world.disk.files().into_iter().rfind(|(name, _)| name.starts_with("seg-")).unwrap().0;
             world.disk.contents(&name).unwrap()
         };
+        let foreign_state = {
+            let (world, _) = spool(&Envelope::default());
+            world.disk.contents("state").unwrap()
+        };
+        sweep(&envelope, |disk| disk.put("state", foreign_state.clone()));
         for name in &names {
             sweep(&envelope, |disk| disk.put(name, foreign.clone()));
             for other in names.iter().filter(|other| *other != name) {
@@ -1104,4 +1110,37 @@ fn a_spool_of_the_version_before_opens_with_all_that_is_in_it() {
     let rig = rig.restart(&mine);
     assert_eq!(told(&rig.records()).0.len(), 401);
     rig.verify();
+}
+
+#[test]
+fn a_loss_is_named_once_and_not_at_each_start() {
+    for damage in ["remove", "flip"] {
+        let (world, _) = spool(&Envelope::default());
+        let middle = world.disk.files().into_iter().filter(|(name, _)| name.starts_with("seg-")).nth(1).unwrap().0;
+        match damage {
+            "remove" => drop(world.disk.take(&middle)),
+            _ => assert!(world.disk.flip(&middle, 30_000, 2)),
+        }
+        let mut told = 0;
+        for start in 0..5 {
+            let mut rig = world.open();
+            // A retry of each event has the damage met.
+            for number in 0..400 {
+                let retry = rig.item_of(
+                    &format!("e{number}"),
+                    &format!("p0{}", "x".repeat(300)),
+                    &format!("t{}", number % 10 % 3),
+                    false,
+                    1,
+                );
+                rig.one(retry);
+            }
+            let records = rig.records();
+            let names_it = |record: &&String| record.contains(r#""lost":["#);
+            let now = records.iter().filter(names_it).count();
+            assert!(now > 0 && (start == 0 || now == told), "{damage}, start {start}: {told} became {now}");
+            told = now;
+            world.end(rig);
+        }
+    }
 }

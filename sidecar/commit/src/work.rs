@@ -28,6 +28,8 @@ pub struct Item {
     pub tenant: Option<Box<str>>,
     /// Whether it is delivered ahead of others.
     pub critical: bool,
+    /// Whether it ends something that was taken before: then it may use the room of critical events.
+    pub ends: bool,
     /// Whether it stands for records whose space it frees: then it may use all of the bound.
     pub frees: bool,
     /// Whether its id may stand for another payload, too: then no `Conflict` is recorded, and who asked sends it again under another id.
@@ -158,7 +160,7 @@ impl Work {
 impl Item {
     /// Which part of the bound it may use.
     pub(crate) fn class(&self) -> Class {
-        match (self.frees, self.critical) {
+        match (self.frees, self.critical || self.ends) {
             (true, _) => Class::Control,
             (false, true) => Class::Critical,
             (false, false) => Class::Normal,

@@ -135,6 +135,7 @@ impl Stored {
             // What was taken in must be able to end also where there is room for nothing new, and what is carried so that room comes where there is none for
             // that.
             critical: self.step == Step::Closed,
+            ends: false,
             frees: self.step == Step::Carried,
             may_reuse: true,
             received_ms,

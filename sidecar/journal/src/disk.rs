@@ -53,7 +53,7 @@ pub trait DiskFile: Send + Sync {
 /// Unit in which a device reports an unreadable place, in bytes.
 const PAGE: usize = 4096;
 
-/// Whether a read failed because the device no longer has the data: `EIO` (disks), `EILSEQ` (dm-integrity, NVMe protection
+/// Whether a read failed because the device no longer has the data: `EIO` (disks), `EILSEQ` (dm-integrity and protection
 /// information), `EBADMSG` (f2fs, XFS checksums), `EUCLEAN` (ext4, btrfs), `ENODATA` (a medium error of a block device).
 #[must_use]
 pub fn is_unreadable(error: &io::Error) -> bool {

@@ -101,6 +101,8 @@ pub(crate) struct Active {
     pub(crate) wall_ms: u64,
     /// Up to here the file has extents that were written before: a block inside them changes no metadata of the file system.
     pub(crate) written: u64,
+    /// It is the reserve: no ordinary event began it.
+    pub(crate) from_reserve: bool,
 }
 
 /// A file that waits to be used, with space reserved for a segment.
@@ -147,7 +149,7 @@ pub struct Journal {
     /// A block that could not be written: its file, and where it begins.
     failed: Option<(Arc<dyn DiskFile>, u64)>,
     /// Journal clock of the last block, in milliseconds.
-    journal_ms: u64,
+    clock_ms: u64,
     pending: Option<Pending>,
     buffer: Vec<u8>,
 }
@@ -197,7 +199,7 @@ impl Journal {
             extra: 0,
             live,
             failed: None,
-            journal_ms,
+            clock_ms: journal_ms,
             pending: None,
             buffer: Vec::new(),
         }
@@ -358,7 +360,7 @@ impl Journal {
             return Err(Error::io("write", &segment.name)(source));
         }
         self.write_ahead(offset + self.buffer.len() as u64);
-        self.journal_ms = self.journal_ms.max(block.journal_ms);
+        self.clock_ms = self.clock_ms.max(block.journal_ms);
         self.pending = Some(Pending {
             end: offset + self.buffer.len() as u64,
             next_seq: self.next_seq + u64::from(block.count),
@@ -499,8 +501,16 @@ impl Journal {
     }
 
     fn fits_active(&self, needed: u64, class: Class) -> bool {
-        let fits = self.active.as_ref().is_some_and(|active| active.offset + needed <= active.segment.bytes);
-        fits && self.live <= self.limit(class)
+        let Some(active) = &self.active else { return false };
+        let fits = active.offset + needed <= active.segment.bytes;
+        // A segment from the reserve of a full disk is for those who may use the headroom. The sidecar's own records may use what is
+        // there already, also above a bound that was lowered.
+        let may = match class {
+            Class::Normal => !(active.from_reserve && self.spares.is_empty()),
+            Class::Critical => true,
+            Class::Control => return fits,
+        };
+        fits && may && self.live <= self.limit(class)
     }
 
     fn may_roll(&self, class: Class) -> bool {
@@ -562,6 +572,7 @@ impl Journal {
                 return Err(error);
             }
         };
+        let prepared = Active { from_reserve: class > Class::Normal, ..prepared };
         self.abandon();
         self.live += prepared.segment.bytes;
         self.shared.inner.lock().segments.push(prepared.segment.clone());
@@ -650,7 +661,7 @@ impl Journal {
         let segment = Arc::new(Segment::new(name.to_owned(), &header, self.disk.clone(), cipher));
         let heads: Vec<ChainRange> = self.shared.inner.lock().heads.all().values().cloned().map(as_snapshot).collect();
         BlockHeader::check_counts(&heads)?;
-        let journal_ms = self.journal_ms;
+        let journal_ms = self.clock_ms;
         let class = Class::Control;
         let snapshot = NewBlock { class, count: 0, ranges: heads, ends: false, wall_ms, journal_ms, payload: &[] };
         self.encode(&segment, 0, &snapshot, &Stored { flags: FLAG_SNAPSHOT, plain_len: 0, payload: &[] })?;
@@ -661,7 +672,7 @@ impl Journal {
         self.disk.rename(spare, name).map_err(Error::io("rename", spare))?;
         self.disk.sync_dir().map_err(Error::io("sync", "the directory"))?;
         let offset = SEGMENT_HEADER + self.buffer.len() as u64;
-        Ok(Active { segment, file, offset, ordinal: 1, wall_ms, written: *written })
+        Ok(Active { segment, file, offset, ordinal: 1, wall_ms, written: *written, from_reserve: false })
     }
 
     // --- positions and space ---

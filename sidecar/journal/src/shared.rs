@@ -50,12 +50,11 @@ impl ChainHeads {
     }
 
     pub(crate) fn set(&mut self, head: ChainRange) {
-        match self.by_id.get_mut(&head.id) {
-            Some(known) => *known = head,
-            None => {
-                self.bytes += head.stored_len();
-                self.by_id.insert(head.id.clone(), head);
-            }
+        if let Some(known) = self.by_id.get_mut(&head.id) {
+            *known = head;
+        } else {
+            self.bytes += head.stored_len();
+            self.by_id.insert(head.id.clone(), head);
         }
     }
 

@@ -184,8 +184,12 @@ impl StateFile {
 
     /// Opens the file for writing, with `current` as what was read.
     pub(crate) fn open(disk: &dyn Disk, current: State) -> Result<Self> {
-        let file = disk.open(FILE, true).map_err(Error::io("open", FILE))?;
-        Ok(Self { file: Some(file), current })
+        let file = disk.open(FILE, true).or_else(|_| {
+            // A directory or a link to nowhere has the name.
+            disk.set_aside(FILE)?;
+            disk.open(FILE, true)
+        });
+        Ok(Self { file: Some(file.map_err(Error::io("open", FILE))?), current })
     }
 
     /// A state that is never written.

@@ -204,6 +204,13 @@ impl Catalog {
         fits: &dyn Fn(&[u8; 16], &str) -> bool,
     ) -> Result<Page, Error> {
         match self.find_once(wanted, question, fits) {
+            // The journal let go of a piece meanwhile.
+            Err(Error::Index(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+                self.find_once(wanted, question, fits).or_else(|_| {
+                    self.begin_again();
+                    self.find_once(wanted, question, fits)
+                })
+            }
             // Damaged, cut, removed or unreadable: whatever it is, the journal has it all.
             Err(Error::Index(error)) => {
                 tracing::warn!(%error, "the index of queries is damaged; it is made again");

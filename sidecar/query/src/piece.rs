@@ -25,7 +25,7 @@ pub(crate) struct Piece {
     pub(crate) times: (i64, i64),
     rows: usize,
     blocks: usize,
-    file: File,
+    /// Opened for each reading: there may be more pieces than a process may have open files.
     path: PathBuf,
 }
 
@@ -97,10 +97,9 @@ impl Piece {
             rows: count(40),
             blocks: count(44),
             path: path.to_owned(),
-            file,
         };
         let whole = piece.blocks_at() + (piece.blocks * BLOCK) as u64 + 4;
-        Ok((valid && piece.file.metadata()?.len() == whole).then_some(piece))
+        Ok((valid && file.metadata()?.len() == whole).then_some(piece))
     }
 
     fn seqs_at(&self) -> u64 {
@@ -117,7 +116,7 @@ impl Piece {
 
     fn read(&self, at: u64, length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; length + 4];
-        self.file.read_exact_at(&mut bytes, at)?;
+        File::open(&self.path)?.read_exact_at(&mut bytes, at)?;
         let check = bytes.split_off(length);
         if crc32c::crc32c(&bytes).to_le_bytes() == check[..] { Ok(bytes) } else { Err(damaged()) }
     }

@@ -105,6 +105,7 @@ impl Rig {
                     halves: encode(&draft.members),
                     tenant: None,
                     critical: false,
+                    ends: false,
                     frees: false,
                     may_reuse: false,
                     received_ms: 0,

@@ -95,7 +95,7 @@ impl Ingest {
         for text in items {
             match kubernetes::audit(text) {
                 Ok(audit) => {
-                    sent.push(Ok(Sent::Made { tree: audit.event, deaf: true }));
+                    sent.push(Ok(Sent::Made { tree: audit.event, deaf: true, ends: false }));
                     texts.push((*text, audit.key));
                 }
                 Err(unreadable) => self.reject_item(text, &unreadable, counts).await?,
@@ -135,7 +135,7 @@ impl Ingest {
         if let Some(Json::Object(metadata)) = event.get_mut("metadata") {
             metadata.insert("idReuse", Json::Bool(true));
         }
-        let sent = Sent::Made { tree: Json::Object(event), deaf: true };
+        let sent = Sent::Made { tree: Json::Object(event), deaf: true, ends: false };
         self.intake.take(compiled, vec![Ok(sent)], None, true).await.pop().map_or(Ok(()), |result| result.map(|_| ()))
     }
 

@@ -43,5 +43,5 @@ pub(super) fn binary<'a>(headers: &'a HeaderMap, body: &'a [u8]) -> Result<Sent<
     // The body's own type is the attribute `datacontenttype` in this mode.
     let content = media.filter(|_| !body.is_empty()).map(|media| ("datacontenttype", media.as_bytes()));
     let tree = cloudevents::binary(attributes.chain(content), data).map_err(invalid)?;
-    Ok(Sent::Made { tree, deaf: false })
+    Ok(Sent::Made { tree, deaf: false, ends: false })
 }

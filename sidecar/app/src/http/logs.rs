@@ -120,7 +120,7 @@ impl Ingest {
             let hash = identity(&self.intake.key, "otlp", &log.content);
             event.insert("eventId", Json::String(format!("otlp:{}", hex(&hash)).into()));
         }
-        Sent::Made { tree, deaf: false }
+        Sent::Made { tree, deaf: false, ends: false }
     }
 }
 

@@ -109,14 +109,14 @@ impl Index {
         let slot = self.table.find(hash(identity), |slot| self.ring[*slot as usize].identity == *identity);
         if let Some(slot) = slot {
             let entry = self.ring[*slot as usize];
-            return (entry.at_ms >= oldest_ms && !self.gone.contains(entry.seq)).then_some(entry);
+            return (entry.at_ms >= oldest_ms && !self.gone.ids.contains(entry.seq)).then_some(entry);
         }
         self.sealed
             .iter()
             .rev()
             .filter(|file| file.newest_ms >= oldest_ms)
             .find_map(|file| file.find(identity))
-            .filter(|entry| entry.at_ms >= oldest_ms && !self.gone.contains(entry.seq))
+            .filter(|entry| entry.at_ms >= oldest_ms && !self.gone.ids.contains(entry.seq))
     }
 
     /// A file in which a page could not be read.
@@ -156,7 +156,7 @@ impl Index {
 
     /// Frees the ids of records that are gone.
     pub(crate) fn set_gone(&mut self, mut gone: Gone) {
-        gone.prune(self.sealed.first().map_or(0, |file| file.first_seq));
+        gone.ids.prune(self.sealed.first().map_or(0, |file| file.first_seq));
         self.gone = gone;
     }
 

@@ -42,7 +42,8 @@ pub struct Sealed {
     name: String,
     filter: Vec<u8>,
     pages_at: u64,
-    file: Arc<dyn DiskFile>,
+    /// Its file is opened for each page: there may be more files than a process may have open.
+    disk: Arc<dyn Disk>,
     /// A page could not be read.
     damaged: AtomicBool,
 }
@@ -75,8 +76,8 @@ fn places(identity: &[u8; 16], bytes: usize) -> impl Iterator<Item = (usize, u8)
 // === writing ===
 
 /// Writes a file of sorted entries and makes it durable.
-pub fn write(disk: &dyn Disk, uuid: [u8; 16], first_seq: u64, end_seq: u64, entries: &[Entry]) -> Result<Sealed> {
-    let mut writer = Writer::begin(disk, uuid, first_seq, end_seq, entries.len() as u64)?;
+pub fn write(disk: &Arc<dyn Disk>, uuid: [u8; 16], first_seq: u64, end_seq: u64, entries: &[Entry]) -> Result<Sealed> {
+    let mut writer = Writer::begin(&**disk, uuid, first_seq, end_seq, entries.len() as u64)?;
     for entry in entries {
         writer.push(entry)?;
     }
@@ -85,11 +86,11 @@ pub fn write(disk: &dyn Disk, uuid: [u8; 16], first_seq: u64, end_seq: u64, entr
 
 /// Merges files that cover neighbouring ranges into one, newest entry of an identity first, and makes it durable. The files
 /// themselves stay.
-pub fn merge(disk: &dyn Disk, uuid: [u8; 16], files: &[Arc<Sealed>]) -> Result<Sealed> {
+pub fn merge(disk: &Arc<dyn Disk>, uuid: [u8; 16], files: &[Arc<Sealed>]) -> Result<Sealed> {
     let first = files.iter().map(|file| file.first_seq).min().unwrap_or_default();
     let end = files.iter().map(|file| file.end_seq).max().unwrap_or_default();
     let count: u64 = files.iter().map(|file| file.count).sum();
-    let mut writer = Writer::begin(disk, uuid, first, end, count)?;
+    let mut writer = Writer::begin(&**disk, uuid, first, end, count)?;
     let mut cursors: Vec<PageCursor<'_>> = files.iter().map(|file| PageCursor::new(file)).collect();
     let mut last: Option<[u8; 16]> = None;
     loop {
@@ -203,7 +204,7 @@ impl Writer {
         Ok(())
     }
 
-    fn end(mut self, disk: &dyn Disk) -> Result<Sealed> {
+    fn end(mut self, disk: &Arc<dyn Disk>) -> Result<Sealed> {
         self.end_page()?;
         let mut header = [0u8; 512];
         header[..8].copy_from_slice(MAGIC);
@@ -231,7 +232,7 @@ impl Writer {
             name,
             filter: self.filter,
             pages_at: self.pages_at,
-            file: self.file,
+            disk: disk.clone(),
             damaged: AtomicBool::new(false),
         })
     }
@@ -240,28 +241,27 @@ impl Writer {
 // === reading ===
 
 /// The highest sequence number, exclusive, that a valid file of a journal covers: the journal held all below.
-pub fn reached(disk: &dyn Disk, uuid: &[u8; 16]) -> u64 {
+pub fn reached(disk: &Arc<dyn Disk>, uuid: &[u8; 16]) -> u64 {
     let names = disk.list().unwrap_or_default().into_iter().map(|(name, _)| name).filter(|name| name.starts_with("idx-"));
     let ends = names.filter_map(|name| open(disk, &name, *uuid).ok().flatten()).map(|file| file.end_seq);
     ends.max().unwrap_or(0)
 }
 
 /// Loads the files of a journal. Files of another journal, unfinished and damaged ones are removed; so are those that another covers.
-pub fn load(disk: &dyn Disk, uuid: [u8; 16]) -> Result<Vec<Arc<Sealed>>> {
+pub fn load(disk: &Arc<dyn Disk>, uuid: [u8; 16]) -> Result<Vec<Arc<Sealed>>> {
     let mut files: Vec<Sealed> = Vec::new();
     for (name, _) in disk.list().map_err(io("list", "the directory"))? {
         if name.starts_with("tmp-idx-") {
             let _ = disk.remove(&name);
         } else if name.starts_with("idx-") {
-            match open(disk, &name, uuid)? {
-                Some(file) => files.push(file),
-                None => {
-                    tracing::error!(
-                        file = name,
-                        "a file of event ids is damaged or of another journal; it is made again from the journal"
-                    );
-                    drop(disk.remove(&name));
-                }
+            if let Some(file) = open(disk, &name, uuid)? {
+                files.push(file);
+            } else {
+                tracing::error!(
+                    file = name,
+                    "a file of event ids is damaged or of another journal; it is made again from the journal"
+                );
+                let _ = disk.remove(&name);
             }
         }
     }
@@ -277,7 +277,7 @@ pub fn load(disk: &dyn Disk, uuid: [u8; 16]) -> Result<Vec<Arc<Sealed>>> {
     Ok(kept)
 }
 
-fn open(disk: &dyn Disk, name: &str, uuid: [u8; 16]) -> Result<Option<Sealed>> {
+fn open(disk: &Arc<dyn Disk>, name: &str, uuid: [u8; 16]) -> Result<Option<Sealed>> {
     let file = disk.open(name, false).map_err(io("open", name))?;
     let mut header = [0; 512];
     read_readable(&*file, &mut header, 0).map_err(io("read", name))?;
@@ -294,7 +294,9 @@ fn open(disk: &dyn Disk, name: &str, uuid: [u8; 16]) -> Result<Option<Sealed>> {
     let length = number(64) as usize;
     let pages_at = (512 + length as u64 + 4).next_multiple_of(PAGE as u64);
     // A file that was cut is damaged, even if its filter is whole.
-    if bytes < pages_at + number(48).div_ceil(PER_PAGE as u64) * PAGE as u64 {
+    let pages = number(48).div_ceil(PER_PAGE as u64);
+    let whole = if pages == 0 { 512 + length as u64 + 4 } else { pages_at + pages * PAGE as u64 };
+    if bytes < whole {
         return Ok(None);
     }
     let mut filter = vec![0; length + 4];
@@ -312,7 +314,7 @@ fn open(disk: &dyn Disk, name: &str, uuid: [u8; 16]) -> Result<Option<Sealed>> {
         name: name.to_owned(),
         filter,
         pages_at,
-        file,
+        disk: disk.clone(),
         damaged: AtomicBool::new(false),
     };
     Ok(Some(sealed))
@@ -350,7 +352,8 @@ impl Sealed {
 
     fn page(&self, index: u64) -> Option<Vec<Entry>> {
         let mut page = [0; PAGE];
-        let count = self.file.read_at(&mut page, self.pages_at + index * PAGE as u64).unwrap_or(0);
+        let file = self.disk.open(&self.name, false);
+        let count = file.and_then(|file| file.read_at(&mut page, self.pages_at + index * PAGE as u64)).unwrap_or(0);
         let crc = u32::from_le_bytes(page[PAGE - 4..].try_into().ok()?);
         if count < PAGE || crc != crc32c::crc32c(&page[..PAGE - 4]) {
             if !self.damaged.swap(true, Ordering::Relaxed) {

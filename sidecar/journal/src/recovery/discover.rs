@@ -43,6 +43,8 @@ pub(crate) struct Found {
     /// Segments under wrong names: the name of each, and the right one.
     pub(crate) misnamed: Vec<(String, String)>,
     pub(crate) next_generation: u64,
+    /// The state is that of another journal; nothing else was looked at.
+    pub(crate) foreign_state: bool,
     /// The highest number that a file of another room names, by its name alone.
     pub(crate) named_end: u64,
 }
@@ -59,10 +61,11 @@ pub(crate) fn discover(disk: &Arc<dyn Disk>, state: Option<&State>, keys: &Keys)
     let oldest = state.map_or(0, |state| state.oldest);
     let newest = state.and_then(|state| state.evidence.newest).map_or(0, |newest| newest.generation);
     let mut found = Found { next_generation: oldest.max(newest + 1), ..Found::default() };
-    let (mut candidates, mut spares) = (Vec::new(), Vec::new());
+    let (mut candidates, mut spares, mut of_ids) = (Vec::new(), Vec::new(), Vec::new());
     for (name, size) in disk.list().map_err(Error::io("list", "the directory"))? {
         if let Some(end) = index_end(&name) {
             found.named_end = found.named_end.max(end);
+            of_ids.extend(uuid_of_ids(&**disk, &name));
         }
         // The lock is held by its file, and folders are not the journal's.
         if name == "lock" || name.contains('/') {
@@ -84,7 +87,10 @@ pub(crate) fn discover(disk: &Arc<dyn Disk>, state: Option<&State>, keys: &Keys)
         let is_used = |header: &SegmentHeader| header.generation >= oldest && known.contains(&header.generation);
         if spare.header.as_ref().is_some_and(is_used) { candidates.push(spare) } else { found.spares.push(spare.name) }
     }
-    found.uuid = state.map(|state| state.uuid).or_else(|| elect(&candidates));
+    (found.uuid, found.foreign_state) = elect(&count_votes(&candidates, &of_ids), state);
+    if found.foreign_state {
+        return Ok(found);
+    }
     let encrypted_from = state.and_then(|state| state.evidence.encrypted_from);
     let mut headless = Vec::new();
     for candidate in candidates {
@@ -99,7 +105,7 @@ pub(crate) fn discover(disk: &Arc<dyn Disk>, state: Option<&State>, keys: &Keys)
         match &candidate.header {
             // Its deletion was recorded before.
             _ if named.is_some_and(|named| named < oldest) && !candidate.is_live(found.uuid, oldest) => {
-                found.spares.push(candidate.name)
+                found.spares.push(candidate.name);
             }
             None => headless.push(candidate),
             Some(header) if Some(header.uuid) != found.uuid => unusable("it belongs to another journal"),
@@ -192,16 +198,46 @@ fn read_header(disk: &dyn Disk, name: &str) -> Result<Option<SegmentHeader>> {
     Ok(first.or(second))
 }
 
-/// Without a state most segments under their right names say which journal this is; among equals the newest one.
-fn elect(candidates: &[Candidate]) -> Option<[u8; 16]> {
-    let mut votes: BTreeMap<[u8; 16], (usize, u64)> = BTreeMap::new();
+/// How many files say that this is the journal with a UUID: segments under their right names, and files of event ids. Among equals the
+/// newest segment decides.
+type Votes = BTreeMap<[u8; 16], (usize, u64)>;
+
+fn count_votes(candidates: &[Candidate], of_ids: &[[u8; 16]]) -> Votes {
+    let mut votes = Votes::new();
     for candidate in candidates {
         let Some(header) = &candidate.header else { continue };
         let is_named = candidate.name == segment_name(header.generation);
         let vote = votes.entry(header.uuid).or_default();
         *vote = (vote.0 + usize::from(is_named), vote.1.max(header.generation));
     }
-    votes.into_iter().max_by_key(|(_, vote)| *vote).map(|(uuid, _)| uuid)
+    for uuid in of_ids {
+        // Ids alone are no journal.
+        if let Some(vote) = votes.get_mut(uuid) {
+            vote.0 += 1;
+        }
+    }
+    votes
+}
+
+/// The journal: what the state says, unless more files agree on another one. Then the state is somebody else's.
+fn elect(votes: &Votes, state: Option<&State>) -> (Option<[u8; 16]>, bool) {
+    let best = votes.iter().max_by_key(|(_, vote)| **vote).map(|(uuid, vote)| (*uuid, vote.0));
+    let Some(state) = state else { return (best.map(|(uuid, _)| uuid), false) };
+    let own = 1 + votes.get(&state.uuid).map_or(0, |vote| vote.0);
+    match best.filter(|(uuid, count)| *uuid != state.uuid && *count > own) {
+        Some((uuid, _)) => (Some(uuid), true),
+        None => (Some(state.uuid), false),
+    }
+}
+
+/// The UUID in a file of event ids; its layout is that of the commit loop's index.
+fn uuid_of_ids(disk: &dyn Disk, name: &str) -> Option<[u8; 16]> {
+    let file = disk.open(name, false).ok()?;
+    let mut bytes = [0; 512];
+    read_readable(&*file, &mut bytes, 0).ok()?;
+    let crc = u32::from_le_bytes(bytes[508..].try_into().ok()?);
+    let is_valid = bytes.starts_with(b"STENOIDX") && crc == crc32c::crc32c(&bytes[..508]);
+    if is_valid { bytes[16..32].try_into().ok() } else { None }
 }
 
 /// Of several files with one generation the one of that name counts; the others were copied over something else.

@@ -104,8 +104,18 @@ impl Journal {
 }
 
 fn open(disk: Arc<dyn Disk>, options: Options, envelope: Envelope, reached: Reached<'_>, mode: Mode) -> Result<Opened> {
-    let (state, elsewhere) = StateFile::find(&*disk)?;
+    let (mut state, mut elsewhere) = StateFile::find(&*disk)?;
     let mut found = discover(&disk, state.as_ref(), &envelope.keys)?;
+    if found.foreign_state {
+        tracing::error!(
+            "the journal's state is that of another journal; it is kept in the quarantine, and sinks get what is there once more"
+        );
+        if mode == Mode::Use {
+            disk.set_aside(elsewhere.as_deref().unwrap_or(state::FILE)).map_err(Error::io("set aside", state::FILE))?;
+        }
+        (state, elsewhere) = (None, None);
+        found = discover(&disk, None, &envelope.keys)?;
+    }
     let state_lost = state.is_none() && !found.segments.is_empty();
     // The lock is held by its file, which keeps its name.
     let is_segment = |name: &String| found.misnamed.iter().any(|(known, _)| known == name);
@@ -484,6 +494,7 @@ fn carry_out(
             ordinal: scan.ordinal,
             wall_ms: scan.wall_ms,
             written: scan.end,
+            from_reserve: false,
         }),
         _ => None,
     };

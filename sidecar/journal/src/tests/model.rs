@@ -360,7 +360,8 @@ fn run(seed: u64, steps: Vec<Step>) {
     // A failing call leaves a journal that works again as soon as the disk does and there is room.
     let next = opened.journal.shared().synced();
     opened.journal.save_positions(&[(1, next)].into()).expect("the disk works");
-    (model.delivered, _) = (next, model.acked.clear());
+    model.delivered = next;
+    model.acked.clear();
     while opened.journal.free(0, u64::MAX, false).unwrap() > 0 {}
     let (first, known) = model.write(&mut opened.journal, 0, 1, 100).expect("the disk works and has room");
     opened.journal.sync().expect("the disk works");
