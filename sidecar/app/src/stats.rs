@@ -126,6 +126,24 @@ impl Stats {
         issues.extend(self.unusable.iter().map(|file| format!("a segment of the journal could not be used: {file}")));
     }
 
+    /// The journal as JSON.
+    fn journal(&self) -> Value {
+        let (shared, commit) = (&self.intake.shared, &self.intake.metrics.commit);
+        json!({
+            "uuid": self.uuid,
+            "nextSeq": shared.synced(),
+            "oldestSeq": shared.oldest(),
+            "usedBytes": commit.spool_bytes.get(),
+            "undeliveredBytes": commit.undelivered_bytes.get(),
+            "lostRecords": commit.lost.get(),
+            "losses": self.lost(),
+            "fellBack": self.fell_back,
+            "maxBytes": commit.spool_limit.get(),
+            "dedupeEntries": commit.dedupe_entries.get(),
+            "chains": commit.chains.get(),
+        })
+    }
+
     /// Losses as JSON: ranges of sequence numbers, and of the chains.
     fn lost(&self) -> Value {
         let range = |damage: &Damage| {
@@ -181,7 +199,6 @@ impl Stats {
                 );
             }
         }
-        let lost = metrics.commit.lost.get();
         self.journal_issues(&mut issues, &mut recommend);
         if limit > 0 && used * 10 > limit * 9 {
             issues.push("the spool is more than 90 % full".into());
@@ -222,19 +239,7 @@ impl Stats {
             "breaker": {"state": delivery.breaker, "reason": delivery.reason, "since": steno_event::format_millis(delivery.since_ms), "failures": delivery.failures},
             "sinks": standings.iter().map(shown).collect::<Vec<_>>(),
             "intents": intents,
-            "journal": {
-                "uuid": self.uuid,
-                "nextSeq": intake.shared.synced(),
-                "oldestSeq": intake.shared.oldest(),
-                "usedBytes": used,
-                "undeliveredBytes": metrics.commit.undelivered_bytes.get(),
-                "lostRecords": lost,
-                "losses": self.lost(),
-                "fellBack": self.fell_back,
-                "maxBytes": limit,
-                "dedupeEntries": metrics.commit.dedupe_entries.get(),
-                "chains": metrics.commit.chains.get(),
-            },
+            "journal": self.journal(),
             "config": {
                 "hash": compiled.config.hash,
                 "policy": format!("{}/{}", compiled.config.policy.namespace, compiled.config.policy.name),
