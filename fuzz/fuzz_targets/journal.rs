@@ -25,8 +25,9 @@ fuzz_target!(|data: &[u8]| {
         let payload = vec![number as u8 ^ first; 3000 + number as usize * 700];
         let (from, count) = (opened.journal.next_seq(), 1 + number as u32 % 3);
         let ranges = vec![ChainRange { id: "c".into(), epoch: 1, first: from, last: from + u64::from(count) - 1, hash: [9; 32] }];
-        let block =
-            NewBlock { class: Class::Normal, count, ranges, wall_ms: 1000 + number, journal_ms: number, payload: &[&payload] };
+        let (class, payload_of) = (Class::Normal, [&payload[..]]);
+        let (wall_ms, journal_ms) = (1000 + number, number);
+        let block = NewBlock { class, count, ranges, ends: false, wall_ms, journal_ms, payload: &payload_of };
         opened.journal.append(&block).expect("it is appended");
         opened.journal.sync().expect("it is synced");
         written.insert(from, (count, payload));
