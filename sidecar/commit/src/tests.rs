@@ -14,7 +14,7 @@ use steno_chain::Verifier;
 use steno_event::{Draft, Filled, IdKey, encode, fingerprint, identity, json};
 use steno_journal::{
     Disk, DiskFile, Envelope, Next, Options, Reader,
-    sim::{Effect, Fault, SimDisk},
+    sim::{Effect, Fault, SimDisk, Tamper},
     sink_id,
 };
 use tokio::sync::oneshot;
@@ -545,18 +545,6 @@ proptest! {
 
 // === what a client and a consumer see ===
 
-/// What happens to a file while no process has it open.
-#[derive(Debug, Clone, Copy)]
-enum Tamper {
-    Remove,
-    Empty,
-    Halve,
-    Zero,
-    Flip,
-    Swap,
-    Spoil,
-}
-
 #[derive(Debug, Clone)]
 enum Act {
     /// Events of two tenants: id, payload, tenant.
@@ -579,15 +567,7 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     let effect = prop_oneof![Just(Effect::Error), Just(Effect::Short), Just(Effect::PowerCut), Just(Effect::NoSpace)];
-    let how = prop_oneof![
-        Just(Tamper::Remove),
-        Just(Tamper::Empty),
-        Just(Tamper::Halve),
-        Just(Tamper::Zero),
-        Just(Tamper::Flip),
-        Just(Tamper::Swap),
-        Just(Tamper::Spoil)
-    ];
+    let how = prop::sample::select(&Tamper::ALL[..]);
     prop_oneof![
         12 => prop::collection::vec((0u16..600, 0u8..2, 0u8..3), 1..40).prop_map(Act::Batch),
         2 => Just(Act::Deliver),
@@ -679,28 +659,6 @@ impl World {
         }
     }
 
-    fn tamper(&mut self, how: Tamper, file: usize, place: usize) {
-        let files: Vec<String> = self.disk.files().into_iter().map(|(name, _)| name).filter(|name| !name.contains('/')).collect();
-        let (name, other) = (&files[file % files.len()], &files[place % files.len()]);
-        let (Some(mut bytes), Some(others)) = (self.disk.contents(name), self.disk.contents(other)) else { return };
-        self.damaged = true;
-        match how {
-            Tamper::Remove => drop(self.disk.take(name)),
-            Tamper::Empty => self.disk.put(name, Vec::new()),
-            Tamper::Halve => {
-                bytes.truncate(bytes.len() / 2);
-                self.disk.put(name, bytes);
-            }
-            Tamper::Zero => self.disk.put(name, vec![0; bytes.len()]),
-            Tamper::Flip => drop(self.disk.flip(name, place % self.disk.end_of(name).max(1), 3)),
-            Tamper::Swap => {
-                self.disk.put(name, others);
-                self.disk.put(other, bytes);
-            }
-            Tamper::Spoil => self.disk.spoil(name, place % bytes.len().max(1)),
-        }
-    }
-
     /// Once faults have stopped: every acknowledged event is on the topic, or its retry is taken; the chains are whole or say why not; and
     /// a bounded number of steps empties the backlog.
     fn settle(&mut self, mut rig: Rig) {
@@ -776,7 +734,8 @@ fn live(seed: u64, acts: Vec<Act>) {
                 world.end(world.open());
                 // One fault at a time: the next one comes to a whole journal, with nothing of this one left.
                 if !world.damaged {
-                    world.tamper(how, file, place);
+                    world.damaged = true;
+                    disk.tamper(how, file, place, place);
                 }
                 rig = world.open();
             }

@@ -7,8 +7,8 @@ use steno_journal::Class;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    CommitConfig,
     bell::{Bell, RingAtEnd},
+    config::CommitConfig,
 };
 
 /// An event, all stateless work on it done.

@@ -34,6 +34,8 @@ pub(crate) struct Heads {
     pub(crate) known: HeadMap,
     /// All chains that existed there are known. If not, a chain that is missing may have begun before.
     pub(crate) complete: bool,
+    /// Sequence number behind the last block that was seen.
+    pub(crate) reached: u64,
 }
 
 // === impl Damage ===

@@ -248,10 +248,10 @@ impl Reader {
             let snapshot = self.window.header(next, seed, next.blocks_at, next.bytes)?.filter(BlockHeader::is_snapshot);
             if let Some(header) = snapshot {
                 let known = header.ranges.into_iter().map(|range| (range.id.clone(), range)).collect();
-                return Ok(Heads { known, complete: true });
+                return Ok(Heads { known, complete: true, reached: 0 });
             }
         }
-        Ok(Heads { known: self.shared.inner.lock().heads.all().clone(), complete: true })
+        Ok(Heads { known: self.shared.inner.lock().heads.all().clone(), complete: true, reached: 0 })
     }
 }
 

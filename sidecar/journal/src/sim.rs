@@ -41,6 +41,33 @@ pub struct Fault {
     pub effect: Effect,
 }
 
+/// What happens to a file while no process has it open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tamper {
+    /// It is gone.
+    Remove,
+    /// It is empty.
+    Empty,
+    /// Its second half is gone.
+    Halve,
+    /// It is all zeros.
+    Zero,
+    /// A bit of it is another.
+    Flip,
+    /// A page of it can no longer be read.
+    Spoil,
+    /// Its contents and those of another file change places.
+    Swap,
+    /// Another file's contents take its place.
+    Overwrite,
+}
+
+impl Tamper {
+    /// All of them.
+    pub const ALL: [Self; 8] =
+        [Self::Remove, Self::Empty, Self::Halve, Self::Zero, Self::Flip, Self::Spoil, Self::Swap, Self::Overwrite];
+}
+
 #[derive(Default)]
 struct Contents {
     durable: Vec<u8>,
@@ -228,6 +255,33 @@ impl SimDisk {
         let Some(id) = world.names.get(name).copied() else { return };
         if let Some(contents) = world.files.get_mut(&id) {
             contents.unreadable.insert(byte / PAGE);
+        }
+    }
+
+    /// Damages a file of the directory. `file`, `other` and `place` choose the file, the other one and a byte, modulo how many there are.
+    pub fn tamper(&self, how: Tamper, file: usize, other: usize, place: usize) {
+        let files: Vec<String> = self.files().into_iter().map(|(name, _)| name).filter(|name| !name.contains('/')).collect();
+        let (name, other) = (&files[file % files.len()], &files[other % files.len()]);
+        let (Some(mut bytes), Some(others)) = (self.contents(name), self.contents(other)) else { return };
+        match how {
+            Tamper::Remove => drop(self.take(name)),
+            Tamper::Empty => self.put(name, Vec::new()),
+            Tamper::Halve => {
+                bytes.truncate(bytes.len() / 2);
+                self.put(name, bytes);
+            }
+            Tamper::Zero => self.put(name, vec![0; bytes.len()]),
+            Tamper::Flip => {
+                self.flip(name, place % self.end_of(name).max(1), 3);
+            }
+            Tamper::Spoil => self.spoil(name, place % bytes.len().max(1)),
+            Tamper::Swap => {
+                self.put(name, others);
+                self.put(other, bytes);
+            }
+            // A copy of the state would be an old truth once the state itself is gone: nothing else knows better.
+            Tamper::Overwrite if other == "state" => {}
+            Tamper::Overwrite => self.put(name, others),
         }
     }
 

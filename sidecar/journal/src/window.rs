@@ -167,6 +167,7 @@ impl Window {
                     break;
                 }
                 heads.complete |= header.is_snapshot();
+                heads.reached = heads.reached.max(header.next_seq());
                 for range in &header.ranges {
                     if header.ends_chains() {
                         found.remove(&range.id);

@@ -250,7 +250,7 @@ fn plan(disk: &Arc<dyn Disk>, uuid: [u8; 16], state: Option<State>, found: Found
     }
     let fresh = arcs.is_empty() && state.evidence.newest.is_none() && state.evidence.tail == 0 && delivered.unwrap_or(0) == 0;
     lose_tail(&mut scan, &state, &segments, &unusable, reached);
-    let current = Heads { known: scan.heads.clone(), complete: true };
+    let current = Heads { known: scan.heads.clone(), complete: true, reached: 0 };
     let mut void = Vec::new();
     let mut damage = holes(disk, &uuid, &arcs, &segments, &unusable, (state.oldest, &current), &mut void)?;
     if scan.unbelieved
@@ -275,7 +275,7 @@ fn earlier_heads(uuid: &[u8; 16], arcs: &[Arc<Segment>], segments: &[FoundSegmen
     let before = segments.len().checked_sub(2).and_then(|index| segments.get(index)).map(|before| before.header.generation);
     let follows =
         last.header.previous.is_some_and(|previous| Some(previous.generation) == before && previous.end_seq == first_seq);
-    let jumped = !follows;
+    let jumped = !follows || earlier.reached < first_seq;
     let mut skipped = Vec::new();
     for (id, head) in earlier.known {
         if scan.ended.contains(&id) || scan.heads.contains_key(&id) {
@@ -409,7 +409,7 @@ fn lost_front(
     }
     let after = snapshot(&mut Window::default(), uuid, &first.segment, current)?;
     // Where the chains stood at `needed` is not known, but for 0.
-    let before = Heads { known: HeadMap::new(), complete: needed == 0 };
+    let before = Heads { known: HeadMap::new(), complete: needed == 0, reached: 0 };
     let ranges = between(&before, Some(&after), needed..first.header.first_seq);
     let extent = if delivered == Some(0) { Extent::Exact } else { Extent::AtMost };
     Ok(Some(Damage { first_seq: needed, next_seq: first.header.first_seq, ranges, extent }))
@@ -420,7 +420,7 @@ fn snapshot(window: &mut Window, uuid: &[u8; 16], segment: &Arc<Segment>, curren
     let seed = seed(uuid, segment.generation);
     let header = window.header(segment, seed, segment.blocks_at, segment.bytes)?.filter(BlockHeader::is_snapshot);
     let known = header.map(|header| header.ranges.into_iter().map(|range| (range.id.clone(), range)).collect());
-    Ok(known.map_or_else(|| current.clone(), |known| Heads { known, complete: true }))
+    Ok(known.map_or_else(|| current.clone(), |known| Heads { known, complete: true, reached: 0 }))
 }
 
 /// Makes durable what was found, then builds the journal on it. Nothing is answered for, delivered or chained upon before.

@@ -6,25 +6,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::sim::{Effect, Fault};
-
-/// What happens to a file while no process has it open.
-#[derive(Debug, Clone, Copy)]
-enum Tamper {
-    Remove,
-    Empty,
-    Halve,
-    Zero,
-    Flip,
-    /// Its contents and those of another file change places.
-    Swap,
-    /// Another file's contents take its place.
-    Overwrite,
-    /// A segment of another journal takes its place.
-    Foreign,
-    /// A page can no longer be read.
-    Spoil,
-}
+use crate::sim::{Effect, Fault, Tamper};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -53,6 +35,10 @@ enum Step {
         file: usize,
         place: usize,
     },
+    /// The same; a segment of another journal takes a file's place.
+    Foreign {
+        file: usize,
+    },
     /// The process ends and begins with other options.
     Restart {
         segment: u64,
@@ -66,17 +52,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let effect = prop_oneof![Just(Effect::Error), Just(Effect::NoSpace), Just(Effect::Short), Just(Effect::PowerCut)];
-    let how = prop_oneof![
-        Just(Tamper::Remove),
-        Just(Tamper::Empty),
-        Just(Tamper::Halve),
-        Just(Tamper::Zero),
-        Just(Tamper::Flip),
-        Just(Tamper::Swap),
-        Just(Tamper::Overwrite),
-        Just(Tamper::Foreign),
-        Just(Tamper::Spoil),
-    ];
+    let how = prop::sample::select(&Tamper::ALL[..]);
     let segment = prop_oneof![Just(SEGMENT), Just(SEGMENT * 3 / 2), Just(2 * SEGMENT)];
     let block = || (0u8..4, 1u32..5, 1usize..6000);
     prop_oneof![
@@ -88,6 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Crash),
         2 => (how, 0usize..1000, 0usize..100_000)
             .prop_map(|(how, file, place)| Step::Tamper { how, file, place }),
+        1 => (0usize..1000).prop_map(|file| Step::Foreign { file }),
         1 => (segment.clone(), 0u8..3).prop_map(|(segment, key)| Step::Restart { segment, key }),
         1 => segment.prop_map(|segment| Step::Reload { segment }),
     ]
@@ -239,36 +216,13 @@ impl Model {
         opened
     }
 
-    /// `file` and `place` choose a file and a byte, modulo how many there are.
-    fn tamper(&mut self, how: Tamper, file: usize, place: usize) {
+    /// A file of the directory gives way to a segment of another journal.
+    fn put_foreign(&self, file: usize) {
+        let foreign = SimDisk::new(99);
+        commit(&mut open(&foreign).journal, 3, 700, 9).unwrap();
+        let segment = foreign.files().into_iter().find(|(name, _)| name.starts_with("seg-")).unwrap().0;
         let files: Vec<String> = self.disk.files().into_iter().map(|(name, _)| name).filter(|name| !name.contains('/')).collect();
-        let name = &files[file % files.len()];
-        let other = &files[place % files.len()];
-        let (Some(mut bytes), Some(others)) = (self.disk.contents(name), self.disk.contents(other)) else { return };
-        match how {
-            Tamper::Remove => drop(self.disk.take(name)),
-            Tamper::Empty => self.disk.put(name, Vec::new()),
-            Tamper::Halve => {
-                bytes.truncate(bytes.len() / 2);
-                self.disk.put(name, bytes);
-            }
-            Tamper::Zero => self.disk.put(name, vec![0; bytes.len()]),
-            Tamper::Flip => drop(self.disk.flip(name, place % self.disk.end_of(name).max(1), 3)),
-            Tamper::Swap => {
-                self.disk.put(name, others);
-                self.disk.put(other, bytes);
-            }
-            // A copy of the state would be an old truth once the state itself is gone.
-            Tamper::Overwrite if other == "state" => {}
-            Tamper::Overwrite => self.disk.put(name, others),
-            Tamper::Foreign => {
-                let foreign = SimDisk::new(99);
-                commit(&mut open(&foreign).journal, 3, 700, 9).unwrap();
-                let segment = foreign.files().into_iter().find(|(name, _)| name.starts_with("seg-")).unwrap().0;
-                self.disk.put(name, foreign.contents(&segment).unwrap());
-            }
-            Tamper::Spoil => self.disk.spoil(name, place % bytes.len().max(1)),
-        }
+        self.disk.put(&files[file % files.len()], foreign.contents(&segment).unwrap());
     }
 }
 
@@ -320,7 +274,7 @@ fn run(seed: u64, steps: Vec<Step>) {
             }
             Step::Plan { after, effect } => disk.plan(Fault { after, effect }),
             Step::PowerCut => disk.cut(),
-            Step::Crash | Step::Restart { .. } | Step::Tamper { .. } if disk.is_off() => {}
+            Step::Crash | Step::Restart { .. } | Step::Tamper { .. } | Step::Foreign { .. } if disk.is_off() => {}
             Step::Crash => {
                 drop(opened);
                 disk.free_space();
@@ -336,7 +290,7 @@ fn run(seed: u64, steps: Vec<Step>) {
                 model.options.segment_bytes = segment;
                 opened.journal.set_options(model.options);
             }
-            Step::Tamper { how, file, place } => {
+            Step::Tamper { .. } | Step::Foreign { .. } => {
                 drop(opened);
                 disk.free_space();
                 // What a crash left in memory only would be a fault beside this one.
@@ -345,7 +299,11 @@ fn run(seed: u64, steps: Vec<Step>) {
                 let damaged = !model.fragile;
                 if damaged {
                     model.fragile = true;
-                    model.tamper(how, file, place);
+                    match step {
+                        Step::Tamper { how, file, place } => disk.tamper(how, file, place, place),
+                        Step::Foreign { file } => model.put_foreign(file),
+                        _ => {}
+                    }
                 }
                 opened = model.restart(damaged);
             }
