@@ -36,6 +36,7 @@ e2e-cluster: ## against a real Kubernetes cluster and Kafka (root, Go, container
 
 nightly: ## everything, in full size
 	$(MAKE) lint test release
+	PROPTEST_CASES=60000 $(CARGO) test -p steno-journal -p steno-commit
 	STENO_SIDECAR=$(abspath $(BIN))/tuned/steno-sidecar $(MAKE) e2e STENO_E2E_SCALE=full
 	STENO_SIDECAR=$(abspath $(BIN))/tuned/steno-sidecar $(CARGO) test -p steno-e2e --test exactly -- --ignored
 

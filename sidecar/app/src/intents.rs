@@ -15,7 +15,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 use steno_chain::{Kind, Note};
-use steno_commit::{Answer, Bell, CommitConfig, Committer, Failure, Handle, Reserve, SystemClock};
+use steno_commit::{Answer, Bell, CommitConfig, Committer, Failure, Handle, Held, Reserve, SystemClock};
 use steno_crds::FanOut;
 use steno_deliver::{
     Families, Snapshot,
@@ -75,12 +75,21 @@ pub struct Intents {
     elsewhere: bool,
     families: Families,
     metrics: IntentMetrics,
-    /// The loop of the audit journal, for what must be told there.
-    audit: Handle,
+    audit: Trail,
     stopping: AtomicBool,
     fault: Mutex<Option<String>>,
     /// One change after the other.
     turn: tokio::sync::Mutex<()>,
+}
+
+/// The audit journal: for what must be told there, and what was.
+pub struct Trail {
+    /// Its loop.
+    pub commit: Handle,
+    /// For readers.
+    pub shared: Arc<Shared>,
+    /// What event ids are hashed with there.
+    pub key: IdKey,
 }
 
 /// The journal of the intents, and what works on it.
@@ -160,7 +169,7 @@ impl Intents {
         (on_claim, elsewhere): (bool, bool),
         families: Families,
         metrics: IntentMetrics,
-        audit: Handle,
+        audit: Trail,
     ) -> Self {
         let passing = match (on_claim, elsewhere) {
             (_, true) => Some("the spool is not on its volume (see the sidecar's stats)"),
@@ -313,8 +322,20 @@ impl Intents {
         if ledger.open() > 0 {
             tracing::info!(open = ledger.open(), "write intents are open from before");
         }
-        for damage in &started.damage {
-            ledger.lost(damage.first_seq, damage.next_seq);
+        // What was lost before this start, and was told of, is still not there.
+        let told = loop_metrics.losses.lock().iter().map(|lost| (lost.first_seq, lost.next_seq)).collect::<Vec<_>>();
+        let new: Vec<(u64, u64)> = started.damage.iter().map(|lost| (lost.first_seq, lost.next_seq)).collect();
+        let found = ledger.take_lost();
+        ledger.forget_lost();
+        for (first, next) in &told {
+            ledger.count_lost(*first, *next);
+        }
+        for (first, next) in new {
+            ledger.untold(first, next);
+        }
+        let is_told = |range: &(u64, u64)| told.iter().any(|known| known.0 <= range.0 && range.1 <= known.1);
+        for (first, next) in found.into_iter().filter(|range| !is_told(range)) {
+            ledger.lost(first, next);
         }
         // Keys that are kept for older segments are wanted back some day.
         let rotates = compiled.config.spec.spool.encryption.as_ref().is_some_and(|keys| !keys.old_key_secret_refs.is_empty());
@@ -590,7 +611,8 @@ impl Intents {
                 self.follow(&current).await;
             }
             let Some(running) = self.running.load_full() else { continue };
-            if let Err(error) = self.expire(&running).await {
+            let tenant = current.load().fill.tenant.clone();
+            if let Err(error) = self.expire(&running, &tenant).await {
                 tracing::warn!(error = error.detail, "intents that are open for too long could not be ended; it is tried again");
             }
             if let Err(error) = running.clean(Instant::now().checked_sub(LINGER)).await {
@@ -600,7 +622,7 @@ impl Intents {
         }
     }
 
-    async fn expire(&self, running: &Arc<Running>) -> Result<(), Problem> {
+    async fn expire(&self, running: &Arc<Running>, tenant: &str) -> Result<(), Problem> {
         running.catch_up()?;
         let after = running.terms.lock().spec.expire_after.duration();
         let overdue = running.ledger.lock().overdue(Arrival::now().ms, after, GRACE);
@@ -626,7 +648,11 @@ impl Intents {
                 }
             };
             let public = stored.public.get();
-            let recorded = running.ending.lock().get(&id).cloned();
+            let mut recorded = running.ending.lock().get(&id).cloned();
+            if recorded.is_none() {
+                // A process before this one may have recorded its event, and died before its end.
+                recorded = self.audit.resolution(tenant, &id).await;
+            }
             if let Some((outcome, event_id)) = recorded {
                 let end = ending(&id, public, Ending::Resolved, Some(&outcome), Some(&event_id), Arrival::now().ms)?;
                 running.commit(&end, Arrival::now().ms).await?;
@@ -636,7 +662,7 @@ impl Intents {
             }
             if !running.told.lock().contains(&id) {
                 // First the chain: a crash in between has it say so twice, and not never.
-                let told = self.audit.tell(expired_note(&id, public, entry.created_ms)).await;
+                let told = self.audit.commit.tell(expired_note(&id, public, entry.created_ms)).await;
                 told.map_err(|failure| Problem::new(Reason::Dependency, failure.to_string()))?;
                 running.told.lock().insert(id.clone());
             }
@@ -673,7 +699,7 @@ impl Intents {
                 Note::new(Kind::Quarantine, "A part of the journal of write intents cannot be read; open intents may be lost.")
                     .number("firstIntentRecord", first)
                     .number("intentRecords", next - first);
-            if self.audit.tell(note).await.is_err() {
+            if self.audit.commit.tell(note).await.is_err() {
                 let mut ledger = running.ledger.lock();
                 std::iter::once((first, next)).chain(lost).for_each(|(first, next)| ledger.untold(first, next));
                 return;
@@ -706,6 +732,24 @@ impl Intents {
         running.commit.end().await;
         let thread = running.loop_thread.lock().take();
         let _ = tokio::task::spawn_blocking(move || thread.map(JoinHandle::join)).await;
+    }
+}
+
+// === impl Trail ===
+
+impl Trail {
+    /// How an intent was resolved, by the event that the sidecar made for it: outcome and event id. An event under an id or for a tenant
+    /// of the application's own is not found.
+    async fn resolution(&self, tenant: &str, id: &str) -> Option<(String, String)> {
+        let event_id = format!("intent-{id}");
+        let identity = steno_event::identity(&self.key, tenant, &event_id);
+        let seq = self.commit.find(identity).await.ok().flatten()?;
+        let shared = self.shared.clone();
+        let held = reading(move || Held::read(&shared, seq)).await.ok().flatten()?;
+        let frame = held.frame().filter(|frame| frame.identity == identity)?;
+        let text = std::str::from_utf8(frame.json).ok()?;
+        let Ok(json::Json::Object(record)) = json::parse(text) else { return None };
+        Some((record.get("outcome")?.as_str()?.to_owned(), event_id))
     }
 }
 

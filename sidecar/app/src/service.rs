@@ -27,7 +27,7 @@ use crate::{
     http::{Ingest, Listener, StatusPort, serve},
     identity::Identity,
     intake::{Arrival, Intake, Rates},
-    intents::Intents,
+    intents::{Intents, Trail},
     listeners::Listeners,
     look::Look,
     outlets::{Common, Fan, Outlets},
@@ -128,8 +128,8 @@ impl Service {
         let loop_thread = std::thread::Builder::new().name("steno-commit".into()).spawn(move || committer.run(work));
         let loop_thread = loop_thread.context("no thread for the commit loop")?;
         let at = (on_claim, fell_back.is_some());
-        let intents =
-            Intents::new(dir, (identity, secrets), at, metrics.deliver.clone(), metrics.intents.clone(), commit.clone());
+        let trail = Trail { commit: commit.clone(), shared: started.shared.clone(), key: IdKey(started.id_key) };
+        let intents = Intents::new(dir, (identity, secrets), at, metrics.deliver.clone(), metrics.intents.clone(), trail);
         let now = Instant::now();
         let rates = Mutex::new(Rates::new(&compiled.config.spec.limits.rate, Duration::ZERO));
         let keep_at = dir.join("config.last");

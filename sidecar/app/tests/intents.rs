@@ -232,3 +232,26 @@ fn what_was_taken_can_always_end_while_nothing_is_delivered() {
     }
     assert!(open(&rig).is_empty());
 }
+
+#[test]
+fn an_intent_whose_success_is_recorded_does_not_expire() {
+    let rig = Rig::new(&spec(", expireAfter: 10s"));
+    assert_eq!(post(&rig, "/v1/intents", &intent("one", "1")).0, 201);
+    assert_eq!(post(&rig, "/v1/intents", &intent("two", "1")).0, 201);
+    // As a sidecar leaves it that is killed between the event and the end, and an application that does not come back.
+    assert_eq!(rig.event(r#"{"eventId":"intent-one","action":"payment.insert","outcome":"success"}"#).0, 201);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let ended = |id: &str| {
+        loop {
+            let (_, _, intent) = rig.ask(&format!("/v1/intents/{id}"), "");
+            if intent["state"] != "open" {
+                return intent;
+            }
+            assert!(std::time::Instant::now() < until, "{id} stays open");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    };
+    let (one, two) = (ended("one"), ended("two"));
+    assert_eq!((&one["state"], &one["outcome"], &one["eventId"]), (&json!("resolved"), &json!("success"), &json!("intent-one")));
+    assert_eq!(two["state"], "expired");
+}

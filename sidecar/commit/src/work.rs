@@ -112,6 +112,13 @@ pub enum Work {
         /// Gets its sequence number once it is on disk.
         reply: Option<oneshot::Sender<Result<u64, Failure>>>,
     },
+    /// Say where the event of an identity stands, if it is known.
+    Find {
+        /// Who it is.
+        identity: [u8; 16],
+        /// Gets its sequence number.
+        reply: oneshot::Sender<Option<u64>>,
+    },
     /// Sinks have delivered up to here.
     Positions(BTreeMap<u64, u64>),
     /// Begin another segment, so that what the one in use holds can be freed.
@@ -231,6 +238,16 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.send(Work::Note { note, lost: None, reply: Some(reply) }).await?;
         answer.await.unwrap_or(Err(Failure::Stopping))
+    }
+
+    /// Where the event of an identity stands; `None`: it is not known.
+    ///
+    /// # Errors
+    /// The loop has ended.
+    pub async fn find(&self, identity: [u8; 16]) -> Result<Option<u64>, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Work::Find { identity, reply }).await?;
+        answer.await.map_err(|_| Failure::Stopping)
     }
 
     /// Tells how far sinks have delivered. Dropped where the queue is full: the next one will tell more.

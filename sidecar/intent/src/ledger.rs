@@ -356,6 +356,16 @@ impl Ledger {
         self.lost.push((first, next));
     }
 
+    /// Counts records that could not be read, and were told of.
+    pub fn count_lost(&mut self, first: u64, next: u64) {
+        self.lost_total += next.saturating_sub(first);
+    }
+
+    /// Begins to count anew.
+    pub const fn forget_lost(&mut self) {
+        self.lost_total = 0;
+    }
+
     /// Notes that records that could not be read are still to be told of.
     pub fn untold(&mut self, first: u64, next: u64) {
         self.lost.push((first, next));

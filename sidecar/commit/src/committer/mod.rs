@@ -212,6 +212,11 @@ impl Committer {
                         let _ = reply.send(written.map(|()| first));
                     }
                 }
+                Work::Find { identity, reply } => {
+                    self.flush_all(&mut open);
+                    let oldest = self.journal_ms().saturating_sub(self.config.window_ms);
+                    let _ = reply.send(self.index.find(&identity, oldest).map(|entry| entry.seq));
+                }
                 Work::Positions(positions) => self.positions(&positions),
                 Work::Rotate => {
                     self.flush_all(&mut open);
