@@ -146,6 +146,8 @@ pub struct Journal {
     pub(crate) extra: u64,
     /// Bytes of all segments in use.
     live: u64,
+    /// Bytes that the heads of the chains take in a snapshot.
+    heads_bytes: usize,
     /// A block that could not be written: its file, and where it begins.
     failed: Option<(Arc<dyn DiskFile>, u64)>,
     /// Journal clock of the last block, in milliseconds.
@@ -184,7 +186,10 @@ impl Journal {
             parts;
         let spares = if options.recycle { spares } else { without(&*disk, spares) };
         let spares = spares.into_iter().map(|name| Spare { name, written: 0 }).collect();
-        let live = shared.inner.lock().segments.iter().map(|segment| segment.bytes).sum();
+        let inner = shared.inner.lock();
+        let live = inner.segments.iter().map(|segment| segment.bytes).sum();
+        let heads_bytes = inner.heads.bytes();
+        drop(inner);
         Self {
             disk,
             options,
@@ -198,6 +203,7 @@ impl Journal {
             spares,
             extra: 0,
             live,
+            heads_bytes,
             failed: None,
             clock_ms: journal_ms,
             pending: None,
@@ -303,14 +309,13 @@ impl Journal {
 
     /// Bytes of a new segment: what the options say, or more if the heads of the chains would take more than a quarter of it.
     fn next_segment_bytes(&self) -> u64 {
-        let heads = self.shared.inner.lock().heads.bytes() as u64;
-        self.options.segment_bytes.max((heads * 4).next_multiple_of(64 << 10))
+        self.options.segment_bytes.max((self.heads_bytes as u64 * 4).next_multiple_of(64 << 10))
     }
 
     /// Largest payload of a block, in bytes, if it touches these chains. A block up to that size fits into an empty segment
     /// under the options of now; the one owner of this bound.
     pub fn payload_room(&self, ranges_bytes: usize) -> u64 {
-        let heads = self.shared.inner.lock().heads.bytes();
+        let heads = self.heads_bytes;
         // Chains that the block begins are in the snapshot of a later segment only, but a block that fails is written again there.
         let taken = SEGMENT_HEADER + SNAPSHOT_FIXED + heads as u64 + (ranges_bytes + OVERHEAD + BLOCK_SLACK) as u64;
         self.next_segment_bytes().saturating_sub(taken)
@@ -319,8 +324,7 @@ impl Journal {
     /// Whether the heads of the chains leave room for one more, in bytes of [`ChainRange::stored_len`]. Heads take at most an eighth of
     /// a segment, so that the records that must be written of all chains together fit into the headroom.
     pub fn has_head_room(&self, more: usize) -> bool {
-        let heads = self.shared.inner.lock().heads.bytes();
-        (heads + more) as u64 <= self.options.segment_bytes / 8
+        (self.heads_bytes + more) as u64 <= self.options.segment_bytes / 8
     }
 
     /// The number that a chain begins with which nobody knows yet. Above 0 after a loss that may have held chains.
@@ -408,6 +412,7 @@ impl Journal {
                 inner.heads.set(range);
             }
         }
+        self.heads_bytes = inner.heads.bytes();
         Ok(())
     }
 
@@ -490,7 +495,7 @@ impl Journal {
         if self.fits_active(needed, class) {
             return Ok(());
         }
-        let (next, heads) = (self.next_segment_bytes(), self.shared.inner.lock().heads.bytes() as u64);
+        let (next, heads) = (self.next_segment_bytes(), self.heads_bytes as u64);
         if SEGMENT_HEADER + SNAPSHOT_FIXED + heads + needed > next {
             return Err(Error::TooLarge { bytes: needed as usize, segment: next });
         }
@@ -547,7 +552,7 @@ impl Journal {
             return true;
         }
         let segment = self.next_segment_bytes();
-        let heads = self.shared.inner.lock().heads.bytes() as u64;
+        let heads = self.heads_bytes as u64;
         // What a segment holds for certain: the end of each may be too short for one more piece.
         let usable = segment.saturating_sub(SEGMENT_HEADER + SNAPSHOT_FIXED + heads + piece);
         let in_active = self.active.as_ref().map_or(0, |active| active.segment.bytes.saturating_sub(active.offset + piece));
