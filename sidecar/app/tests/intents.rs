@@ -240,7 +240,7 @@ fn an_intent_whose_success_is_recorded_does_not_expire() {
     assert_eq!(post(&rig, "/v1/intents", &intent("two", "1")).0, 201);
     // As a sidecar leaves it that is killed between the event and the end, and an application that does not come back.
     assert_eq!(rig.event(r#"{"eventId":"intent-one","action":"payment.insert","outcome":"success"}"#).0, 201);
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let until = std::time::Instant::now() + std::time::Duration::from_mins(1);
     let ended = |id: &str| {
         loop {
             let (_, _, intent) = rig.ask(&format!("/v1/intents/{id}"), "");
