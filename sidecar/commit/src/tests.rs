@@ -1103,3 +1103,16 @@ fn a_loss_is_named_once_and_not_at_each_start() {
         }
     }
 }
+
+#[test]
+fn a_full_spool_is_known_at_a_start_before_anybody_is_refused() {
+    let mut rig = Rig::new();
+    while is_created(&rig.one(rig.item(&rig.started.shared.synced().to_string(), &"x".repeat(8000)))) {}
+    let Rig { disk, clock, loop_, .. } = rig;
+    drop(loop_);
+    let metrics = Metrics::default();
+    let full = metrics.full.clone();
+    let opened = Committer::open(Arc::new(disk), Arc::new(config()), Box::new(clock), Box::new(Nobody), metrics).unwrap();
+    assert!(full.load(Ordering::Relaxed));
+    drop(opened);
+}

@@ -128,9 +128,6 @@ impl Committer {
         if !self.to_tell.is_empty() {
             self.tell_start();
         }
-        if self.metrics.full.load(Ordering::Relaxed) && self.has_room(Class::Normal, 4096) {
-            self.metrics.full.store(false, Ordering::Relaxed);
-        }
         self.end_former_chains();
         self.journal.keep_reserve();
         if let Err(error) = self.journal.save_progress() {
@@ -150,6 +147,11 @@ impl Committer {
         self.metrics.spool_bytes.set((usage.live + usage.extra) as i64);
         self.metrics.undelivered_bytes.set(usage.undelivered as i64);
         self.metrics.spool_limit.set(usage.bound as i64);
+        // What is delivered goes as soon as somebody needs its room.
+        let delivered = self.journal.positions().values().min().copied().unwrap_or(0);
+        let is_held = self.journal.droppable().is_none_or(|end| end > delivered);
+        let full = is_held && self.config.when_full != WhenFull::DropOldest && !self.has_room(Class::Normal, 4096);
+        self.metrics.full.store(full, Ordering::Relaxed);
         self.metrics.dedupe_entries.set(self.index.len() as i64);
         self.metrics.chains.set(self.chains.len() as i64);
         self.metrics.head.set(self.journal.next_seq() as i64 - 1);

@@ -249,7 +249,7 @@ fn plan(disk: &Arc<dyn Disk>, uuid: [u8; 16], state: Option<State>, found: Found
         earlier_heads(&uuid, &arcs, &segments, &mut scan)?;
     }
     let fresh = arcs.is_empty() && state.evidence.newest.is_none() && state.evidence.tail == 0 && delivered.unwrap_or(0) == 0;
-    lose_tail(&mut scan, &state, &segments, &unusable, reached);
+    lose_tail(&mut scan, (&state, state_lost), &segments, &unusable, reached);
     let current = Heads { known: scan.heads.clone(), complete: true, reached: 0 };
     let mut void = Vec::new();
     let mut damage = holes(disk, &uuid, &arcs, &segments, &unusable, (state.oldest, &current), &mut void)?;
@@ -315,7 +315,13 @@ fn believe(segments: &[FoundSegment], evidence: &Evidence) {
 }
 
 /// Names what the end of the log lost, by what the state and other files know of it.
-fn lose_tail(scan: &mut Scan, state: &State, segments: &[FoundSegment], unusable: &[Unusable], reached: u64) {
+fn lose_tail(
+    scan: &mut Scan,
+    (state, state_lost): (&State, bool),
+    segments: &[FoundSegment],
+    unusable: &[Unusable],
+    reached: u64,
+) {
     let last = segments.last().map(|last| last.header.generation);
     let evidence = &state.evidence;
     let is_behind = |generation: u64| last.is_none_or(|last| generation > last);
@@ -326,7 +332,10 @@ fn lose_tail(scan: &mut Scan, state: &State, segments: &[FoundSegment], unusable
     let damaged = unusable.iter().filter(|file| evidence.newest.is_none() && is_behind(file.generation));
     let damaged = damaged.map(|file| could_reach(0, file.bytes.max(ANY_SEGMENT))).max();
     let cut = segments.last().filter(|_| scan.open_ended).map(|last| could_reach(0, last.segment.bytes.saturating_sub(scan.end)));
-    let unseen = newest.or(damaged).max(cut);
+    // Without a state nobody knows whether there was a newer segment, unless the files of ids know the very end.
+    let blind = segments.last().filter(|_| state_lost && reached != scan.next_seq);
+    let blind = blind.map(|last| could_reach(0, last.segment.bytes));
+    let unseen = newest.or(damaged).max(cut).max(blind);
     let known = evidence.tail.max(reached).max(state.positions.values().max().copied().unwrap_or(0));
     let next_seq = known.max(unseen.unwrap_or(0));
     if next_seq <= scan.next_seq {
