@@ -16,6 +16,9 @@ use crate::{
     work::{Answer, Failure, Item},
 };
 
+/// With less room than the largest event of a default policy needs, in bytes, the spool counts as full.
+const FULL_BELOW: u64 = 64 << 10;
+
 impl Committer {
     pub(super) fn positions(&mut self, positions: &BTreeMap<u64, u64>) {
         // As the configuration has them, also where that could not be saved when it came.
@@ -150,7 +153,7 @@ impl Committer {
         // What is delivered goes as soon as somebody needs its room.
         let delivered = self.journal.positions().values().min().copied().unwrap_or(0);
         let is_held = self.journal.droppable().is_none_or(|end| end > delivered);
-        let full = is_held && self.config.when_full != WhenFull::DropOldest && !self.has_room(Class::Normal, 4096);
+        let full = is_held && self.config.when_full != WhenFull::DropOldest && !self.has_room(Class::Normal, FULL_BELOW);
         self.metrics.full.store(full, Ordering::Relaxed);
         self.metrics.dedupe_entries.set(self.index.len() as i64);
         self.metrics.chains.set(self.chains.len() as i64);
@@ -177,7 +180,6 @@ impl Committer {
         let class = item.class();
         let bytes = (self.block.payload.len() + estimate) as u64;
         if self.has_room(class, bytes) || self.free_for(class, bytes) {
-            self.metrics.full.store(false, Ordering::Relaxed);
             return Ok(());
         }
         self.metrics.full.store(self.config.when_full != WhenFull::DropOldest, Ordering::Relaxed);
