@@ -378,3 +378,55 @@ fn what_a_start_found_is_durable_before_anybody_hears_of_it() {
         );
     }
 }
+
+/// Lives that once failed, each found by the property above and made as short as it goes.
+#[test]
+fn lives_that_once_failed() {
+    let commit = |chain, count, size| Step::Commit { chain, count, size };
+    let plan = |after, effect| Step::Plan { after, effect };
+    let tamper = |how, file, place| Step::Tamper { how, file, place };
+    // The newest segment is lost, and the one before ends with a block whose sync failed.
+    run(0, vec![commit(0, 1, 1), plan(2, Effect::Short), commit(0, 1, 1), commit(0, 1, 1), tamper(Tamper::Remove, 1, 0)]);
+    // A segment without a record, begun because segments became smaller, is all that is left.
+    let (large, small) = (Step::Restart { segment: 98_304, key: 1 }, Step::Restart { segment: SEGMENT, key: 0 });
+    run(0, vec![commit(0, 1, 1), large, commit(0, 1, 1), small, Step::Deliver, tamper(Tamper::Zero, 895, 0)]);
+    // A snapshot is damaged behind a segment that is gone.
+    run(
+        0,
+        vec![
+            commit(0, 1, 984),
+            commit(0, 3, 5611),
+            Step::Restart { segment: SEGMENT, key: 0 },
+            commit(0, 4, 5662),
+            commit(0, 1, 4400),
+            commit(0, 2, 5836),
+            plan(1, Effect::Error),
+            commit(0, 1, 1),
+            commit(1, 1, 1),
+            tamper(Tamper::Remove, 576, 0),
+            commit(1, 1, 1),
+            tamper(Tamper::Flip, 641, 8192),
+        ],
+    );
+    // A segment was never finished, and the one before it is cut.
+    run(
+        1_433_442_088_680_412_918,
+        vec![
+            commit(0, 1, 1),
+            Step::Restart { segment: 98_304, key: 2 },
+            commit(0, 2, 3964),
+            Step::Deliver,
+            Step::PowerCut,
+            commit(0, 4, 5092),
+            commit(0, 1, 1328),
+            Step::WriteAndDie { chain: 0, count: 3, size: 4192 },
+            commit(0, 4, 1740),
+            commit(0, 3, 5222),
+            plan(5, Effect::Error),
+            plan(5, Effect::Error),
+            commit(0, 2, 128),
+            commit(0, 4, 5888),
+            tamper(Tamper::Halve, 340, 0),
+        ],
+    );
+}
