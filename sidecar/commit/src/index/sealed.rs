@@ -254,7 +254,8 @@ pub fn load(disk: &Arc<dyn Disk>, uuid: [u8; 16]) -> Result<Vec<Arc<Sealed>>> {
         if name.starts_with("tmp-idx-") {
             let _ = disk.remove(&name);
         } else if name.starts_with("idx-") {
-            if let Some(file) = open(disk, &name, uuid)? {
+            // Under another one's name it would be overwritten with that one.
+            if let Some(file) = open(disk, &name, uuid)?.filter(|file| name == file_name(file.first_seq, file.end_seq)) {
                 files.push(file);
             } else {
                 tracing::error!(
