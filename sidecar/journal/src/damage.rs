@@ -66,24 +66,16 @@ impl Damage {
 }
 
 /// What each chain lost with these sequence numbers of the log. `after`: the heads behind the loss, or further on.
-pub(crate) fn between(before: &Heads, after: Option<&Heads>, lost_seqs: Range<u64>) -> Vec<ChainRange> {
+pub(crate) fn between(before: &Heads, after: &Heads, lost_seqs: Range<u64>) -> Vec<ChainRange> {
     let lost = |id: &str, epoch: u64, before_head: Option<&ChainRange>, last: u64| {
         // A chain that nobody knew before the loss began in it at the earliest, with 0 or with a chain floor.
         let first = before_head.map_or(0, |head| head.last + 1);
         (first <= last).then(|| ChainRange { id: id.to_owned(), epoch, first, last, hash: [0; 32] })
     };
-    let mut ranges: Vec<ChainRange> = Vec::new();
-    if let Some(after) = after {
-        ranges.extend(after.known.values().filter_map(|head| lost(&head.id, head.epoch, before.known.get(&head.id), head.last)));
-    }
-    let unknown_after = |id: &String| after.is_none_or(|after| !after.known.contains_key(id));
-    let missing = before.known.values().filter(|head| unknown_after(&head.id));
-    let last = |head: &ChainRange| match after {
-        // It ended in the loss.
-        Some(_) => head.last + (lost_seqs.end - lost_seqs.start),
-        // No chain is further than the journal.
-        None => lost_seqs.end - 1,
-    };
-    ranges.extend(missing.filter_map(|head| lost(&head.id, head.epoch, Some(head), last(head))));
-    ranges
+    let known_after = after.known.values().filter_map(|head| lost(&head.id, head.epoch, before.known.get(&head.id), head.last));
+    // A chain that nobody knows behind the loss ended in it.
+    let count = lost_seqs.end - lost_seqs.start;
+    let ended = before.known.values().filter(|head| !after.known.contains_key(&head.id));
+    let ended = ended.filter_map(|head| lost(&head.id, head.epoch, Some(head), head.last + count));
+    known_after.chain(ended).collect()
 }

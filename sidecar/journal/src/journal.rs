@@ -332,11 +332,6 @@ impl Journal {
         self.state.current.evidence.chain_floor
     }
 
-    /// Whether the key for ids was on this disk in clear before encryption was turned on.
-    pub fn is_id_key_exposed(&self) -> bool {
-        self.state.current.evidence.id_key_exposed
-    }
-
     /// Appends a block: written, not yet synced. At most one block may wait for [`Self::sync`].
     /// A failure leaves the journal as it was before the call, in a state to take further blocks.
     ///

@@ -231,7 +231,7 @@ impl Reader {
                     }
                     at = Some(from + header.stored_len());
                 }
-                between(&before, Some(&after), first_seq..next_seq)
+                between(&before, &after, first_seq..next_seq)
             }
         };
         self.next_seq = next_seq;

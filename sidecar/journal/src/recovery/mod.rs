@@ -387,7 +387,7 @@ fn holes(
         }
         let mut window = Window::default();
         let heads = window.heads_before(uuid, arcs, (index, held.end))?;
-        let ranges = between(&heads, Some(&snapshot(&mut window, uuid, &after.segment, current)?), first_seq..upto);
+        let ranges = between(&heads, &snapshot(&mut window, uuid, &after.segment, current)?, first_seq..upto);
         damage.push(Damage { first_seq, next_seq: upto, ranges, extent: Extent::Exact });
     }
     Ok(damage)
@@ -419,7 +419,7 @@ fn lost_front(
     let after = snapshot(&mut Window::default(), uuid, &first.segment, current)?;
     // Where the chains stood at `needed` is not known, but for 0.
     let before = Heads { known: HeadMap::new(), complete: needed == 0, reached: 0 };
-    let ranges = between(&before, Some(&after), needed..first.header.first_seq);
+    let ranges = between(&before, &after, needed..first.header.first_seq);
     let extent = if delivered == Some(0) { Extent::Exact } else { Extent::AtMost };
     Ok(Some(Damage { first_seq: needed, next_seq: first.header.first_seq, ranges, extent }))
 }
