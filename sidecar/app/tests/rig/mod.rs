@@ -26,9 +26,14 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
+    /// Requests may take a minute, so that a machine whose disk stalls for some seconds fails no test.
     pub(crate) fn new(more: &str) -> Self {
+        Self::with_request_timeout("1m", more)
+    }
+
+    pub(crate) fn with_request_timeout(timeout: &str, more: &str) -> Self {
         let text = format!(
-            "apiVersion: audit.steno.dev/v1alpha1\nkind: AuditPolicy\nmetadata: {{name: t, namespace: prod}}\nspec:\n  kafka: {{brokers: ['127.0.0.1:1'], topic: audit}}\n  sidecar: {{requestTimeout: 700ms}}\n{more}"
+            "apiVersion: audit.steno.dev/v1alpha1\nkind: AuditPolicy\nmetadata: {{name: t, namespace: prod}}\nspec:\n  kafka: {{brokers: ['127.0.0.1:1'], topic: audit}}\n  sidecar: {{requestTimeout: {timeout}}}\n{more}"
         );
         let parsed = parse(&text).unwrap_or_else(|faults| panic!("{faults:?}"));
         let dir = tempfile::tempdir().unwrap();
