@@ -272,6 +272,23 @@ pub enum DeadAction {
         #[arg(short, long, value_enum, default_value_t = Format::Table)]
         output: Format,
     },
+    /// Deliver dead letters again; a sidecar that runs on this journal does it within seconds, else the next one that starts
+    Requeue {
+        /// The journal's directory
+        dir: PathBuf,
+        /// All letters
+        #[arg(long, conflicts_with = "id", required_unless_present = "id")]
+        all: bool,
+        /// A letter's sequence number, as `list` shows it, or its record's eventId; may stand several times
+        #[arg(long)]
+        id: Vec<String>,
+        /// Letters of this sink only
+        #[arg(long)]
+        sink: Option<String>,
+        /// A file with a key of `spool.encryption`, to find an eventId; may stand several times
+        #[arg(short, long)]
+        key: Vec<PathBuf>,
+    },
     /// Show one whole
     Show {
         /// The journal's directory

@@ -41,7 +41,7 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let warnings = if args.preflight { Some(preflight(&compiled.destination(&identity, &secrets))) } else { None };
     let (findings, failed) = match &warnings {
         None => (Vec::new(), false),
-        Some(Ok(warnings)) => (warnings.clone(), false),
+        Some(Ok((_, warnings))) => (warnings.clone(), false),
         Some(Err(error)) => (vec![error.clone()], true),
     };
     let spec = &compiled.config.spec;

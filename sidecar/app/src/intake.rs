@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use steno_commit::{Answer, Failure, Handle, Item};
 use steno_crds::{Rate, WhenFull, WhenOpen};
+use steno_deliver::Fate;
 use steno_event::{Draft, IdKey, Supplied, encode, fingerprint, formats::cloudevents, identity, json};
 use steno_journal::Shared;
 use steno_limit::{Bucket, Limited, Quota, Tenants};
@@ -406,12 +407,14 @@ impl Intake {
                 tracing::warn!(events = ready.len(), "the disk did not take events in time; they may be on it all the same");
                 vec![Answer::Failed(Failure::Disk("the disk did not answer in time".into())); ready.len()]
             });
+            // One deadline for all of a request.
+            let delivered_by = tokio::time::Instant::now() + compiled.critical_timeout;
             for ((index, made), answer) in ready.into_iter().zip(answers) {
                 if blocks && answer == Answer::Failed(Failure::Full) && Instant::now() < until {
                     rest.push((index, made));
                     continue;
                 }
-                results[index] = self.answer(compiled, made, answer).await;
+                results[index] = self.answer(compiled, made, answer, delivered_by).await;
             }
             if rest.is_empty() {
                 return;
@@ -422,16 +425,26 @@ impl Intake {
         }
     }
 
-    async fn answer(&self, compiled: &Compiled, made: Ready, answer: Answer) -> Result<Taken, Problem> {
+    async fn answer(
+        &self,
+        compiled: &Compiled,
+        made: Ready,
+        answer: Answer,
+        delivered_by: tokio::time::Instant,
+    ) -> Result<Taken, Problem> {
         let taken = |status, word| Taken { status, word, event_id: made.event_id.clone(), delivery: None, compared: None };
         match answer {
             Answer::Created(seq) => {
                 let mut created = taken(201, "created");
                 if made.item.critical || compiled.wait_delivered {
                     // While the breaker is open there is nothing to wait for.
-                    let wait = if self.outlets.is_closed() { compiled.critical_timeout } else { Duration::ZERO };
-                    let delivered = self.outlets.wait(seq, wait).await;
-                    created.delivery = Some(if delivered { "delivered" } else { "spooled" });
+                    let until = if self.outlets.is_closed() { delivered_by } else { tokio::time::Instant::now() };
+                    created.delivery = Some(match self.outlets.wait(seq, until).await {
+                        Some(Fate::Delivered) => "delivered",
+                        Some(Fate::DeadLettered) => "dead_lettered",
+                        Some(Fate::Lost) => "lost",
+                        None => "spooled",
+                    });
                 }
                 Ok(created)
             }

@@ -18,7 +18,7 @@ use steno_chain::{Kind, Note};
 use steno_commit::{Answer, Bell, CommitConfig, Committer, Failure, Handle, Held, Reserve, SystemClock};
 use steno_crds::FanOut;
 use steno_deliver::{
-    Families, Snapshot,
+    DeadFolder, Families, Snapshot,
     kafka::{Secrets, Transactions},
 };
 use steno_event::{IdKey, json};
@@ -352,6 +352,7 @@ impl Intents {
             metrics: self.families.clone(),
             fan,
             transactions: Transactions::new(&started.uuid, &self.dir, started.shared.clone(), commit.clone()),
+            dead: DeadFolder::of(&self.dir),
         };
         let route = compiled.intents_route(&self.identity, &self.secrets, &terms.spec);
         let outlets = Outlets::start(common, vec![route], FanOut::BestEffort, &started.positions)?;

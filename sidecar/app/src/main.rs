@@ -8,7 +8,12 @@ use steno_app::{
 };
 
 fn main() -> ExitCode {
-    let result = match Args::parse().command {
+    let command = Args::parse().command;
+    if !matches!(command, Command::Run(_) | Command::Dev(_)) {
+        // `… | head` ends a command that prints, without a panic. A sidecar's own pipes and sockets report errors instead.
+        sigpipe::reset();
+    }
+    let result = match command {
         Command::Run(args) => run::run(&args),
         Command::Dev(args) => dev::dev(&args),
         Command::Check(args) => check::check(&args),

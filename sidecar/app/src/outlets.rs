@@ -1,6 +1,7 @@
 //! Kafka and the further sinks of a policy: each with a forwarder and a thread of its own, started, changed and stopped together.
 use std::{
     collections::BTreeMap,
+    hash::{BuildHasher, RandomState},
     path::{Path, PathBuf},
     sync::Arc,
     thread::JoinHandle,
@@ -13,12 +14,12 @@ use parking_lot::Mutex;
 use steno_commit::{Critical, Frame, Handle, Observer};
 use steno_crds::{FanOut, SinkSpec, SinkType};
 use steno_deliver::{
-    Control, DeadFolder, Deliveries, Families, Forwarder, Gate, Inbox, Manner, Metrics, Parts, Settings, Shape, SinkFactory,
-    Snapshot, Status, Worker, as_it_is,
+    Control, DeadFolder, Deliveries, Families, Fate, Forwarder, Gate, Inbox, JournalSource, Manner, Metrics, Parts, Settings,
+    Shape, SinkFactory, Snapshot, Status, Which, Worker, as_it_is,
     file::{Files, Rotation},
     http::{self, Http},
     intents::{self, Intents},
-    kafka::{Destination, KafkaSink, Secrets, Transactions, exactly_once},
+    kafka::{Destination, KafkaSink, Secrets, Transactions, exactly_once, verify_client},
     postgres::Postgres,
 };
 use steno_event::json::{Form, Json, Object, parse, write_json};
@@ -95,6 +96,8 @@ pub struct Common {
     pub fan: Fan,
     /// For a sink that delivers in transactions.
     pub transactions: Transactions,
+    /// Where dead letters go that no topic takes.
+    pub dead: DeadFolder,
 }
 
 /// All sinks.
@@ -173,6 +176,19 @@ impl Target {
         if matches!(self, Self::Intents(_)) { intents::shown } else { as_it_is }
     }
 
+    /// Makes its client once, to learn whether that can be done.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn verify(&self) -> Result<(), String> {
+        match self {
+            Self::Kafka(destination) | Self::Intents(destination) => verify_client(destination, false),
+            Self::ExactlyOnce(destination) => verify_client(destination, true),
+            Self::Further(further) if further.spec.r#type == SinkType::File => Ok(()),
+            Self::Further(further) => further.backend().map(drop),
+        }
+    }
+
     /// What makes its sink, each time that one is needed.
     pub fn factory(&self, transactions: &Transactions) -> SinkFactory {
         let transactions = transactions.clone();
@@ -192,6 +208,8 @@ impl Target {
                     shape: further.shape()?,
                     key: None,
                     absence: None,
+                    trouble: None,
+                    limit: None,
                     describe: further.describe(),
                 };
                 Ok(Box::new(Worker::new(backend, manner, sender)?))
@@ -328,15 +346,16 @@ impl Outlets {
             gate: None,
             settings: route.settings.clone(),
             factory: route.target.factory(&common.transactions),
-            shared: common.shared.clone(),
+            source: Box::new(JournalSource::new(common.shared.clone(), position)),
             position,
             known_damage: common.damage.clone(),
-            commit: common.commit.clone(),
-            dead: DeadFolder::of(&common.dir),
+            trail: Box::new(common.commit.clone()),
+            dead: common.dead.clone(),
             deliveries: deliveries.clone(),
             status: status.clone(),
             metrics: metrics.clone(),
             shown: route.target.shown(),
+            seed: RandomState::new().hash_one(&route.name),
         };
         let forwarder = Forwarder::new(inbox.clone(), events, parts);
         common.fan.0.lock().push(inbox.clone());
@@ -372,6 +391,20 @@ impl Outlets {
         let all = self.all.lock();
         let same = |(outlet, new): (&Outlet, &Route)| outlet.route.name == new.name && outlet.route.target == new.target;
         all.len() == routes.len() && all.iter().zip(routes).all(same)
+    }
+
+    /// Makes the clients of the routes that lead elsewhere than now, to learn whether that can be done.
+    ///
+    /// # Errors
+    /// The first sink whose client cannot be made, and why.
+    pub fn verify(&self, routes: &[Route]) -> Result<(), String> {
+        let is_known = |route: &&Route| {
+            self.all.lock().iter().any(|outlet| outlet.route.name == route.name && outlet.route.target == route.target)
+        };
+        routes
+            .iter()
+            .filter(|route| !is_known(route))
+            .try_for_each(|route| route.target.verify().map_err(|error| format!("sink {}: {error}", route.name)))
     }
 
     /// Has sinks come, change and go. The commit loop knows of them already.
@@ -412,28 +445,44 @@ impl Outlets {
         self.go_together(&all, fan_out);
     }
 
-    /// Waits until a record is delivered as far as an answer waits for it. Whether it was.
-    pub async fn wait(&self, seq: u64, most: Duration) -> bool {
+    /// Waits until a record is delivered as far as an answer waits for it. How it ended; `None`: it is still under way.
+    pub async fn wait(&self, seq: u64, until: tokio::time::Instant) -> Option<Fate> {
         let answers = self.answers.load_full();
-        answers.wait(seq, most).await
+        answers.wait(seq, until).await
     }
 
-    /// Waits until every sink that is required has everything below a position. What is left, and of whom.
-    pub async fn wait_below(&self, target: u64, most: Duration) -> Result<(), (u64, String)> {
+    /// Has dead letters delivered again. How many are asked for now.
+    ///
+    /// # Errors
+    /// `dead/` cannot be written.
+    pub fn requeue(&self, which: &Which, sink: Option<&str>) -> std::io::Result<usize> {
+        let count = self.common.dead.requeue(which, sink)?;
+        self.all.lock().iter().for_each(|outlet| outlet.inbox.ask(Control::Requeue));
+        Ok(count)
+    }
+
+    /// Waits until every sink that is required is done with everything below a position. How many of these records became dead letters meanwhile, and how
+    /// many were lost. The error: how many are left, and why.
+    pub async fn wait_below(&self, target: u64, most: Duration) -> Result<(u64, u64), (u64, String)> {
         let until = Instant::now() + most;
         let wanted: Vec<(String, Arc<Deliveries>, Arc<Status>)> = {
             let all = self.all.lock();
             let required = all.iter().filter(|outlet| outlet.route.required);
             required.map(|outlet| (outlet.route.name.clone(), outlet.deliveries.clone(), outlet.status.clone())).collect()
         };
+        let mut exceptions = (0, 0);
         for (name, deliveries, status) in wanted {
+            let from = deliveries.position();
             let position = deliveries.wait_below(target, until.saturating_duration_since(Instant::now())).await;
             if position < target {
-                let reason = status.get().reason;
+                let found = status.get();
+                let reason = if found.reason.is_empty() { found.stalled_by } else { found.reason };
                 return Err((target - position, if name == KAFKA { reason } else { format!("{name}: {reason}") }));
             }
+            let (dead, lost) = deliveries.exceptions(from, target);
+            exceptions = (exceptions.0 + dead, exceptions.1 + lost);
         }
-        Ok(())
+        Ok(exceptions)
     }
 
     /// The sink whose breaker new events meet: Kafka's, or with `AllOrNothing` the first that is not closed.

@@ -224,7 +224,7 @@ impl Compiled {
             name: outlets::INTENTS.into(),
             required: true,
             // The dead letters of events are no place for them: theirs are kept in their own folder.
-            target: Target::Intents(Box::new(Destination { kafka, dead_letter: None, ..destination })),
+            target: Target::Intents(Box::new(Destination { kafka, dead_letter: None, has_keys: true, ..destination })),
             settings: Settings {
                 dead_bytes: spec.max_bytes.bytes() / 16,
                 // Endings have the headroom of critical events, not their place.
@@ -316,6 +316,11 @@ impl Compiled {
             secrets_hash: secrets_hash(self.config.spec.kafka_secrets().filter(|reference| Some(*reference) != token), secrets),
             client_id: format!("steno-{}", identity.pod),
             max_record: spec.limits.max_event_bytes.bytes(),
+            has_keys: match spec.kafka.key {
+                KafkaKey::None => false,
+                KafkaKey::Chain => spec.integrity.scope != Scope::None,
+                KafkaKey::EventId | KafkaKey::Tenant | KafkaKey::Actor | KafkaKey::Resource => true,
+            },
         }
     }
 }

@@ -144,9 +144,15 @@ impl Reloader {
             let detail = "the key that the spool is encrypted with is no longer among its keys; name it in spool.encryption.oldKeySecretRefs";
             return self.refuse(detail.to_owned());
         }
+        let routes = compiled.routes(&self.identity, &self.secrets, &self.dir);
+        // The new client is made before the old one goes. One that lacks a Secret is made when that comes.
+        if compiled.missing_secrets.is_empty()
+            && let Err(error) = self.intake.outlets.verify(&routes)
+        {
+            return self.refuse(error);
+        }
         self.intake.metrics.config_error.set(0);
         self.last.lock().error = None;
-        let routes = compiled.routes(&self.identity, &self.secrets, &self.dir);
         let moved = !self.intake.outlets.lead_as(&routes);
         let same = compiled.config.hash == old.config.hash && !moved && compiled.missing_secrets == old.missing_secrets;
         // A rotated redaction key leaves no trace in the hash; compiling anew is cheap, so it always takes effect.

@@ -15,7 +15,10 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use steno_commit::{Bell, Committer, Handle, SystemClock};
 use steno_crds::Ack;
-use steno_deliver::kafka::{Secrets, Transactions};
+use steno_deliver::{
+    DeadFolder,
+    kafka::{Secrets, Transactions},
+};
 use steno_event::IdKey;
 use steno_journal::RealDisk;
 use tokio::{
@@ -122,6 +125,7 @@ impl Service {
             metrics: metrics.deliver.clone(),
             fan,
             transactions: Transactions::new(&started.uuid, dir, started.shared.clone(), commit.clone()),
+            dead: DeadFolder::of(dir),
         };
         let routes = compiled.routes(identity, secrets, dir);
         let outlets = Outlets::start(common, routes, compiled.config.spec.fan_out, &started.positions)?;

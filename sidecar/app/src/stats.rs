@@ -8,7 +8,7 @@ use std::{
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use steno_deliver::Snapshot;
+use steno_deliver::{Snapshot, Which};
 use steno_journal::{Damage, Extent};
 
 use crate::{
@@ -81,6 +81,14 @@ impl Stats {
             history.pop_front();
         }
         history.push_back(now);
+    }
+
+    /// Has dead letters delivered again. How many are asked for now.
+    ///
+    /// # Errors
+    /// `dead/` cannot be written.
+    pub fn requeue(&self, which: &Which, sink: Option<&str>) -> std::io::Result<usize> {
+        self.intake.outlets.requeue(which, sink)
     }
 
     /// Brings gauges up to date that nobody else sets.
@@ -166,13 +174,13 @@ impl Stats {
         let (metrics, now) = (&intake.metrics, self.now());
         let before = self.history.lock().front().copied().unwrap_or(now);
         let (used, limit) = (metrics.commit.spool_bytes.get(), metrics.commit.spool_limit.get());
-        let oldest_age = age(&delivery);
         let mut issues = Vec::new();
         let mut recommendations = Vec::new();
         let mut recommend =
             |severity: &str, message: String| recommendations.push(json!({"severity": severity, "message": message}));
+        let issue = delivery.issue(wall_ms());
+        issues.extend(issue.clone());
         if delivery.breaker != "closed" {
-            issues.push(format!("the breaker is {}: {}", delivery.breaker, delivery.reason));
             recommend(
                 "error",
                 format!(
@@ -184,8 +192,8 @@ impl Stats {
         } else if !delivery.reason.is_empty() && delivery.failures > 0 {
             recommend("warning", format!("The last delivery failed: {}.", delivery.reason));
         }
-        if oldest_age > 60_000 {
-            recommend("warning", format!("The oldest undelivered event is {} minutes old.", oldest_age / 60_000));
+        if let Some(issue) = issue.filter(|_| delivery.breaker == "closed") {
+            recommend("warning", format!("Kafka: {issue}."));
         }
         let grown = (now.used - before.used) as f64 / (now.at - before.at).as_secs_f64().max(1.0);
         further(&standings, &mut issues, &mut recommend);
@@ -256,8 +264,9 @@ impl Stats {
 /// What there is to tell of the sinks beside Kafka.
 fn further(standings: &[Standing], issues: &mut Vec<String>, recommend: &mut impl FnMut(&str, String)) {
     for Standing { name, required, snapshot, .. } in standings.iter().filter(|standing| standing.name != KAFKA) {
+        let issue = snapshot.issue(wall_ms());
+        issues.extend(issue.iter().map(|issue| format!("sink {name}: {issue}")));
         if snapshot.breaker != "closed" {
-            issues.push(format!("the breaker of sink {name} is {}: {}", snapshot.breaker, snapshot.reason));
             let meanwhile =
                 if *required { "Its records stay in the spool" } else { "Past its maxLag records are left out for it" };
             let severity = if *required { "error" } else { "warning" };
@@ -265,11 +274,8 @@ fn further(standings: &[Standing], issues: &mut Vec<String>, recommend: &mut imp
         } else if !snapshot.reason.is_empty() && snapshot.failures > 0 {
             recommend("warning", format!("The last delivery to sink {name} failed: {}.", snapshot.reason));
         }
-        if *required && age(snapshot) > 60_000 {
-            recommend(
-                "warning",
-                format!("The oldest record that sink {name} does not have is {} minutes old.", age(snapshot) / 60_000),
-            );
+        if let Some(issue) = issue.filter(|_| snapshot.breaker == "closed") {
+            recommend("warning", format!("Sink {name}: {issue}."));
         }
         if snapshot.left_out > 0 {
             recommend("warning", format!("{} records were left out for sink {name} since the start.", snapshot.left_out));
@@ -300,9 +306,7 @@ fn intents(intents: &Intents, wanted: bool, issues: &mut Vec<String>, recommend:
         );
     }
     let sink = &standing.sink;
-    if sink.breaker != "closed" {
-        issues.push(format!("the breaker of the intents' topic is {}: {}", sink.breaker, sink.reason));
-    }
+    issues.extend(sink.issue(wall_ms()).map(|issue| format!("the intents' topic: {issue}")));
     json!({
         "open": standing.open,
         "oldestOpenMs": age_ms,
@@ -329,6 +333,8 @@ fn shown(standing: &Standing) -> Value {
         "oldestUndeliveredMs": age(snapshot),
         "delivered": snapshot.delivered,
         "deadLetters": snapshot.dead,
+        "deadLettersKept": snapshot.dead_kept,
+        "stalledMs": if snapshot.backlog > 0 { snapshot.stalled_ms } else { 0 },
         "leftOut": snapshot.left_out,
         "avgBatchTimeMs": rounded(snapshot.batch_ms),
         "breaker": {

@@ -30,6 +30,10 @@ pub enum Kind {
     Recovered,
     /// A record that the destination refuses.
     DeadLetter,
+    /// A dead letter that was delivered after all.
+    Requeue,
+    /// Written to learn whether a destination that refused a record takes any other.
+    Probe,
     /// A write intent was never resolved.
     IntentExpired,
 }
@@ -87,6 +91,8 @@ impl Kind {
             Self::Quarantine => "Quarantine",
             Self::Recovered => "Recovered",
             Self::DeadLetter => "DeadLetter",
+            Self::Requeue => "Requeue",
+            Self::Probe => "Probe",
             Self::IntentExpired => "IntentExpired",
         }
     }
@@ -103,6 +109,8 @@ impl Kind {
             Self::Quarantine => "steno.quarantine",
             Self::Recovered => "steno.recovered",
             Self::DeadLetter => "steno.dead-letter",
+            Self::Requeue => "steno.requeue",
+            Self::Probe => "steno.probe",
             Self::IntentExpired => "steno.intent-expired",
         }
     }
@@ -114,7 +122,7 @@ impl Kind {
 
     /// Whether it tells of something that an auditor must look at.
     const fn is_grave(self) -> bool {
-        !matches!(self, Self::Genesis | Self::Close | Self::Config)
+        !matches!(self, Self::Genesis | Self::Close | Self::Config | Self::Requeue | Self::Probe)
     }
 }
 

@@ -42,6 +42,9 @@ pub struct Breaker {
     failures: u32,
     since: Duration,
     reason: String,
+    /// What the next cooldown is multiplied by, in 1/256: 256 to 320. So a fleet does not try its destination in step.
+    stretch: u32,
+    seed: u64,
 }
 
 // === impl State ===
@@ -60,14 +63,19 @@ impl State {
 // === impl Breaker ===
 
 impl Breaker {
-    /// A closed breaker.
-    pub fn new(config: Config, now: Duration) -> Self {
-        Self { config, state: State::Closed, failures: 0, since: now, reason: String::new() }
+    /// A closed breaker. The seed decides by how much each cooldown is longer than configured: up to a quarter.
+    pub fn new(config: Config, now: Duration, seed: u64) -> Self {
+        Self { config, state: State::Closed, failures: 0, since: now, reason: String::new(), stretch: 256, seed }
     }
 
     /// Goes by another configuration from now on.
     pub fn configure(&mut self, config: Config) {
         self.config = config;
+    }
+
+    /// What decides the next cooldown.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// Where it stands.
@@ -94,12 +102,15 @@ impl Breaker {
         if self.state != state {
             self.state = state;
             self.since = now;
+            if state == State::Open {
+                self.stretch = 256 + (next_random(&mut self.seed) % 65) as u32;
+            }
         }
     }
 
     /// What may be sent; moves from open to half-open when the cooldown is over.
     pub fn permit(&mut self, now: Duration) -> Permit {
-        if self.state == State::Open && now.saturating_sub(self.since) >= self.config.cooldown {
+        if self.state == State::Open && now.saturating_sub(self.since) >= self.config.cooldown * self.stretch / 256 {
             self.become_(State::HalfOpen, now);
         }
         match self.state {
@@ -112,9 +123,7 @@ impl Breaker {
     /// Something was delivered.
     pub fn success(&mut self, now: Duration) {
         self.failures = 0;
-        if self.state != State::Closed {
-            self.reason.clear();
-        }
+        self.reason.clear();
         self.become_(State::Closed, now);
     }
 
@@ -129,13 +138,29 @@ impl Breaker {
         }
     }
 
-    /// There has been no broker for so long, while something waits.
+    /// The destination has not answered for so long, while something waits.
     pub fn no_broker(&mut self, now: Duration, lasting: Duration, reason: &str) {
         if self.state == State::Closed && lasting >= self.config.no_broker_for {
             reason.clone_into(&mut self.reason);
             self.become_(State::Open, now);
         }
     }
+
+    /// The destination refuses everything: opens at once.
+    pub fn open(&mut self, now: Duration, reason: &str) {
+        reason.clone_into(&mut self.reason);
+        self.failures = self.failures.max(1);
+        self.become_(State::Open, now);
+    }
+}
+
+/// The next number of a sequence (splitmix64).
+pub(crate) fn next_random(seed: &mut u64) -> u64 {
+    *seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut number = *seed;
+    number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    number = (number ^ (number >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    number ^ (number >> 31)
 }
 
 #[cfg(test)]
@@ -161,7 +186,7 @@ mod tests {
         #[test]
         fn it_opens_for_a_reason_stays_open_for_the_cooldown_and_closes_on_success_only(steps in prop::collection::vec(step(), 0..60)) {
             let mut now = Duration::ZERO;
-            let mut breaker = Breaker::new(CONFIG, now);
+            let mut breaker = Breaker::new(CONFIG, now, 7);
             let mut in_a_row = 0;
             for step in steps {
                 let before = breaker.clone();

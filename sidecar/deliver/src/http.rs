@@ -138,7 +138,7 @@ impl Backend for Http {
         // Not what its body says: that may be what was sent.
         let said = format!("{} answers {status}", self.shown);
         Err(match (status, wait) {
-            (400 | 413 | 415 | 422, _) => Refusal::Refused { reason: said, alone: false },
+            (400 | 413 | 415 | 422, _) => Refusal::Refused(said),
             (401 | 403, _) => Refusal::Later(format!("{said}; check http.tokenSecretRef and http.tls")),
             (_, Some(wait)) => Refusal::Wait(wait, said),
             _ => Refusal::Later(said),

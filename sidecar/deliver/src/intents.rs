@@ -16,7 +16,6 @@ use crate::{
 /// Delivers the public records of the intents' journal.
 pub struct Intents {
     kafka: KafkaSink,
-    reporter: Reporter,
 }
 
 // === impl Intents ===
@@ -27,17 +26,17 @@ impl Intents {
     /// # Errors
     /// No client can be made for it.
     pub fn new(destination: Destination, reporter: Reporter) -> Result<Self, String> {
-        Ok(Self { kafka: KafkaSink::new(destination, reporter.clone())?, reporter })
+        Ok(Self { kafka: KafkaSink::new(destination, reporter)? })
     }
 }
 
 /// The public record of a frame; `None`: the topic has it already. What cannot be read does not go.
 fn public(frame: &Frame<'_>) -> Result<Option<Halves>, Refusal> {
-    let broken = |_| Refusal::Refused { reason: "it is no record of an intent".into(), alone: true };
+    let broken = |_| Refusal::Unfit("it is no record of an intent".into());
     let Some(public) = public_of(frame.json).map_err(broken)? else { return Ok(None) };
     match parse(&public) {
         Ok(Json::Object(record)) => Ok(Some(encode(&record))),
-        _ => Err(Refusal::Refused { reason: "its public record cannot be read".into(), alone: true }),
+        _ => Err(Refusal::Unfit("its public record cannot be read".into())),
     }
 }
 
@@ -55,6 +54,17 @@ fn dressed<'a>(frame: &Frame<'a>, halves: &'a Halves) -> Frame<'a> {
 }
 
 impl Sink for Intents {
+    fn lanes(&self) -> usize {
+        self.kafka.lanes()
+    }
+
+    fn lane(&mut self, seq: u64, frame: &Frame<'_>, is_open: &dyn Fn(u32) -> bool) -> u32 {
+        match public(frame) {
+            Ok(Some(halves)) if !frame.is_note => self.kafka.lane(seq, &dressed(frame, &halves), is_open),
+            _ => self.kafka.lane(seq, frame, is_open),
+        }
+    }
+
     fn send(&mut self, seq: u64, frame: &Frame<'_>) -> Result<(), Refusal> {
         if frame.is_note {
             return self.kafka.send(seq, frame);
@@ -62,8 +72,7 @@ impl Sink for Intents {
         if let Some(halves) = public(frame)? {
             return self.kafka.send(seq, &dressed(frame, &halves));
         }
-        self.reporter.outcome(seq, Ok(()));
-        Ok(())
+        Err(Refusal::NotNeeded)
     }
 
     fn send_dead(&mut self, seq: u64, frame: &Frame<'_>, reason: &str) -> Result<(), Refusal> {
@@ -74,6 +83,15 @@ impl Sink for Intents {
             Some(halves) => self.kafka.send_dead(seq, &dressed(frame, &halves), reason),
             None => Ok(()),
         }
+    }
+
+    /// A dead letter of the intents' topic is a public record already.
+    fn send_again(&mut self, seq: u64, frame: &Frame<'_>) -> Result<(), Refusal> {
+        self.kafka.send_again(seq, &Frame { is_note: true, ..*frame })
+    }
+
+    fn last_error(&self) -> Option<String> {
+        self.kafka.last_error()
     }
 
     fn resume(&mut self) {

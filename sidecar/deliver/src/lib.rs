@@ -34,12 +34,15 @@ mod watermark;
 mod worker;
 
 pub use breaker::{Breaker, Config as BreakerConfig, Permit, State};
-pub use dead::{DeadFolder, DeadLetter};
-pub use forwarder::{Control, Event, Forwarder, Inbox, Lag, Parts, Reporter, Settings, SinkFactory, as_it_is};
+pub use dead::{DeadFolder, DeadLetter, Which};
+pub use forwarder::{
+    Control, Event, Fetch, Forwarder, Inbox, JournalSource, Lag, Now, Parts, Reporter, Settings, SinkFactory, Source, Trail,
+    as_it_is,
+};
 pub use gate::Gate;
 pub use metrics::{Families, Metrics};
 pub use record::Record;
 pub use sink::{Outcome, Refusal, Sink};
-pub use status::{Deliveries, Snapshot, Status};
+pub use status::{Deliveries, Fate, Snapshot, Status};
 pub use watermark::Watermark;
 pub use worker::{Backend, Manner, Shape, Worker};

@@ -14,13 +14,12 @@ pub enum Refusal {
     Wait(Duration, String),
     /// Nothing is wrong with it: one before it must go first.
     Behind,
-    /// This record, or one that it was sent together with, is refused. `alone`: it is known to be this one.
-    Refused {
-        /// Why.
-        reason: String,
-        /// Whether no other record can be the cause.
-        alone: bool,
-    },
+    /// The destination needs nothing of this record. It counts as delivered, but says nothing about the destination.
+    NotNeeded,
+    /// The destination refused this record, or one that it was sent together with. The text says why.
+    Refused(String),
+    /// This record cannot be sent to the destination, whatever it is sent with; the destination was not asked. The text says why.
+    Unfit(String),
     /// The sink itself is broken and must be made anew.
     Broken(String),
 }
@@ -36,11 +35,24 @@ pub struct Outcome {
 
 /// A destination. Outcomes come by the channel that it was made with, one for each record that [`Sink::send`] took.
 pub trait Sink: Send {
+    /// How many lanes there are: parts of the destination that confirm records on their own.
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    /// The lane of a record. Order is kept within a lane. A record that may go to any lane gets one that is open.
+    fn lane(&mut self, _seq: u64, _frame: &Frame<'_>, _is_open: &dyn Fn(u32) -> bool) -> u32 {
+        0
+    }
+
     /// Sends a record; returns at once.
     fn send(&mut self, seq: u64, frame: &Frame<'_>) -> Result<(), Refusal>;
 
-    /// Sends a record to the dead-letter destination; `Refused` where there is none or it is too large.
+    /// Sends a record to the dead-letter destination and waits until it is there; `Unfit` if there is none, or if it does not take the record.
     fn send_dead(&mut self, seq: u64, frame: &Frame<'_>, reason: &str) -> Result<(), Refusal>;
+
+    /// Sends a dead letter to the destination once more, and waits until it is there. Nothing else is in flight.
+    fn send_again(&mut self, seq: u64, frame: &Frame<'_>) -> Result<(), Refusal>;
 
     /// All that was sent has come back, and what comes now begins at the first record that is not delivered.
     fn resume(&mut self) {}
@@ -50,6 +62,16 @@ pub trait Sink: Send {
 
     /// How long there has been no connection at all; `None` while there is one.
     fn absent_for(&self) -> Option<Duration>;
+
+    /// The connection's last error in the client's own words, if it has not gone away since.
+    fn last_error(&self) -> Option<String> {
+        None
+    }
+
+    /// How long an answer may take before it counts as none; the breaker's `noBrokerFor` applies if that is longer.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Where it leads, for people: no secrets.
     fn describe(&self) -> String;

@@ -1,5 +1,8 @@
 //! What others see of delivery: who waits for a record, and how things stand.
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
@@ -14,8 +17,29 @@ pub struct Deliveries {
 
 struct Inner {
     mark: Watermark,
-    waiting: HashMap<u64, Vec<oneshot::Sender<()>>>,
+    waiting: HashMap<u64, Vec<oneshot::Sender<Fate>>>,
+    /// The last records that ended otherwise than by delivery.
+    others: BTreeMap<u64, Fate>,
 }
+
+/// How a record ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The destination has it.
+    Delivered,
+    /// The destination refused it; it is a dead letter.
+    DeadLettered,
+    /// It was left out, as the policy says, or could not be read any more.
+    Lost,
+}
+
+/// A first undelivered record that has not moved for so long is a stall.
+const STALLED_MS: u64 = 10_000;
+/// An undelivered record of this age is a backlog that does not go away by itself.
+const OLD_MS: u64 = 30_000;
+
+/// How many fates other than delivery are remembered.
+const MAX_FATES: usize = 10_000;
 
 /// How delivery stands.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -50,6 +74,14 @@ pub struct Snapshot {
     pub left_out: u64,
     /// What the preflight found.
     pub warnings: Vec<String>,
+    /// How long the first undelivered record has not moved, in milliseconds; 0: nothing waits.
+    pub stalled_ms: u64,
+    /// What holds that record, if the breaker is closed.
+    pub stalled_by: String,
+    /// Whether records were refused that are not dead letters yet.
+    pub is_refusing: bool,
+    /// Dead letters in `dead/` now.
+    pub dead_kept: u64,
 }
 
 /// The snapshot, shared.
@@ -59,6 +91,31 @@ pub struct Status(Mutex<Snapshot>);
 // === impl Snapshot ===
 
 impl Snapshot {
+    /// Why this sink is not healthy; `None`: it is. A backlog that grows and a healthy sink never stand together.
+    pub fn issue(&self, wall_ms: u64) -> Option<String> {
+        if self.breaker != "closed" {
+            return Some(format!("the breaker is {}: {}", self.breaker, self.reason));
+        }
+        let age_ms = self.age_ms(wall_ms);
+        if self.backlog > 0 && (self.stalled_ms >= STALLED_MS || self.is_refusing) {
+            let by = if self.stalled_by.is_empty() { String::new() } else { format!(": {}", self.stalled_by) };
+            return Some(format!("record {} has waited for {} s{by}", self.position, age_ms.max(self.stalled_ms) / 1000));
+        }
+        if age_ms >= OLD_MS {
+            return Some(format!(
+                "delivery is slower than intake: the oldest of {} records waits for {} s",
+                self.backlog,
+                age_ms / 1000
+            ));
+        }
+        (self.dead_kept > 0).then(|| {
+            format!(
+                "{} dead letters are kept; read them with `steno-sidecar dead list`, then requeue or remove them",
+                self.dead_kept
+            )
+        })
+    }
+
     /// Age of the oldest record that is not delivered, in milliseconds, at a time since 1970; 0: there is none.
     pub fn age_ms(&self, wall_ms: u64) -> u64 {
         if self.oldest_ms == 0 { 0 } else { wall_ms.saturating_sub(self.oldest_ms) }
@@ -89,23 +146,23 @@ impl Status {
 impl Deliveries {
     /// Everything below `next` is delivered.
     pub fn new(next: u64) -> Self {
-        let inner = Inner { mark: Watermark::new(next), waiting: HashMap::new() };
+        let inner = Inner { mark: Watermark::new(next), waiting: HashMap::new(), others: BTreeMap::new() };
         Self { inner: Mutex::new(inner), next: watch::Sender::new(next) }
     }
 
-    /// Waits for a record, at most so long. Whether it was delivered.
-    pub async fn wait(&self, seq: u64, most: Duration) -> bool {
+    /// Waits for a record until a time. How it ended; `None`: it is still under way.
+    pub async fn wait(&self, seq: u64, until: tokio::time::Instant) -> Option<Fate> {
         let receiver = {
             let mut inner = self.inner.lock();
             if inner.mark.is_done(seq) {
-                return true;
+                return Some(inner.fate(seq));
             }
             let (sender, receiver) = oneshot::channel();
             inner.waiting.entry(seq).or_default().push(sender);
             receiver
         };
-        let done = tokio::time::timeout(most, receiver).await.is_ok_and(|done| done.is_ok());
-        if !done {
+        let fate = tokio::time::timeout_at(until, receiver).await.ok().and_then(Result::ok);
+        if fate.is_none() {
             let mut inner = self.inner.lock();
             if let Some(waiting) = inner.waiting.get_mut(&seq) {
                 waiting.retain(|sender| !sender.is_closed());
@@ -114,7 +171,18 @@ impl Deliveries {
                 }
             }
         }
-        done
+        fate
+    }
+
+    /// How many records of a range ended as dead letters, and how many were lost, as far as is remembered.
+    pub fn exceptions(&self, from: u64, end: u64) -> (u64, u64) {
+        let inner = self.inner.lock();
+        let range = inner.others.range(from..end.max(from));
+        range.fold((0, 0), |(dead, lost), (_, fate)| match fate {
+            Fate::DeadLettered => (dead + 1, lost),
+            Fate::Lost => (dead, lost + 1),
+            Fate::Delivered => (dead, lost),
+        })
     }
 
     /// Waits until everything below `seq` is delivered, at most so long. Gives back the position then.
@@ -130,14 +198,17 @@ impl Deliveries {
         self.inner.lock().mark.next()
     }
 
+    /// A record ends otherwise than by delivery. [`Self::done`] follows.
+    pub(crate) fn note(&self, seq: u64, fate: Fate) {
+        self.inner.lock().note(seq, fate);
+    }
+
     pub(crate) fn done(&self, seqs: impl Iterator<Item = u64>) {
         let mut inner = self.inner.lock();
         for seq in seqs {
             inner.mark.done(seq);
             if !inner.waiting.is_empty() {
-                for waiting in inner.waiting.remove(&seq).into_iter().flatten() {
-                    let _ = waiting.send(());
-                }
+                inner.answer(seq);
             }
         }
         let next = inner.mark.next();
@@ -149,19 +220,22 @@ impl Deliveries {
     pub(crate) fn reach(&self, next: u64) {
         let mut inner = self.inner.lock();
         inner.mark.skip_to(next);
-        let reached: Vec<u64> = inner.waiting.keys().copied().filter(|seq| *seq < next).collect();
-        for waiting in reached.into_iter().filter_map(|seq| inner.waiting.remove(&seq)).flatten() {
-            let _ = waiting.send(());
-        }
+        inner.answer_below(next);
         drop(inner);
         self.publish(next);
     }
 
+    /// Records below `next` that are not delivered never will be.
     pub(crate) fn skip_to(&self, next: u64) {
         let mut inner = self.inner.lock();
+        let from = inner.mark.next().max(next.saturating_sub(MAX_FATES as u64));
+        for seq in from..next {
+            if !inner.mark.is_done(seq) {
+                inner.note(seq, Fate::Lost);
+            }
+        }
         inner.mark.skip_to(next);
-        // Nobody will ever deliver these; whoever waits learns that it is only spooled.
-        inner.waiting.retain(|seq, _| *seq >= next);
+        inner.answer_below(next);
         let next = inner.mark.next();
         drop(inner);
         self.publish(next);
@@ -174,8 +248,33 @@ impl Deliveries {
     pub(crate) fn is_done(&self, seq: u64) -> bool {
         self.inner.lock().mark.is_done(seq)
     }
+}
 
-    pub(crate) fn ahead(&self) -> usize {
-        self.inner.lock().mark.ahead()
+// === impl Inner ===
+
+impl Inner {
+    fn fate(&self, seq: u64) -> Fate {
+        self.others.get(&seq).copied().unwrap_or(Fate::Delivered)
+    }
+
+    fn note(&mut self, seq: u64, fate: Fate) {
+        self.others.insert(seq, fate);
+        while self.others.len() > MAX_FATES {
+            self.others.pop_first();
+        }
+    }
+
+    fn answer(&mut self, seq: u64) {
+        let fate = self.fate(seq);
+        for waiting in self.waiting.remove(&seq).into_iter().flatten() {
+            let _ = waiting.send(fate);
+        }
+    }
+
+    fn answer_below(&mut self, next: u64) {
+        let reached: Vec<u64> = self.waiting.keys().copied().filter(|seq| *seq < next).collect();
+        for seq in reached {
+            self.answer(seq);
+        }
     }
 }

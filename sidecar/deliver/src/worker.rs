@@ -24,9 +24,14 @@ pub trait Backend: Send {
     /// Whether the destination is there.
     fn probe(&mut self) -> Result<(), String>;
 
+    /// Takes a dead letter once more. Unlike [`Self::write`] it may lie below what was written already.
+    fn write_again(&mut self, record: &Record) -> Result<(), Refusal> {
+        self.write(std::slice::from_ref(record))
+    }
+
     /// Takes a record that is refused for good, and why; a refusal where it takes none.
     fn write_dead(&mut self, _record: &Record, _reason: &str) -> Result<(), Refusal> {
-        Err(Refusal::Refused { reason: "this sink takes no dead letters".into(), alone: true })
+        Err(Refusal::Unfit("this sink takes no dead letters".into()))
     }
 
     /// Nothing came for a second.
@@ -40,6 +45,11 @@ pub type Shape = Arc<dyn Fn(&[u8]) -> Result<Option<Vec<u8>>, String> + Send + S
 pub(crate) type KeyOf = Arc<dyn Fn(&Frame<'_>) -> Option<Vec<u8>> + Send + Sync>;
 /// How long a destination has been away.
 pub(crate) type Absence = Arc<dyn Fn() -> Option<Duration> + Send + Sync>;
+
+/// The connection's last error.
+pub(crate) type Trouble = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+/// Why a record cannot go to the destination.
+pub(crate) type Limit = Arc<dyn Fn(&Record) -> Option<String> + Send + Sync>;
 
 /// How a worker goes about it.
 pub struct Manner {
@@ -57,6 +67,10 @@ pub struct Manner {
     pub key: Option<KeyOf>,
     /// Tells of an absence.
     pub absence: Option<Absence>,
+    /// The connection's last error.
+    pub trouble: Option<Trouble>,
+    /// Why a record cannot go to the destination, whatever it is sent with.
+    pub limit: Option<Limit>,
     /// Where it leads, for people.
     pub describe: String,
 }
@@ -82,6 +96,7 @@ enum Job {
     Record(u64, Record),
     Probe(Sender<Result<(), String>>),
     Dead(Record, String, Sender<Result<(), Refusal>>),
+    Again(Record, Sender<Result<(), Refusal>>),
 }
 
 /// Longest wait for a dead letter.
@@ -101,6 +116,21 @@ impl Worker {
         let work = move || work(backend, &jobs, &reporter, (&busy, &over), (records, bytes), in_order);
         let thread = std::thread::Builder::new().name("steno-sink".into()).spawn(work).map_err(|error| error.to_string())?;
         Ok(Self { jobs: Some(sender), thread: Some(thread), manner, under_way, round: 0, abandoned })
+    }
+
+    fn shaped(&self, frame: &Frame<'_>) -> Result<Option<Vec<u8>>, Refusal> {
+        let shaped = self.manner.shape.as_ref().map_or(Ok(None), |shape| {
+            catch_unwind(AssertUnwindSafe(|| shape(frame.json))).unwrap_or_else(|_| Err("it panicked".into()))
+        });
+        shaped.map_err(|why| Refusal::Unfit(format!("the sink's own redaction could not be applied: {why}")))
+    }
+
+    /// Has the thread do something, and waits for its answer.
+    fn ask(&self, job: impl FnOnce(Sender<Result<(), Refusal>>) -> Job) -> Result<(), Refusal> {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        let asked = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job(reply)).is_ok());
+        let answer = if asked { answer.recv_timeout(DEAD_WAIT).ok() } else { None };
+        answer.unwrap_or_else(|| Err(Refusal::Later("the sink does not answer in time".into())))
     }
 
     fn record(&self, seq: u64, frame: &Frame<'_>, shaped: Option<Vec<u8>>) -> Record {
@@ -126,24 +156,24 @@ impl Drop for Worker {
 
 impl Sink for Worker {
     fn send(&mut self, seq: u64, frame: &Frame<'_>) -> Result<(), Refusal> {
-        let shaped = self.manner.shape.as_ref().map_or(Ok(None), |shape| {
-            catch_unwind(AssertUnwindSafe(|| shape(frame.json))).unwrap_or_else(|_| Err("it panicked".into()))
-        });
-        let shaped = shaped.map_err(|why| Refusal::Refused {
-            reason: format!("the sink's own redaction could not be applied: {why}"),
-            alone: true,
-        })?;
+        let shaped = self.shaped(frame)?;
         let record = self.record(seq, frame, shaped);
+        if let Some(reason) = self.manner.limit.as_ref().and_then(|limit| limit(&record)) {
+            return Err(Refusal::Unfit(reason));
+        }
         let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(Job::Record(self.round, record)).is_ok());
         if sent { Ok(()) } else { Err(Refusal::Broken("the sink's thread ended".into())) }
     }
 
     fn send_dead(&mut self, seq: u64, frame: &Frame<'_>, reason: &str) -> Result<(), Refusal> {
-        let (reply, answer) = crossbeam_channel::bounded(1);
-        let job = Job::Dead(self.record(seq, frame, None), reason.into(), reply);
-        let asked = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
-        let answer = if asked { answer.recv_timeout(DEAD_WAIT).ok() } else { None };
-        answer.unwrap_or_else(|| Err(Refusal::Later("the sink does not answer in time".into())))
+        let record = self.record(seq, frame, None);
+        self.ask(|reply| Job::Dead(record, reason.into(), reply))
+    }
+
+    fn send_again(&mut self, seq: u64, frame: &Frame<'_>) -> Result<(), Refusal> {
+        let shaped = self.shaped(frame)?;
+        let record = self.record(seq, frame, shaped);
+        self.ask(|reply| Job::Again(record, reply))
     }
 
     fn resume(&mut self) {
@@ -164,6 +194,14 @@ impl Sink for Worker {
         let since = self.under_way.load(Ordering::Relaxed);
         let lasting = (since > 0).then(|| Duration::from_millis(clock().saturating_sub(since)));
         lasting.filter(|lasting| *lasting > LONG)
+    }
+
+    fn last_error(&self) -> Option<String> {
+        self.manner.trouble.as_ref().and_then(|trouble| trouble())
+    }
+
+    fn patience(&self) -> Duration {
+        if self.manner.absence.is_some() { Duration::ZERO } else { LONG }
     }
 
     fn describe(&self) -> String {
@@ -206,6 +244,10 @@ fn work(
                 let _ = reply.send(dead(&mut *backend, &record, &reason));
                 continue;
             }
+            Ok(Job::Again(record, reply)) => {
+                let _ = reply.send(again(&mut *backend, &record));
+                continue;
+            }
             Ok(Job::Probe(reply)) => {
                 let _ = reply.send(probed(&mut *backend));
                 continue;
@@ -238,11 +280,6 @@ fn work(
         let result = catch_unwind(AssertUnwindSafe(|| backend.write(&batch)))
             .unwrap_or_else(|_| Err(Refusal::Broken("the sink panicked; it is made anew".into())));
         busy.store(0, Ordering::Relaxed);
-        let alone = batch.len() == 1;
-        let result = result.map_err(|refusal| match refusal {
-            Refusal::Refused { reason, .. } => Refusal::Refused { reason, alone },
-            other => other,
-        });
         for record in &batch {
             tell(record.seq, result.clone());
         }
@@ -261,6 +298,7 @@ fn work(
                 Job::Record(_, record) => tell(record.seq, behind.clone().map_or(Ok(()), Err)),
                 Job::Probe(reply) => drop(reply.send(probed(&mut *backend))),
                 Job::Dead(record, reason, reply) => drop(reply.send(dead(&mut *backend, &record, &reason))),
+                Job::Again(record, reply) => drop(reply.send(again(&mut *backend, &record))),
             }
         }
     }
@@ -284,6 +322,11 @@ fn clock() -> u64 {
 
 fn dead(backend: &mut dyn Backend, record: &Record, reason: &str) -> Result<(), Refusal> {
     let written = catch_unwind(AssertUnwindSafe(|| backend.write_dead(record, reason)));
+    written.unwrap_or_else(|_| Err(Refusal::Broken("the sink panicked".into())))
+}
+
+fn again(backend: &mut dyn Backend, record: &Record) -> Result<(), Refusal> {
+    let written = catch_unwind(AssertUnwindSafe(|| backend.write_again(record)));
     written.unwrap_or_else(|_| Err(Refusal::Broken("the sink panicked".into())))
 }
 
@@ -326,7 +369,7 @@ mod tests {
     impl Backend for Refusing {
         fn write(&mut self, batch: &[Record]) -> Result<(), Refusal> {
             if batch.iter().any(|record| record.seq == self.0) {
-                return Err(Refusal::Refused { reason: "it".into(), alone: false });
+                return Err(Refusal::Refused("it".into()));
             }
             self.1.lock().extend(batch.iter().map(|record| record.seq));
             Ok(())
@@ -411,6 +454,8 @@ mod tests {
             shape: None,
             key: None,
             absence: None,
+            trouble: None,
+            limit: None,
             describe: String::new(),
         }
     }

@@ -266,8 +266,8 @@ impl Ingest {
         };
         let target = self.intake.shared.synced();
         match self.intake.outlets.wait_below(target, Duration::from_millis(most)).await {
-            Ok(()) => {
-                let answer = json!({"status": "flushed", "position": target}).to_string();
+            Ok((dead, lost)) => {
+                let answer = json!({"status": "flushed", "position": target, "deadLettered": dead, "lost": lost}).to_string();
                 Ok(json_answer(200, answer.into_bytes()).into())
             }
             Err((left, reason)) => {

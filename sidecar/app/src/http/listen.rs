@@ -73,14 +73,17 @@ pub async fn serve<H, F>(
                 gauge.inc();
                 tokio::spawn(async move {
                     match io {
-                        Accepted::Tcp(io) => connection(io, handle, stop).await,
-                        Accepted::Unix(io) => connection(io, handle, stop).await,
-                        Accepted::Guarded(io, stop) => connection(io, handle, stop).await,
+                        Accepted::Tcp(io) => {
+                            let is_local = io.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
+                            connection(io, handle, stop, is_local).await;
+                        }
+                        Accepted::Unix(io) => connection(io, handle, stop, true).await,
+                        Accepted::Guarded(io, stop) => connection(io, handle, stop, false).await,
                         Accepted::Tls(io, config, stop) => {
                             let shaking = tokio::time::timeout(HEAD, TlsAcceptor::from(config).accept(io));
                             // Who does not speak TLS, or has no certificate that counts, is not logged: anybody can.
                             if let Ok(Ok(io)) = shaking.await {
-                                connection(io, handle, stop).await;
+                                connection(io, handle, stop, false).await;
                             }
                         }
                     }
@@ -132,7 +135,11 @@ impl Listener {
     }
 }
 
-async fn connection<IO, H, F>(io: IO, handle: H, mut stop: Stop)
+/// Marks a request that comes from the pod itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FromPod;
+
+async fn connection<IO, H, F>(io: IO, handle: H, mut stop: Stop, is_local: bool)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -143,7 +150,10 @@ where
         _ = stop.wait_for(|stop| *stop) => return,
     };
     let Ok((io, is_h2)) = sniffed else { return };
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        if is_local {
+            request.extensions_mut().insert(FromPod);
+        }
         let answer = handle(request);
         async move { Ok::<_, std::convert::Infallible>(answer.await) }
     });

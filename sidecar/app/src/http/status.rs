@@ -1,15 +1,20 @@
-//! The status port: `/healthz`, `/readyz`, `/metrics`, `/v1/stats`. No event data.
+//! The status port: `/healthz`, `/readyz`, `/metrics`, `/v1/stats`, and `POST /v1/dead/requeue` for those in the pod. No event data.
 use std::sync::Arc;
 
 use hyper::{Method, Request, body::Incoming, header};
 use prometheus_client::registry::Registry;
 
-use super::{Answer, json, problem};
+use steno_deliver::Which;
+
+use super::{Answer, json, listen::FromPod, problem};
 use crate::{
     problem::{Problem, Reason},
     stats::Stats,
     telemetry::render,
 };
+
+/// Has dead letters delivered again.
+const REQUEUE: &str = "/v1/dead/requeue";
 
 /// Handles requests of the status listener.
 #[derive(Clone)]
@@ -28,6 +33,9 @@ impl StatusPort {
     pub fn handle(&self, request: &Request<Incoming>) -> Answer {
         let known = ["/healthz", "/readyz", "/metrics", "/v1/stats"];
         let path = request.uri().path();
+        if path == REQUEUE {
+            return self.requeue(request).unwrap_or_else(|refused| problem(&refused, "-", None));
+        }
         if !known.contains(&path) {
             return problem(&Problem::new(Reason::NotFound, format!("Here are {}.", known.join(", "))), "-", None);
         }
@@ -51,6 +59,56 @@ impl StatusPort {
                 answer
             }
             _ => json(200, serde_json::to_vec_pretty(&self.stats.json()).unwrap_or_default()),
+        }
+    }
+
+    /// Has dead letters delivered again: `?all=true`, or `?seq=N` once or several times; with `&sink=NAME` those of one sink.
+    fn requeue<B>(&self, request: &Request<B>) -> Result<Answer, Problem> {
+        if *request.method() != Method::POST {
+            return Err(Problem { allow: Some("POST".into()), ..Problem::new(Reason::Method, format!("{REQUEUE} takes POST.")) });
+        }
+        if request.extensions().get::<FromPod>().is_none() {
+            let detail = "Dead letters are requeued from inside the pod only: use kubectl exec or kubectl port-forward.";
+            return Err(Problem::new(Reason::Forbidden, detail));
+        }
+        let (which, sink) = asked(request.uri().query().unwrap_or_default()).map_err(|detail| {
+            Problem::new(Reason::BadRequest, format!("{detail}; write ?all=true, or ?seq=N once or several times."))
+        })?;
+        let count = self.stats.requeue(&which, sink.as_deref()).map_err(|error| {
+            Problem::later(Reason::Dependency, format!("dead/ cannot be written: {error}."), std::time::Duration::from_secs(5))
+        })?;
+        Ok(json(202, serde_json::json!({"status": "requeued", "letters": count}).to_string().into_bytes()))
+    }
+}
+
+/// The letters that a query asks for.
+fn asked(query: &str) -> Result<(Which, Option<String>), String> {
+    let (mut all, mut seqs, mut sink) = (false, Vec::new(), None);
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("all", "true")) => all = true,
+            Some(("seq", number)) => seqs.push(number.parse().map_err(|_| format!("seq={number} is not a sequence number"))?),
+            Some(("sink", name)) => sink = Some(name.to_owned()),
+            _ => return Err(format!("{pair} is not known")),
+        }
+    }
+    match (all, seqs.is_empty()) {
+        (true, true) => Ok((Which::All, sink)),
+        (false, false) => Ok((Which::Seqs(seqs), sink)),
+        _ => Err("name all letters or some".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_names_all_letters_or_some() {
+        assert_eq!(asked("all=true"), Ok((Which::All, None)));
+        assert_eq!(asked("seq=7&seq=9&sink=archive"), Ok((Which::Seqs(vec![7, 9]), Some("archive".into()))));
+        for wrong in ["", "sink=archive", "seq=x", "all=true&seq=1", "every=1", "all=false"] {
+            assert!(asked(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct Destination {
     pub client_id: String,
     /// Largest record, in bytes.
     pub max_record: u64,
+    /// Whether every record has a key.
+    pub has_keys: bool,
 }
 
 // === impl Destination ===
@@ -90,6 +92,10 @@ pub fn client_config(destination: &Destination) -> Result<ClientConfig, String> 
         ("topic.metadata.refresh.interval.ms", "30000".into()),
         ("reconnect.backoff.max.ms", "2000".into()),
         ("socket.keepalive.enable", "true".into()),
+        // As the Java clients choose it.
+        ("partitioner", "murmur2_random".into()),
+        // Only the policy creates topics, as it says.
+        ("allow.auto.create.topics", "false".into()),
         ("log.connection.close", "false".into()),
     ];
     for (name, value) in fixed {

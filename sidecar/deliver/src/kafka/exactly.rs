@@ -17,12 +17,12 @@ use std::{
 
 use parking_lot::Mutex;
 use rdkafka::{
-    ClientContext, Offset, TopicPartitionList,
+    ClientConfig, ClientContext, Offset, TopicPartitionList,
     client::OAuthToken,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode as Code},
     message::{DeliveryResult, Header},
-    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
+    producer::{BaseProducer, BaseRecord, Producer, ProducerContext, ThreadedProducer},
 };
 use sha2::{Digest, Sha256};
 use steno_chain::{Kind, Note};
@@ -30,7 +30,10 @@ use steno_commit::{Handle, Held};
 use steno_event::hex;
 use steno_journal::Shared;
 
-use super::{Destination, Tokens, Watch, check_on, classify, client_config, headers_of, key_of};
+use super::{
+    Destination, FACTS_TIMEOUT, Facts, RECORD_OVERHEAD, REQUEUED, Tokens, Watch, bound_batches, check_on, classify,
+    client_config, facts, headers_of, key_of,
+};
 use crate::{Backend, Manner, Record, Refusal, Reporter, Sink, Worker};
 
 /// One try of anything that asks a broker.
@@ -130,18 +133,46 @@ impl PartialEq for Transactions {
 
 const FENCED: &str = "fenced: another process delivers from a copy of this journal; end one of the two, and restart this one";
 
+/// A producer's configuration for transactions.
+fn transactional(destination: &Destination, id: &str) -> Result<ClientConfig, String> {
+    let mut config = client_config(destination)?;
+    // librdkafka wants a transaction's time-out to be the longest.
+    let ms = |name: &str| config.get(name).and_then(|ms| ms.parse::<u64>().ok()).unwrap_or_default();
+    let timeout = ms("message.timeout.ms").max(ms("socket.timeout.ms")).max(60_000);
+    config.set("transactional.id", id).set("transaction.timeout.ms", timeout.to_string());
+    // Between two transactions the broker is busy with the end of the first, and says so; the next try is after this time.
+    if !destination.kafka.config.contains_key("retry.backoff.ms") {
+        config.set("retry.backoff.ms", "5");
+    }
+    Ok(config)
+}
+
+/// Makes a destination's client and lets go of it, to learn whether that can be done.
+///
+/// # Errors
+/// Why it cannot.
+pub fn verify_client(destination: &Destination, exactly_once: bool) -> Result<(), String> {
+    let config = if exactly_once { transactional(destination, "steno-verify")? } else { client_config(destination)? };
+    let made: Result<BaseProducer<Tokens>, _> = config.create_with_context(Tokens::of(destination));
+    made.map(drop).map_err(|error| format!("the Kafka client could not be made: {error}"))
+}
+
 /// A sink that delivers in transactions.
 pub fn exactly_once(destination: Destination, transactions: Transactions, reporter: Reporter) -> Result<Box<dyn Sink>, String> {
     if transactions.inner.fenced.load(Ordering::Acquire) {
         return Err(FENCED.into());
     }
     // What is wrong with the configuration is told at once.
-    client_config(&destination)?;
+    transactional(&destination, &transactions.id())?;
     let (again, checks) = crossbeam_channel::bounded(1);
     let watch = Arc::new(Watch::new(again));
-    check_on(&destination, checks, reporter.clone())?;
+    // Asked once and briefly: without an answer the broker judges.
+    let facts = facts(&destination, FACTS_TIMEOUT).unwrap_or_default();
+    watch.learn(&facts);
+    check_on(&destination, checks, &watch, reporter.clone())?;
     let kafka = destination.kafka.clone();
-    let absence = watch.clone();
+    let (absence, trouble, limit) = (watch.clone(), watch.clone(), watch.clone());
+    let (source, compression) = (destination.source.len() as u64, destination.kafka.compression);
     let manner = Manner {
         // All that is on its way: a transaction costs several round trips, whatever is in it.
         records: RECORDS,
@@ -153,8 +184,14 @@ pub fn exactly_once(destination: Destination, transactions: Transactions, report
         describe: format!("{}, exactly once", destination.describe()),
         key: Some(Arc::new(move |frame| key_of(&kafka, frame))),
         absence: Some(Arc::new(move || absence.absent_for())),
+        trouble: Some(Arc::new(move || trouble.trouble.lock().clone())),
+        limit: Some(Arc::new(move |record| {
+            let fixed = record.event_id.len() + record.kind.len() + record.key.as_ref().map_or(0, Vec::len);
+            let bytes = (record.json.len() + fixed) as u64 + source + RECORD_OVERHEAD;
+            limit.too_large(bytes, &record.json, compression)
+        })),
     };
-    let backend = Exactly { destination, transactions, watch, live: None };
+    let backend = Exactly { destination, transactions, watch, facts, live: None };
     Ok(Box::new(Worker::new(Box::new(backend), manner, reporter)?))
 }
 
@@ -176,6 +213,8 @@ struct Exactly {
     destination: Destination,
     transactions: Transactions,
     watch: Arc<Watch>,
+    /// What the topic was like when the sink was made.
+    facts: Facts,
     live: Option<Live>,
 }
 
@@ -211,9 +250,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if matches!(error, KafkaError::Global(Code::AllBrokersDown)) {
-            self.watch.away();
-        }
+        self.watch.error(&error, reason);
         tracing::debug!(%error, reason, "librdkafka");
     }
 }
@@ -235,11 +272,11 @@ impl ProducerContext for Context {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
-            Ok(_) => self.watch.present(),
+            Ok(_) => self.watch.confirmed(),
             Err((error, _)) => {
                 let code = error.rdkafka_error_code();
                 if code == Some(Code::InvalidTimestamp) {
-                    self.watch.clamp.store(true, Ordering::Relaxed);
+                    self.watch.refuse_timestamp();
                 }
                 self.note(code);
             }
@@ -264,9 +301,8 @@ impl Exactly {
         }
         let later = |what: &str, error: &dyn std::fmt::Display| Refusal::Later(format!("{what}: {error}"));
         let id = self.transactions.id();
-        let mut config = client_config(&self.destination).map_err(Refusal::Later)?;
-        let of_message = config.get("message.timeout.ms").and_then(|ms| ms.parse::<u64>().ok()).unwrap_or_default();
-        config.set("transactional.id", &id).set("transaction.timeout.ms", of_message.max(60_000).to_string());
+        let mut config = transactional(&self.destination, &id).map_err(Refusal::Later)?;
+        bound_batches(&mut config, &self.facts);
         let tokens = Tokens::of(&self.destination);
         let context = Context { watch: self.watch.clone(), tokens: tokens.clone(), failed: Mutex::new(None) };
         let producer: ThreadedProducer<Context> =
@@ -360,7 +396,7 @@ impl Exactly {
             Some(Code::GroupAuthorizationFailed) => {
                 Refusal::Later(format!("the broker does not authorise group {}; grant Read on steno-*", self.transactions.id()))
             }
-            code => classify(code, &self.destination.kafka.topic),
+            code => classify(code, &self.destination.kafka.topic, self.destination.has_keys),
         }
     }
 
@@ -386,8 +422,17 @@ impl Exactly {
     }
 
     /// Sends records in one transaction, with a position where there is one.
-    fn transact(&mut self, topic: &str, records: &[&Record], reason: Option<&str>, position: Option<u64>) -> Result<(), Refusal> {
-        let done = self.try_transact(topic, records, reason, position);
+    fn transact(
+        &mut self,
+        topic: &str,
+        records: &[&Record],
+        more: Option<(&str, &str)>,
+        position: Option<u64>,
+    ) -> Result<(), Refusal> {
+        if let Some(reason) = self.watch.unusable.lock().clone().filter(|_| topic == self.destination.kafka.topic) {
+            return Err(Refusal::Later(reason));
+        }
+        let done = self.try_transact(topic, records, more, position);
         let Err(error) = done else { return Ok(()) };
         let failed = self.live.as_ref().and_then(|live| live.producer.context().failed.lock().take());
         // A fatal error hides behind whatever was called when it was there already.
@@ -402,7 +447,7 @@ impl Exactly {
         }
         // A record's own refusal says more than the transaction's.
         Err(match failed.or_else(|| error.rdkafka_error_code()) {
-            Some(code) if failed.is_some() || is_of_record(code) => classify(Some(code), topic),
+            Some(code) if failed.is_some() || is_of_record(code) => classify(Some(code), topic, self.destination.has_keys),
             _ => match self.fault(&error) {
                 Refusal::Broken(reason) | Refusal::Later(reason) => {
                     Refusal::Later(format!("the transaction did not go through: {reason}"))
@@ -416,10 +461,10 @@ impl Exactly {
         &mut self,
         topic: &str,
         records: &[&Record],
-        reason: Option<&str>,
+        more: Option<(&str, &str)>,
         position: Option<u64>,
     ) -> Result<(), KafkaError> {
-        let (source, clamp) = (self.destination.source.clone(), self.watch.clamp.load(Ordering::Relaxed));
+        let (source, watch) = (self.destination.source.clone(), self.watch.clone());
         let (audit, nonce) = (self.destination.kafka.topic.clone(), self.transactions.inner.nonce.clone());
         let Some(live) = &mut self.live else { return Err(KafkaError::Canceled) };
         live.producer.context().failed.lock().take();
@@ -428,12 +473,12 @@ impl Exactly {
         live.producer.begin_transaction()?;
         for record in records {
             let mut headers = headers_of(&source, record.event_id.as_bytes(), record.kind.as_bytes(), record.received_ms);
-            if let Some(reason) = reason {
-                headers = headers.insert(Header { key: "steno_reason", value: Some(reason) });
+            if let Some((key, value)) = more {
+                headers = headers.insert(Header { key, value: Some(value) });
             }
             let mut sent: BaseRecord<'_, [u8], [u8], ()> = BaseRecord::to(topic).payload(record.json.as_slice()).headers(headers);
-            if !clamp {
-                sent = sent.timestamp(record.received_ms as i64);
+            if let Some(at) = watch.timestamp(record.received_ms) {
+                sent = sent.timestamp(at);
             }
             if let Some(key) = &record.key {
                 sent = sent.key(key.as_slice());
@@ -499,10 +544,16 @@ impl Backend for Exactly {
 
     fn write_dead(&mut self, record: &Record, reason: &str) -> Result<(), Refusal> {
         let Some(topic) = self.destination.dead_letter.clone() else {
-            return Err(Refusal::Refused { reason: "no dead-letter topic is set".into(), alone: true });
+            return Err(Refusal::Unfit("no dead-letter topic is set".into()));
         };
         self.begun()?;
-        self.transact(&topic, &[record], Some(reason), None)
+        self.transact(&topic, &[record], Some(("steno_reason", reason)), None)
+    }
+
+    fn write_again(&mut self, record: &Record) -> Result<(), Refusal> {
+        self.begun()?;
+        let topic = self.destination.kafka.topic.clone();
+        self.transact(&topic, &[record], Some(REQUEUED), None)
     }
 
     fn probe(&mut self) -> Result<(), String> {
@@ -514,7 +565,7 @@ impl Backend for Exactly {
         let topic = self.destination.kafka.topic.clone();
         let Some(live) = &self.live else { return Ok(()) };
         let found = live.producer.client().fetch_metadata(Some(&topic), WAIT);
-        found.map(|_| self.watch.present()).map_err(|error| format!("no broker answers: {error}"))
+        found.map(|_| self.watch.confirmed()).map_err(|error| format!("no broker answers: {error}"))
     }
 
     fn idle(&mut self) {

@@ -317,9 +317,7 @@ fn classify(error: &tokio_postgres::Error) -> Refusal {
         code.starts_with("22") || code.starts_with("54") || *state == SqlState::NOT_NULL_VIOLATION
     };
     match error.code() {
-        Some(state) if of_record(state) => {
-            Refusal::Refused { reason: format!("the database refuses it: {}", told(error)), alone: false }
-        }
+        Some(state) if of_record(state) => Refusal::Refused(format!("the database refuses it: {}", told(error))),
         _ => Refusal::Later(format!("the database cannot be used: {}", told(error))),
     }
 }
@@ -328,7 +326,7 @@ impl Backend for Postgres {
     fn write(&mut self, batch: &[Record]) -> Result<(), Refusal> {
         let mut rows = Vec::with_capacity(batch.len());
         for record in batch {
-            let row = Row::new(record).ok_or_else(|| Refusal::Refused { reason: "it is no record".into(), alone: false });
+            let row = Row::new(record).ok_or_else(|| Refusal::Refused("it is no record".into()));
             rows.push(row?);
         }
         self.within(async |database| database.deliver(&rows).await)
