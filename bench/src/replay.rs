@@ -82,8 +82,25 @@ pub fn run(binary: &Path, mib: u64) -> anyhow::Result<Replay> {
     Ok(Replay { spool_mib: mib, ready_in, resident, resident_after, rate, raw, queries })
 }
 
-/// What exactly once costs: records a second out of a spool, at least once and exactly once.
-pub fn guarantees(binary: &Path, mib: u64) -> anyhow::Result<(f64, f64)> {
+/// What exactly once costs.
+pub struct Guarantees {
+    /// Records a second out of a spool, at least once.
+    pub at_least_once: f64,
+    /// The same exactly once.
+    pub exactly_once: f64,
+    /// librdkafka by itself, in transactions of the same size.
+    pub raw: f64,
+    /// Median of the time from receipt to confirmation at a low load, at most.
+    pub latency: Duration,
+}
+
+/// Bytes of a transaction of the sidecar under a backlog.
+const TRANSACTION_BYTES: usize = 12 << 20;
+/// Records of it, at most.
+const TRANSACTION_RECORDS: usize = 20_000;
+
+/// Measures what exactly once costs.
+pub fn guarantees(binary: &Path, mib: u64) -> anyhow::Result<Guarantees> {
     let cluster = process::kafka()?;
     let brokers = std::env::var("STENO_BENCH_BROKERS").unwrap_or_else(|_| cluster.bootstrap_servers());
     let rate = |guarantee: &str| {
@@ -94,7 +111,47 @@ pub fn guarantees(binary: &Path, mib: u64) -> anyhow::Result<(f64, f64)> {
         sidecar.stop();
         anyhow::Ok(rate)
     };
-    Ok((rate("AtLeastOnce")?, rate("ExactlyOnce")?))
+    Ok(Guarantees {
+        at_least_once: rate("AtLeastOnce")?,
+        exactly_once: rate("ExactlyOnce")?,
+        raw: raw_transactions(&brokers, 20)?,
+        latency: latency(binary, &brokers)?,
+    })
+}
+
+/// One event at a time, 25 a second, exactly once: the upper end of the median's bucket.
+fn latency(binary: &Path, brokers: &str) -> anyhow::Result<Duration> {
+    use std::io::{Read as _, Write as _};
+    let dir = tempfile::tempdir()?;
+    let mut sidecar = Sidecar::start_with(binary, Some((brokers, dir.path(), 256)), "ExactlyOnce", "")?;
+    for index in 0..200 {
+        let body = format!("{{\"eventId\":\"l-{index}\",\"action\":\"order.update\"}}");
+        let mut stream = std::net::TcpStream::connect(&sidecar.address)?;
+        write!(
+            stream,
+            "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        anyhow::ensure!(answer.starts_with(b"HTTP/1.1 201"), "{}", String::from_utf8_lossy(&answer));
+        std::thread::sleep(Duration::from_millis(40));
+    }
+    let metrics = sidecar.ask("/metrics");
+    let prefix = "steno_delivery_latency_seconds_bucket{le=\"";
+    let buckets: Vec<(f64, f64)> = metrics
+        .lines()
+        .filter(|line| line.contains("sink=\"kafka\""))
+        .filter_map(|line| {
+            let (le, rest) = line.strip_prefix(prefix)?.split_once('"')?;
+            let count = rest.rsplit(' ').next()?;
+            Some((le.parse().ok()?, count.parse().ok()?))
+        })
+        .collect();
+    sidecar.stop();
+    let all = buckets.last().context("the sidecar counts no latencies")?.1;
+    let median = buckets.iter().find(|(_, count)| *count * 2.0 >= all).context("no median")?;
+    Ok(Duration::from_secs_f64(median.0))
 }
 
 /// Fills a spool so far; MiB of its bound.
@@ -132,10 +189,10 @@ fn drain(sidecar: &Sidecar) -> anyhow::Result<f64> {
     Ok((last.1 - count) as f64 / (last.0 - at).as_secs_f64())
 }
 
-/// librdkafka by itself, with the sidecar's settings, headers and sizes.
-fn raw(brokers: &str, count: usize) -> anyhow::Result<f64> {
+/// A producer with the sidecar's settings.
+fn producer(brokers: &str, more: &[(&str, &str)]) -> anyhow::Result<ThreadedProducer<DefaultProducerContext>> {
     let mut config = ClientConfig::new();
-    for (name, value) in [
+    let settings = [
         ("bootstrap.servers", brokers),
         ("acks", "all"),
         ("enable.idempotence", "true"),
@@ -144,10 +201,36 @@ fn raw(brokers: &str, count: usize) -> anyhow::Result<f64> {
         ("queue.buffering.max.messages", "100000"),
         ("queue.buffering.max.kbytes", "24576"),
         ("linger.ms", "1"),
-    ] {
-        config.set(name, value);
+    ];
+    for (name, value) in settings.iter().chain(more) {
+        config.set(*name, *value);
     }
-    let producer: ThreadedProducer<DefaultProducerContext> = config.create()?;
+    Ok(config.create()?)
+}
+
+/// Sends a record as the sidecar does.
+fn send(producer: &ThreadedProducer<DefaultProducerContext>, index: usize, payload: &[u8]) {
+    let id = format!("e{index}");
+    loop {
+        let header = |key, value| Header { key, value: Some(value) };
+        let headers = OwnedHeaders::new_with_capacity(6)
+            .insert(header("ce_specversion", "1.0"))
+            .insert(header("ce_id", &id))
+            .insert(header("ce_source", "/steno/bench/bench"))
+            .insert(header("ce_type", "steno.event.order.update"))
+            .insert(header("ce_time", "2026-03-01T09:30:00.000Z"))
+            .insert(header("content-type", "application/json"));
+        let record = BaseRecord::to("bench").payload(payload).key("local/00000000-0000-0000-0000-000000000000").headers(headers);
+        if producer.send(record).is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// librdkafka by itself, with the sidecar's settings, headers and sizes.
+fn raw(brokers: &str, count: usize) -> anyhow::Result<f64> {
+    let producer = producer(brokers, &[])?;
     // What is sent compresses as the sidecar's records do, for they are such records.
     let records = crate::stages::records(20_000)?;
     let (mut begun, warm_up) = (Instant::now(), count / 10);
@@ -157,25 +240,36 @@ fn raw(brokers: &str, count: usize) -> anyhow::Result<f64> {
             producer.flush(Duration::from_mins(1))?;
             begun = Instant::now();
         }
-        let payload = &records[index % records.len()];
-        let id = format!("e{index}");
-        loop {
-            let header = |key, value| Header { key, value: Some(value) };
-            let headers = OwnedHeaders::new_with_capacity(6)
-                .insert(header("ce_specversion", "1.0"))
-                .insert(header("ce_id", &id))
-                .insert(header("ce_source", "/steno/bench/bench"))
-                .insert(header("ce_type", "steno.event.order.update"))
-                .insert(header("ce_time", "2026-03-01T09:30:00.000Z"))
-                .insert(header("content-type", "application/json"));
-            let record =
-                BaseRecord::to("bench").payload(payload).key("local/00000000-0000-0000-0000-000000000000").headers(headers);
-            if producer.send(record).is_ok() {
-                break;
-            }
-            std::thread::sleep(Duration::from_micros(200));
-        }
+        send(&producer, index, &records[index % records.len()]);
     }
     producer.flush(Duration::from_mins(1))?;
     Ok(count as f64 / begun.elapsed().as_secs_f64())
+}
+
+/// The same in transactions of the sidecar's size, without its positions: records a second.
+fn raw_transactions(brokers: &str, count: usize) -> anyhow::Result<f64> {
+    let wait = Duration::from_mins(1);
+    let producer = producer(brokers, &[("transactional.id", "bench"), ("retry.backoff.ms", "5")])?;
+    producer.init_transactions(wait)?;
+    let records = crate::stages::records(20_000)?;
+    let (mut begun, mut sent, mut index) = (Instant::now(), 0, 0);
+    for transaction in 0..=count {
+        if transaction == 1 {
+            (begun, sent) = (Instant::now(), 0);
+        }
+        producer.begin_transaction()?;
+        let (mut bytes, mut of_this) = (0, 0);
+        while bytes < TRANSACTION_BYTES && of_this < TRANSACTION_RECORDS {
+            let payload = &records[index % records.len()];
+            send(&producer, index, payload);
+            (bytes, index, of_this) = (bytes + payload.len(), index + 1, of_this + 1);
+        }
+        // The binding's flush, which a commit begins with, waits in steps of 100 ms.
+        while producer.in_flight_count() > 0 {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        producer.commit_transaction(wait)?;
+        sent += of_this;
+    }
+    Ok(sent as f64 / begun.elapsed().as_secs_f64())
 }
