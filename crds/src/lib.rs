@@ -46,8 +46,10 @@ pub use policy::*;
 pub use quantity::{ByteSize, Span};
 pub use render::{Parsed, PolicyRef, SidecarConfig, parse, parse_policy, render, spool_only};
 pub use schema::{cluster_policy_schema, policy_schema, reference_markdown};
-pub use settings::{KAFKA_ALLOWED, Setting};
-pub use sinks::{FanOut, FileSink, HttpSink, MaxLag, PostgresSink, SinkRedaction, SinkSpec, SinkType};
+pub use settings::{KAFKA_ALLOWED, MESSAGE_TIMEOUT_MS, QUEUE_KBYTES, RECONNECT_MAX_MS, RECORD_OVERHEAD, Setting};
+pub use sinks::{
+    FanOut, FileSink, HttpCompression, HttpSink, MaxLag, PostgresSink, SinkRedaction, SinkSpec, SinkType, TargetSession,
+};
 pub use validate::REGEX_SIZE_LIMIT;
 pub use volume::{ClaimVolume, EphemeralVolume, HostPathVolume, Volume, VolumeType};
 

@@ -3,6 +3,17 @@
 //! Source of names and ranges: librdkafka's `CONFIGURATION.md` (2.12). What Steno's promises rest on (acks, idempotence,
 //! retries, security, identity) has fields of its own and is not here.
 
+use std::collections::BTreeMap;
+
+/// The default of `reconnect.backoff.max.ms`.
+pub const RECONNECT_MAX_MS: u64 = 2000;
+/// The default of `message.timeout.ms`.
+pub const MESSAGE_TIMEOUT_MS: u64 = 15_000;
+/// The default of `queue.buffering.max.kbytes`.
+pub const QUEUE_KBYTES: u64 = 24_576;
+/// What a message needs besides its record: key, headers and framing, in bytes.
+pub const RECORD_OVERHEAD: u64 = 16_384;
+
 /// What a property takes.
 #[derive(Debug, Clone, Copy)]
 pub enum Setting {
@@ -24,6 +35,11 @@ pub const KAFKA_ALLOWED: &[(&str, Setting, &str)] = &[
     ("message.max.bytes", Setting::Integer(1_000, 100_000_000), "largest request; must fit the broker's"),
     ("message.timeout.ms", Setting::Integer(1_000, 300_000), "time for one delivery before it counts as failed"),
     ("metadata.max.age.ms", Setting::Integer(1_000, 86_400_000), "refresh metadata at least this often"),
+    (
+        "partitioner",
+        Setting::Word(&["murmur2_random", "murmur2", "consistent_random", "consistent", "fnv1a_random", "fnv1a", "random"]),
+        "which partition a key belongs to; default murmur2_random, as the Java clients",
+    ),
     ("queue.buffering.max.kbytes", Setting::Integer(1_024, 1_048_576), "memory of the client's queue"),
     ("reconnect.backoff.max.ms", Setting::Integer(0, 3_600_000), "longest wait between connection tries"),
     ("reconnect.backoff.ms", Setting::Integer(0, 3_600_000), "first wait between connection tries"),
@@ -35,6 +51,34 @@ pub const KAFKA_ALLOWED: &[(&str, Setting, &str)] = &[
     ("socket.timeout.ms", Setting::Integer(10, 300_000), "time for one network request"),
     ("topic.metadata.refresh.interval.ms", Setting::Integer(1_000, 3_600_000), "how often topics are looked up"),
 ];
+
+/// What properties must hold together: librdkafka refuses to make a client otherwise, or that client takes no record. Each fault: the property, and what is
+/// wrong. `record`: the largest record in bytes.
+pub(crate) fn check_together(config: &BTreeMap<String, String>, record: u64) -> Vec<(&'static str, String)> {
+    let number = |name: &str, default: u64| config.get(name).and_then(|value| value.parse().ok()).unwrap_or(default);
+    let mut faults = Vec::new();
+    let (first, longest) = (number("reconnect.backoff.ms", 100), number("reconnect.backoff.max.ms", RECONNECT_MAX_MS));
+    if first > longest {
+        faults.push(("reconnect.backoff.ms", format!("is more than reconnect.backoff.max.ms ({longest}); raise that, too")));
+    }
+    let (linger, timeout) = (number("linger.ms", 1), number("message.timeout.ms", MESSAGE_TIMEOUT_MS));
+    if linger >= timeout {
+        faults.push(("linger.ms", format!("is not less than message.timeout.ms ({timeout}); raise that, too")));
+    }
+    let wanted = record + RECORD_OVERHEAD;
+    let message = number("message.max.bytes", u64::MAX);
+    if message < wanted {
+        let fix = format!("is less than a record of limits.maxEventBytes needs ({wanted}); raise it, or lower the limit");
+        faults.push(("message.max.bytes", fix));
+    }
+    let queue = number("queue.buffering.max.kbytes", QUEUE_KBYTES) * 1024;
+    if queue < wanted {
+        let fix =
+            format!("holds less than a record of limits.maxEventBytes needs ({wanted} bytes); raise it, or lower the limit");
+        faults.push(("queue.buffering.max.kbytes", fix));
+    }
+    faults
+}
 
 /// Checks one property; the error says what it takes.
 pub(crate) fn check(name: &str, value: &str) -> Result<(), String> {

@@ -1,4 +1,6 @@
 //! Further places that records go to, beside Kafka.
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -90,9 +92,24 @@ pub struct FileSink {
 pub struct HttpSink {
     /// Where to: `https://…`, or `http://…` where the network is trusted. Redirects are not followed.
     pub url: String,
-    /// A bearer token.
+    /// A token, sent as `authHeader: authScheme TOKEN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_secret_ref: Option<SecretRef>,
+    /// Header that carries the token. Default `Authorization`.
+    #[serde(default = "authorization", skip_serializing_if = "is_authorization")]
+    pub auth_header: String,
+    /// Word before the token: `Bearer`, `Splunk`, `ApiKey`; empty: the token alone. Default `Bearer`.
+    #[serde(default = "bearer", skip_serializing_if = "is_bearer")]
+    pub auth_scheme: String,
+    /// Headers of every request, up to 16. No secrets: these stand in the policy.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// Codec of the bodies. Default `None`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub compression: HttpCompression,
+    /// Proxy for these requests, `http://host:port`. If unset: none; environment variables are not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
     /// Whom to trust, and who we are. Not set: the system's certificate authorities, and nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -104,15 +121,38 @@ pub struct HttpSink {
     pub timeout: Span,
 }
 
+/// Codec of an HTTP sink's bodies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum HttpCompression {
+    #[default]
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// Which server of several a session may use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TargetSession {
+    /// One that takes writes: not a standby.
+    #[default]
+    ReadWrite,
+    /// Any that answers.
+    Any,
+}
+
 /// Tables of a PostgreSQL database: `events`, partitioned by month of `receivedAt`, `event_ids`, which keeps them unique, and `event_conflicts`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PostgresSink {
-    /// Host of the database.
+    /// Host of the database, or up to 8 with commas between them, each `host` or `host:port`. They are tried in order.
     pub host: String,
     /// Its port. Default 5432.
     #[serde(default = "postgres_port")]
     pub port: u16,
+    /// Which of the hosts a session may use. Default `ReadWrite`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub target_session: TargetSession,
     /// The database.
     pub database: String,
     /// The user. It may INSERT into the tables and SELECT from them, and with `createSchema` CREATE in the database.
@@ -145,8 +185,36 @@ pub enum FanOut {
     AllOrNothing,
 }
 
+/// Headers that a policy may add to requests.
+const MAX_HEADERS: usize = 16;
+/// Hosts of a database.
+const MAX_HOSTS: usize = 8;
+/// Headers that belong to the body or the connection.
+const RESERVED: [&str; 8] =
+    ["content-type", "content-length", "content-encoding", "transfer-encoding", "host", "connection", "user-agent", "expect"];
+
+fn is_header(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+}
+
 fn yes() -> bool {
     true
+}
+
+fn authorization() -> String {
+    "Authorization".into()
+}
+
+fn is_authorization(header: &str) -> bool {
+    header == "Authorization"
+}
+
+fn bearer() -> String {
+    "Bearer".into()
+}
+
+fn is_bearer(scheme: &str) -> bool {
+    scheme == "Bearer"
 }
 
 fn http_batch() -> u64 {
@@ -238,23 +306,16 @@ impl SinkSpec {
             }
         }
         if let Some(http) = &self.http {
-            let rest = http.url.strip_prefix("https://").or_else(|| http.url.strip_prefix("http://"));
-            let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
-            if host.is_none_or(|host| host.is_empty() || host.contains(['@', ' '])) || http.url.contains(['#', ' ']) {
-                add(
-                    "http.url",
-                    "is not a URL such as https://audit.example.com/events, without a user, a password or a fragment",
-                );
-            }
-            if http.url.starts_with("http://") && http.tls.is_some() {
-                add("http.tls", "is set, and the URL is http://; write https://");
-            }
+            http.check(&mut add);
         }
         if let Some(db) = &self.postgres {
             for (path, value) in [("host", &db.host), ("database", &db.database), ("user", &db.user)] {
                 if value.is_empty() || value.len() > 253 || value.contains(char::is_whitespace) {
                     add(&format!("postgres.{path}"), "is empty, too long or has blanks in it");
                 }
+            }
+            if let Err(message) = db.hosts() {
+                add("postgres.host", &message);
             }
             if let Err(message) = PostgresSink::check_schema(&db.schema) {
                 add("postgres.schema", message);
@@ -275,9 +336,79 @@ impl SinkSpec {
     }
 }
 
+// === impl HttpSink ===
+
+impl HttpSink {
+    /// What is wrong with it: the path, and how to fix it.
+    fn check(&self, add: &mut impl FnMut(&str, &str)) {
+        let rest = self.url.strip_prefix("https://").or_else(|| self.url.strip_prefix("http://"));
+        let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+        if host.is_none_or(|host| host.is_empty() || host.contains(['@', ' '])) || self.url.contains(['#', ' ']) {
+            add("http.url", "is not a URL such as https://audit.example.com/events, without a user, a password or a fragment");
+        }
+        if !is_header(&self.auth_header) {
+            add("http.authHeader", "is not a header's name; write letters, digits and -, such as Authorization or X-Api-Key");
+        }
+        if !self.auth_scheme.bytes().all(|byte| byte.is_ascii_graphic()) {
+            add("http.authScheme", "has blanks or control characters in it; write one word, or leave it empty");
+        }
+        if self.headers.len() > MAX_HEADERS {
+            add("http.headers", "has more than 16 headers");
+        }
+        for (name, value) in &self.headers {
+            if !is_header(name) || RESERVED.iter().any(|known| name.eq_ignore_ascii_case(known)) {
+                add(
+                    &format!("http.headers[{name}]"),
+                    "is not a header that may be set here; Steno sets the body's own and the token's",
+                );
+            }
+            if name.eq_ignore_ascii_case(&self.auth_header) && self.token_secret_ref.is_some() {
+                add(&format!("http.headers[{name}]"), "is the header of http.tokenSecretRef");
+            }
+            if !value.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+                add(&format!("http.headers[{name}]"), "has a value with characters other than printable ASCII");
+            }
+        }
+        let is_proxy =
+            |url: &str| url.strip_prefix("http://").is_some_and(|rest| !rest.is_empty() && !rest.contains(['@', ' ', '#', '?']));
+        if self.proxy.as_deref().is_some_and(|proxy| !is_proxy(proxy)) {
+            add("http.proxy", "is not a URL such as http://proxy.example.com:3128, without a user or a password");
+        }
+        if self.url.starts_with("http://") && self.tls.is_some() {
+            add("http.tls", "is set, and the URL is http://; write https://");
+        }
+    }
+}
+
 // === impl PostgresSink ===
 
 impl PostgresSink {
+    /// Its hosts and their ports, in the order in which they are tried.
+    ///
+    /// # Errors
+    /// One of them is no host, or there are too many.
+    pub fn hosts(&self) -> Result<Vec<(String, u16)>, String> {
+        let hosts: Vec<&str> = self.host.split(',').collect();
+        if hosts.len() > MAX_HOSTS {
+            return Err(format!("names {} hosts; at most {MAX_HOSTS}", hosts.len()));
+        }
+        let host = |text: &str| {
+            let is_ipv6 = text.matches(':').count() > 1 && !text.starts_with('[');
+            let split = if is_ipv6 {
+                None
+            } else {
+                text.rsplit_once(':').filter(|(host, _)| !host.starts_with('[') || host.ends_with(']'))
+            };
+            let (host, port) = match split {
+                Some((host, port)) => (host, port.parse().ok().filter(|port| *port > 0)),
+                None => (text, Some(self.port)),
+            };
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            port.filter(|_| !host.is_empty()).map(|port| (host.to_owned(), port))
+        };
+        hosts.into_iter().map(|text| host(text).ok_or_else(|| format!("{text:?} is not a host, or host:port"))).collect()
+    }
+
     /// Whether this may be the name of a schema; the error says what may.
     pub fn check_schema(name: &str) -> Result<(), &'static str> {
         let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
@@ -303,5 +434,24 @@ impl Tls {
     /// Secrets that it needs.
     pub fn secrets(&self) -> impl Iterator<Item = &SecretRef> {
         [&self.ca_secret_ref, &self.cert_secret_ref, &self.key_secret_ref].into_iter().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_names_and_addresses_with_ports_of_their_own() {
+        let of = |host: &str| {
+            let text = format!("{{host: '{host}', database: d, user: u}}");
+            serde_yaml::from_str::<PostgresSink>(&text).unwrap().hosts()
+        };
+        let named = |hosts: &[(&str, u16)]| Ok(hosts.iter().map(|(host, port)| ((*host).to_owned(), *port)).collect());
+        assert_eq!(of("db.shop.svc"), named(&[("db.shop.svc", 5432)]));
+        assert_eq!(of("a,b:6432,[fd00::1]:7,fd00::2"), named(&[("a", 5432), ("b", 6432), ("fd00::1", 7), ("fd00::2", 5432)]));
+        for wrong in ["", "a,,b", "a:x", "a:0", "a:99999", ":5432"] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
     }
 }

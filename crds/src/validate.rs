@@ -18,6 +18,9 @@ struct Faults(Vec<Fault>);
 pub(crate) fn validate(spec: &AuditPolicySpec) -> Vec<Fault> {
     let mut faults = Faults(Vec::new());
     faults.kafka(&spec.kafka);
+    for (name, message) in settings::check_together(&spec.kafka.config, spec.limits.max_event_bytes.bytes()) {
+        faults.add(format!("kafka.config[{name}]"), message);
+    }
     faults.members(spec);
     faults.redaction(&spec.redaction);
     faults.bounds(spec);

@@ -13,6 +13,10 @@ pub struct Kafka {
     base: u16,
     /// Address that pods reach it by.
     pods: Option<String>,
+    /// Further lines of its settings.
+    more: String,
+    /// The first broker's folder, if this is a second one.
+    join: Option<PathBuf>,
 }
 
 fn scripts() -> PathBuf {
@@ -37,10 +41,28 @@ impl Kafka {
     /// Starts one that pods reach by an address of the node.
     #[track_caller]
     pub fn start_for(pods: Option<&str>) -> Self {
+        Self::make(pods, "", None)
+    }
+
+    /// Starts one with further lines of its settings, which count more than those of these tests.
+    #[track_caller]
+    pub fn with_settings(more: &str) -> Self {
+        Self::make(None, more, None)
+    }
+
+    /// Starts a second broker of this cluster, node 2.
+    #[track_caller]
+    pub fn second_broker(&self) -> Self {
+        Self::make(None, "", Some(self.dir.path().to_owned()))
+    }
+
+    #[track_caller]
+    fn make(pods: Option<&str>, more: &str, join: Option<PathBuf>) -> Self {
         static NEXT: OnceLock<std::sync::atomic::AtomicU16> = OnceLock::new();
         let next = NEXT.get_or_init(|| ((std::process::id() % 500) as u16 * 20 + 20_000).into());
         let base = next.fetch_add(6, std::sync::atomic::Ordering::Relaxed);
-        let kafka = Self { dir: tempfile::tempdir().expect("a directory"), base, pods: pods.map(str::to_owned) };
+        let kafka =
+            Self { dir: tempfile::tempdir().expect("a directory"), base, pods: pods.map(str::to_owned), more: more.into(), join };
         kafka.up();
         kafka
     }
@@ -53,6 +75,10 @@ impl Kafka {
         if let Some(pods) = &self.pods {
             up.env("KAFKA_POD_ADDRESS", pods);
         }
+        if let Some(join) = &self.join {
+            up.env("KAFKA_JOIN", join);
+        }
+        up.env("KAFKA_MORE", &self.more);
         run(&mut up);
     }
 
@@ -66,6 +92,15 @@ impl Kafka {
     #[track_caller]
     pub fn kill(&self) {
         run(Command::new(scripts().join("down")).arg(self.dir.path()).arg("KILL"));
+    }
+
+    /// Has it stand still, connections open and all, or go on.
+    #[track_caller]
+    pub fn pause(&self, is_paused: bool) {
+        use rustix::process::{Pid, Signal, kill_process};
+        let text = std::fs::read_to_string(self.dir.path().join("kafka.pid")).expect("a broker runs");
+        let pid = text.trim().parse().ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, if is_paused { Signal::STOP } else { Signal::CONT }).expect("the signal is sent");
     }
 
     /// An administrator's action; see `kafka/README.md`.

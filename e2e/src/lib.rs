@@ -10,6 +10,7 @@ pub mod kafka;
 pub mod postgres;
 pub mod receiver;
 pub mod sidecar;
+pub mod sinks;
 pub mod world;
 
 use std::{

@@ -63,6 +63,12 @@ impl Postgres {
         server
     }
 
+    /// Makes another database: its name, and further words of the statement.
+    #[track_caller]
+    pub fn database(&self, name: &str, more: &str) {
+        self.sql_of("postgres", &format!("CREATE DATABASE {name} {more}"));
+    }
+
     fn data(&self) -> PathBuf {
         self.root.path().join("data")
     }
@@ -115,6 +121,24 @@ impl Postgres {
         self.sql_of("audit", text)
     }
 
+    /// Reads in a transaction that stays open as long as this lives.
+    pub fn reader(&self, text: &str) -> Reader {
+        let mut child = self
+            .command("psql")
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", "steno", "-d", "audit", "-At", "-q"])
+            .env("PGPASSWORD", PASSWORD)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("psql starts");
+        let mut input = child.stdin.take().expect("its input");
+        std::io::Write::write_all(&mut input, format!("BEGIN;\n{text};\n").as_bytes()).expect("it reads");
+        let mut line = String::new();
+        let output = child.stdout.take().expect("its output");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).expect("it answers");
+        Reader { child, _input: input }
+    }
+
     #[track_caller]
     fn sql_of(&self, database: &str, text: &str) -> Vec<String> {
         let asked = self
@@ -158,5 +182,18 @@ impl Drop for Postgres {
             eprintln!("--- PostgreSQL's log, its end ---");
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }
+    }
+}
+
+/// A client with an open transaction.
+pub struct Reader {
+    child: Child,
+    _input: std::process::ChildStdin,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

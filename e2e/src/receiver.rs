@@ -84,6 +84,8 @@ struct State {
     asked: AtomicU64,
     token: Mutex<String>,
     events: Mutex<Vec<Value>>,
+    /// Heads of the requests: names and values.
+    heads: Mutex<Vec<Vec<(String, String)>>>,
     refused: Mutex<Vec<u16>>,
 }
 
@@ -106,6 +108,7 @@ impl Receiver {
             asked: AtomicU64::new(0),
             token: Mutex::new(token.into()),
             events: Mutex::default(),
+            heads: Mutex::default(),
             refused: Mutex::default(),
         });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
@@ -155,6 +158,11 @@ impl Receiver {
         self.state.events.lock().expect("a lock").clone()
     }
 
+    /// Heads of all requests so far.
+    pub fn heads(&self) -> Vec<Vec<(String, String)>> {
+        self.state.heads.lock().expect("a lock").clone()
+    }
+
     /// Statuses of what it did not take.
     pub fn refused(&self) -> Vec<u16> {
         self.state.refused.lock().expect("a lock").clone()
@@ -163,12 +171,26 @@ impl Receiver {
 
 async fn answer(state: Arc<State>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
-    let (token, media) = (header("authorization"), header("content-type"));
+    let (token, media, codec) = (header("authorization"), header("content-type"), header("content-encoding"));
+    let head = request.headers().iter();
+    let head = head.map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().to_owned())).collect();
+    state.heads.lock().expect("a lock").push(head);
     let body = request.into_body().collect().await?.to_bytes();
+    let body = match codec.as_str() {
+        "gzip" => {
+            let mut plain = Vec::new();
+            std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&body[..]), &mut plain)
+                .map(|_| plain)
+                .unwrap_or_default()
+        }
+        "zstd" => zstd::decode_all(&body[..]).unwrap_or_default(),
+        _ => body.to_vec(),
+    };
     state.asked.fetch_add(1, Ordering::SeqCst);
     tokio::time::sleep(Duration::from_millis(state.delay.load(Ordering::SeqCst))).await;
     let batch: Option<Vec<Value>> = serde_json::from_slice(&body).ok();
-    let wanted = format!("Bearer {}", state.token.lock().expect("a lock"));
+    let wanted = state.token.lock().expect("a lock").clone();
+    let token = token.split_once(' ').map_or(token.as_str(), |(_, token)| token);
     let status = match (state.answer.load(Ordering::SeqCst), batch) {
         _ if token != wanted => 401,
         _ if media != "application/cloudevents-batch+json" => 415,

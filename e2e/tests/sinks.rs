@@ -5,97 +5,15 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use serde_json::{Value, json};
 use steno_e2e::{
     client::{Client, Load, event},
-    consumer::{Record, check, check_of, events, read_all, record, verify, verify_of},
+    consumer::{Record, check, check_of, events, read_all, verify, verify_of},
     kafka::Kafka,
-    postgres::{PASSWORD, Postgres},
+    postgres::Postgres,
     receiver::{Certs, Receiver},
     scaled,
     sidecar::{Sidecar, policy},
+    sinks::*,
     wait_for,
 };
-
-const SOON: Duration = Duration::from_mins(1);
-const LATER: Duration = Duration::from_mins(3);
-const BRISK: &str = "breaker: {failureThreshold: 2, cooldown: 1s, noBrokerFor: 1s}";
-const TOKEN: &str = "a-token";
-
-fn secrets(sidecar: &Sidecar, certs: &Certs) {
-    for (key, value) in [("ca", &certs.ca), ("cert", &certs.client.0), ("key", &certs.client.1)] {
-        sidecar.put_secret("tls", key, value);
-    }
-    sidecar.put_secret("http", "token", TOKEN);
-    sidecar.put_secret("db", "password", PASSWORD);
-}
-
-fn tls(mutual: bool) -> String {
-    let own = if mutual { ", certSecretRef: {name: tls, key: cert}, keySecretRef: {name: tls, key: key}" } else { "" };
-    format!("{{caSecretRef: {{name: tls, key: ca}}{own}}}")
-}
-
-fn file_sink(more: &str) -> String {
-    format!("  - {{name: archive, type: File, {BRISK}{more}}}\n")
-}
-
-fn http_sink(receiver: &Receiver, more: &str) -> String {
-    let (url, tls) = (receiver.url(), tls(true));
-    format!(
-        "  - {{name: siem, type: Http, {BRISK}, http: {{url: '{url}', tokenSecretRef: {{name: http, key: token}}, tls: {tls}, timeout: 3s}}{more}}}\n"
-    )
-}
-
-fn postgres_sink(database: &Postgres, more: &str) -> String {
-    let (port, tls) = (database.port(), tls(false));
-    format!(
-        "  - {{name: db, type: Postgres, {BRISK}, postgres: {{host: 127.0.0.1, port: {port}, database: audit, user: steno, passwordSecretRef: {{name: db, key: password}}, tls: {tls}, createSchema: true}}{more}}}\n"
-    )
-}
-
-fn spec(kafka: &Kafka, sinks: &[String], more: &str) -> String {
-    policy(&kafka.plain(), "audit", &format!("  {BRISK}\n{more}  sinks:\n{}", sinks.concat()))
-}
-
-/// Records of the files of a sink, oldest first.
-fn lines(sidecar: &Sidecar) -> Vec<Record> {
-    let mut files: Vec<_> =
-        std::fs::read_dir(sidecar.journal().join("files/archive")).unwrap().map(|file| file.unwrap().path()).collect();
-    files.sort();
-    files.iter().flat_map(|file| std::fs::read_to_string(file).unwrap().lines().map(record).collect::<Vec<_>>()).collect()
-}
-
-/// Records that the receiver has.
-fn received(receiver: &Receiver) -> Vec<Record> {
-    receiver.events().iter().map(|event| record(&event["data"].to_string())).collect()
-}
-
-/// Records that the database has.
-fn stored(database: &Postgres) -> Vec<Record> {
-    database
-        .sql("SELECT convert_from(body, 'UTF8') FROM steno.events ORDER BY chain_seq")
-        .iter()
-        .map(|text| record(text))
-        .collect()
-}
-
-fn sink(sidecar: &Sidecar, name: &str) -> Value {
-    let stats = sidecar.stats();
-    stats["sinks"].as_array().unwrap().iter().find(|sink| sink["name"] == name).unwrap_or(&Value::Null).clone()
-}
-
-fn is_open(sidecar: &Sidecar, name: &str) -> bool {
-    sink(sidecar, name)["breaker"]["state"] == "open"
-}
-
-#[track_caller]
-fn post(sidecar: &Sidecar, name: &str, count: usize) -> BTreeMap<String, String> {
-    let client = Client::new(&sidecar.ingest());
-    let ids: Vec<String> = (0..count).map(|index| format!("{name}-{index}")).collect();
-    for ids in ids.chunks(500) {
-        let batch: Vec<Value> = ids.iter().map(|id| event(id)).collect();
-        // Where the spool is full for a moment some are refused; a client sends them again.
-        wait_for("a batch to be taken", SOON, || client.batch(&batch).expect("an answer").0 == 200);
-    }
-    ids.into_iter().map(|id| (id.clone(), format!("payload of {id}"))).collect()
-}
 
 #[test]
 fn every_sink_has_everything_whichever_of_them_fails_half_way() {
@@ -205,24 +123,6 @@ fn a_record_that_a_sink_refuses_is_a_dead_letter_alone_and_the_database_tells_co
     assert_eq!(database.sql(by_columns), ["payload of s-2"], "the first one stays");
     let months = database.sql("SELECT count(*) FROM pg_inherits WHERE inhparent = 'steno.events'::regclass");
     assert_eq!(months, ["2"], "the month's partition and that of all others");
-}
-
-#[test]
-fn a_receiver_that_refuses_everything_makes_no_dead_letters_of_dead_letters() {
-    let (kafka, certs) = (Kafka::start(), Certs::make());
-    kafka.topic("audit");
-    let receiver = Receiver::start(&certs, TOKEN);
-    receiver.answer(422);
-    let mut sidecar = Sidecar::prepare(&spec(&kafka, &[http_sink(&receiver, "")], ""));
-    secrets(&sidecar, &certs);
-    sidecar.up();
-    let acked = post(&sidecar, "r", 7);
-    sidecar.drained(LATER);
-    let records = read_all(&kafka.plain(), "audit");
-    check(&records, &acked);
-    let told = records.iter().filter(|record| record.json["kind"] == "DeadLetter").count();
-    assert_eq!(told, 7, "one for each event");
-    assert_eq!(sink(&sidecar, "siem")["backlog"], 0);
 }
 
 #[test]
@@ -365,4 +265,110 @@ fn sinks_come_and_go_tokens_rotate_and_a_sinks_own_redaction_is_its_own() {
     assert_eq!(sidecar.ended(SOON), Some(0));
     assert!(sidecar.journal().join("drained").exists(), "nothing is left to deliver");
     assert!(Path::new(&sidecar.journal().join("files/archive/audit.jsonl")).exists(), "files stay");
+}
+
+#[test]
+fn a_receiver_gets_the_header_the_scheme_the_codec_and_the_fixed_headers_that_it_wants() {
+    let (kafka, certs) = (Kafka::start(), Certs::make());
+    kafka.topic("audit");
+    let (gzip, zstd) = (Receiver::start(&certs, TOKEN), Receiver::start(&certs, TOKEN));
+    let sink_of = |receiver: &Receiver, name: &str, more: &str| {
+        http_sink(receiver, "")
+            .replace("name: siem", &format!("name: {name}"))
+            .replace("timeout: 3s", &format!("timeout: 3s, {more}"))
+    };
+    let sinks = [
+        sink_of(&gzip, "splunk", "authScheme: Splunk, compression: Gzip, headers: {X-Scope-OrgID: audit}"),
+        sink_of(&zstd, "other", "compression: Zstd"),
+    ];
+    let mut sidecar = Sidecar::prepare(&spec(&kafka, &sinks, ""));
+    secrets(&sidecar, &certs);
+    sidecar.up();
+    let acked = post(&sidecar, "h", 300);
+    sidecar.drained(LATER);
+    check_of("splunk", &received(&gzip), &acked);
+    check_of("other", &received(&zstd), &acked);
+    let heads = gzip.heads();
+    let has =
+        |name: &str, value: &str| heads.iter().all(|head| head.iter().any(|(known, found)| known == name && found == value));
+    assert!(has("authorization", &format!("Splunk {TOKEN}")) && has("content-encoding", "gzip") && has("x-scope-orgid", "audit"));
+}
+
+#[test]
+fn a_reader_of_the_table_does_not_hold_deliveries_up_and_months_move_out_of_other() {
+    let (kafka, certs) = (Kafka::start(), Certs::make());
+    kafka.topic("audit");
+    let database = Postgres::start(&certs.server.0, &certs.server.1);
+    let mut sidecar = Sidecar::prepare(&spec(&kafka, &[postgres_sink(&database, "")], ""));
+    secrets(&sidecar, &certs);
+    sidecar.up();
+    post(&sidecar, "a", 10);
+    sidecar.drained(SOON);
+    let months = || database.sql("SELECT count(*) FROM pg_inherits WHERE inhparent = 'steno.events'::regclass");
+    assert_eq!(months(), ["4"], "this month, two ahead, and that of all others");
+    // As if nobody had made this month's in time.
+    sidecar.kill();
+    let this_month = database.sql("SELECT 'steno.events_' || to_char(now() AT TIME ZONE 'UTC', 'YYYY_MM')").remove(0);
+    database.sql(&format!(
+        "BEGIN; ALTER TABLE steno.events DETACH PARTITION {this_month}; INSERT INTO steno.events SELECT * FROM {this_month}; DROP TABLE {this_month}; COMMIT"
+    ));
+    let reader = database.reader("SELECT count(*) FROM steno.events");
+    sidecar.up();
+    let mut acked = post(&sidecar, "b", 500);
+    sidecar.drained(SOON);
+    assert_eq!(
+        database.sql("SELECT count(*) FROM steno.events_other WHERE kind = 'Event'"),
+        ["510"],
+        "they are stored meanwhile"
+    );
+    drop(reader);
+    wait_for("the month's partition", SOON, || months() == ["4"]);
+    assert_eq!(database.sql("SELECT count(*) FROM steno.events_other"), ["0"]);
+    acked.extend((0..10).map(|index| (format!("a-{index}"), format!("payload of a-{index}"))));
+    check_of("db", &stored(&database), &acked);
+}
+
+#[test]
+fn a_retry_by_another_pod_leaves_no_hole_in_its_chain_in_the_database() {
+    let (kafka, certs) = (Kafka::start(), Certs::make());
+    kafka.topic("audit");
+    let database = Postgres::start(&certs.server.0, &certs.server.1);
+    // Tables of the first version, made by somebody else, with rows.
+    database.sql("CREATE SCHEMA steno");
+    let first_version = include_str!("../../sidecar/deliver/src/postgres/001.sql");
+    database.sql(&format!(
+        "SET search_path TO steno; CREATE TABLE schema_version (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now()); {first_version} INSERT INTO schema_version VALUES (1)"
+    ));
+    let text = spec(&kafka, &[postgres_sink(&database, "").replace("createSchema: true", "createSchema: false")], "");
+    let mut first = Sidecar::prepare(&text);
+    secrets(&first, &certs);
+    first.up();
+    post(&first, "s", 20);
+    first.drained(SOON);
+    // The sidecar is newer than the tables, and goes on.
+    assert_eq!(database.sql("SELECT count(*) FROM steno.events WHERE kind = 'Event'"), ["20"]);
+    let (code, script) = first.tool(&["postgres", "schema", "--months", "1"]);
+    assert_eq!(code, 0);
+    database.sql("ALTER TABLE steno.events DETACH PARTITION steno.events_other; ALTER TABLE steno.events_other RENAME TO old_rows; CREATE TABLE steno.events_other PARTITION OF steno.events DEFAULT");
+    database.sql(&script);
+    database.sql("INSERT INTO steno.events SELECT * FROM steno.old_rows; DROP TABLE steno.old_rows");
+    let mut second = Sidecar::prepare(&text);
+    secrets(&second, &certs);
+    second.up();
+    let client = Client::new(&second.ingest());
+    let mut other = event("s-2");
+    other["message"] = json!("something else");
+    let batch = [event("own-1"), event("s-1"), event("own-2"), other, event("own-3")];
+    assert_eq!(client.batch(&batch).unwrap().0, 200);
+    second.drained(SOON);
+    assert_eq!(
+        database.sql("SELECT same_as_event_id || ' ' || is_conflict FROM steno.event_repeats ORDER BY chain_seq"),
+        ["s-1 false", "s-2 true"]
+    );
+    // The query of the documentation.
+    let page = include_str!("../../docs/how-to/postgres.md");
+    let query = page.split("```sql\n").find(|text| text.starts_with("WITH places")).unwrap().split("```").next().unwrap();
+    assert_eq!(database.sql(query), Vec::<String>::new(), "no hole");
+    database.sql("DELETE FROM steno.event_repeats");
+    assert_eq!(database.sql(query).len(), 2, "the query finds holes");
 }

@@ -511,12 +511,18 @@ impl Outlets {
 
     /// How all of them stand, Kafka first.
     pub fn standings(&self) -> Vec<Standing> {
+        let synced = self.common.shared.synced();
         let all = self.all.lock();
         let of = |outlet: &Outlet| Standing {
             name: outlet.route.name.clone(),
             required: outlet.route.required,
             kind: outlet.route.target.kind(),
-            snapshot: outlet.status.get(),
+            // A forwarder that waits for a client or a destination publishes nothing meanwhile.
+            snapshot: Snapshot {
+                backlog: synced.saturating_sub(outlet.deliveries.position()),
+                position: outlet.deliveries.position(),
+                ..outlet.status.get()
+            },
         };
         all.iter().map(of).collect()
     }

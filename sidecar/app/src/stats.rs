@@ -168,8 +168,10 @@ impl Stats {
 
     /// All of it.
     pub fn json(&self) -> Value {
-        let (intake, delivery, reload) = (&self.intake, self.intake.outlets.kafka.get(), self.reload.lock().clone());
+        let (intake, reload) = (&self.intake, self.reload.lock().clone());
         let standings = intake.outlets.standings();
+        // Kafka is the first.
+        let delivery = standings.first().map(|standing| standing.snapshot.clone()).unwrap_or_default();
         let compiled = intake.compiled.load();
         let (metrics, now) = (&intake.metrics, self.now());
         let before = self.history.lock().front().copied().unwrap_or(now);

@@ -1,11 +1,14 @@
 //! Files of JSON Lines.
 //!
 //! `audit.jsonl` is written to; when it is large or old enough it becomes `audit-<time>.jsonl`, and the oldest of those go. A batch counts once it is
-//! synced. A line that a crash tore is cut off at the next start: it was never confirmed, and comes again.
+//! synced in the file that has this name: somebody else may move, remove or truncate it (`logrotate`, `rm`) at any time, and then the batch is
+//! written once more. A line that a crash tore is cut off at the next start: it was never confirmed, and comes again.
+//!
+//! Others may write to the directory. A symbolic link, a file with a second name and one of another owner are never written to.
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -16,6 +19,9 @@ use crate::{Backend, Record, Refusal};
 
 /// The file that is written to.
 const CURRENT: &str = "audit.jsonl";
+
+/// Tries of a batch while somebody else moves the file.
+const MAX_TRIES: u32 = 3;
 
 /// When files end, and how many stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,27 +61,54 @@ impl Files {
         Ok(Self { dir: dir.to_owned(), rotation, file, length, began, ended_ms, is_torn: false })
     }
 
+    /// Writes a batch to the file that has the name now, and syncs it.
     fn append(&mut self, batch: &[Record]) -> io::Result<()> {
-        if self.is_torn {
-            self.file.set_len(self.length)?;
-            self.is_torn = false;
-        }
         let size = batch.iter().map(|record| record.json.len() + 1).sum();
         let mut lines = Vec::with_capacity(size);
         for record in batch {
             lines.extend_from_slice(&record.json);
             lines.push(b'\n');
         }
-        self.is_torn = true;
-        self.file.seek(SeekFrom::Start(self.length))?;
-        self.file.write_all(&lines)?;
-        self.file.sync_data()?;
-        self.is_torn = false;
-        self.length += lines.len() as u64;
+        for _ in 0..MAX_TRIES {
+            self.follow()?;
+            if self.is_torn {
+                self.file.set_len(self.length)?;
+            }
+            self.is_torn = true;
+            self.file.write_all(&lines)?;
+            self.file.sync_data()?;
+            self.is_torn = false;
+            self.length += lines.len() as u64;
+            if self.is_in_place()? {
+                return Ok(());
+            }
+            // Moved, removed or truncated while it was written: what was written may be nowhere.
+        }
+        Err(io::Error::other(format!("{CURRENT} was moved or truncated during {MAX_TRIES} tries")))
+    }
+
+    /// Whether the file that is written to has the name, and all that was written.
+    fn is_in_place(&self) -> io::Result<bool> {
+        let found = match fs::symlink_metadata(self.dir.join(CURRENT)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            found => found?,
+        };
+        let own = self.file.metadata()?;
+        Ok((found.dev(), found.ino()) == (own.dev(), own.ino()) && own.len() >= self.length)
+    }
+
+    /// Opens the file again if another one has the name, or none, or if it was truncated.
+    fn follow(&mut self) -> io::Result<()> {
+        if !self.is_in_place()? {
+            (self.file, self.length, self.began) = open(&self.dir)?;
+            self.is_torn = false;
+            tracing::info!(dir = %self.dir.display(), "{CURRENT} was moved, removed or truncated by somebody else; it is open again");
+        }
         Ok(())
     }
 
     fn rotate(&mut self) -> io::Result<()> {
+        self.follow()?;
         let is_old = self.began.elapsed().is_ok_and(|age| age >= self.rotation.age);
         if self.length == 0 || (self.length < self.rotation.bytes && !is_old) {
             return Ok(());
@@ -109,7 +142,14 @@ impl Files {
         ended.retain(is_ended);
         ended.sort();
         let over = ended.len().saturating_sub(self.rotation.backups);
-        ended.iter().take(over).try_for_each(fs::remove_file)
+        // One that cannot be removed does not keep the others.
+        let mut done = Ok(());
+        for path in ended.iter().take(over) {
+            if let Err(error) = fs::remove_file(path) {
+                done = Err(io::Error::other(format!("{} cannot be removed: {error}", path.display())));
+            }
+        }
+        done
     }
 }
 
@@ -126,9 +166,17 @@ fn ended_at(name: &str) -> Option<u64> {
 
 fn open(dir: &Path) -> io::Result<(File, u64, SystemTime)> {
     let path = dir.join(CURRENT);
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path)?;
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true).mode(0o640);
+    // A pipe under this name would be waited for, for ever.
+    options.custom_flags((rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits() as i32);
+    let mut file = options.open(&path).map_err(|error| {
+        let is_link = fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink());
+        if is_link { io::Error::other(format!("{CURRENT} is a symbolic link, which is not followed; remove it")) } else { error }
+    })?;
     File::open(dir)?.sync_all()?;
     let metadata = file.metadata()?;
+    check_file(&metadata, fs::metadata(dir)?.uid())?;
     let length = whole_lines(&mut file, metadata.len())?;
     if length < metadata.len() {
         file.set_len(length)?;
@@ -136,6 +184,21 @@ fn open(dir: &Path) -> io::Result<(File, u64, SystemTime)> {
     }
     let began = metadata.created().or_else(|_| metadata.modified()).unwrap_or_else(|_| SystemTime::now());
     Ok((file, length, if length == 0 { SystemTime::now() } else { began }))
+}
+
+/// A file that may be written to: a regular one, with one name, of this user or of who has the directory.
+fn check_file(found: &fs::Metadata, owner_of_dir: u32) -> io::Result<()> {
+    let own = rustix::process::geteuid().as_raw();
+    let fault = if !found.is_file() {
+        "is not a regular file"
+    } else if found.nlink() > 1 {
+        "has a second name (a hard link)"
+    } else if found.uid() != own && found.uid() != owner_of_dir {
+        "belongs to another user"
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::other(format!("{CURRENT} {fault}, and is not written to; move it away")))
 }
 
 /// Where the last whole line ends.
@@ -167,7 +230,9 @@ impl Backend for Files {
     }
 
     fn probe(&mut self) -> Result<(), String> {
-        self.file.sync_data().map_err(|error| format!("{} cannot be written: {error}", self.dir.display()))
+        self.follow()
+            .and_then(|()| self.file.sync_data())
+            .map_err(|error| format!("{} cannot be written: {error}", self.dir.display()))
     }
 
     fn idle(&mut self) {
@@ -250,6 +315,67 @@ mod tests {
         fs::write(&path, [&whole[..], &vec![b'x'; 200 << 10]].concat()).unwrap();
         Files::open(dir.path(), rotation).unwrap();
         assert_eq!(fs::read(&path).unwrap(), whole);
+    }
+
+    #[test]
+    fn a_file_that_somebody_moves_removes_or_truncates_is_opened_again_and_each_batch_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(CURRENT);
+        let rotation = Rotation { bytes: 1 << 20, ..ROTATION };
+        let mut files = Files::open(dir.path(), rotation).unwrap();
+        files.write(&[record(0)]).unwrap();
+        fs::remove_file(&path).unwrap();
+        files.write(&[record(1)]).unwrap();
+        assert_eq!(numbers(dir.path()), [1]);
+        // logrotate with `create`.
+        fs::rename(&path, dir.path().join("moved")).unwrap();
+        fs::write(&path, "").unwrap();
+        files.write(&[record(2)]).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 1);
+        // logrotate with `copytruncate`.
+        File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        files.write(&[record(3)]).unwrap();
+        let text = fs::read(&path).unwrap();
+        assert!(text.starts_with(b"{\"n\":3,") && !text.contains(&0), "no hole of zeros, and the record");
+        fs::remove_file(&path).unwrap();
+        files.idle();
+        files.write(&[record(4)]).unwrap();
+        assert!(fs::read_to_string(&path).unwrap().starts_with("{\"n\":4,"), "rotation goes on");
+    }
+
+    #[test]
+    fn what_is_not_a_file_of_our_own_is_never_written_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let (files, secret) = (dir.path().join("files"), dir.path().join("state"));
+        fs::create_dir(&files).unwrap();
+        fs::write(&secret, "precious without a line end").unwrap();
+        let refused = |named: &str| {
+            let error = Files::open(&files, ROTATION).unwrap_err();
+            assert!(error.contains(named), "{error}");
+            assert_eq!(fs::read_to_string(&secret).unwrap(), "precious without a line end");
+            fs::remove_file(files.join(CURRENT)).unwrap();
+        };
+        std::os::unix::fs::symlink(&secret, files.join(CURRENT)).unwrap();
+        refused("symbolic link");
+        fs::hard_link(&secret, files.join(CURRENT)).unwrap();
+        refused("second name");
+        // One that comes while it runs.
+        let mut running = Files::open(&files, ROTATION).unwrap();
+        fs::remove_file(files.join(CURRENT)).unwrap();
+        std::os::unix::fs::symlink(&secret, files.join(CURRENT)).unwrap();
+        assert!(matches!(running.write(&[record(1)]), Err(Refusal::Later(_))));
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "precious without a line end");
+    }
+
+    #[test]
+    fn one_thing_that_cannot_be_removed_does_not_stop_the_pruning() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("audit-20000101T000000.000Z.jsonl/in")).unwrap();
+        let mut files = Files::open(dir.path(), ROTATION).unwrap();
+        for seq in 0..100 {
+            files.write(&[record(seq)]).unwrap();
+        }
+        assert!(fs::read_dir(dir.path()).unwrap().count() <= 4, "the current one, two backups, and what cannot be removed");
     }
 
     #[test]

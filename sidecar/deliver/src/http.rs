@@ -3,14 +3,15 @@
 //! Source: CloudEvents 1.0.2, HTTP protocol binding, batched content mode (`application/cloudevents-batch+json`). The record stands in `data` byte for
 //! byte as it was chained.
 use std::{
+    io::Write as _,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use steno_crds::HttpSink;
+use steno_crds::{HttpCompression, HttpSink};
 use steno_event::{escape_into, format_millis};
 use ureq::{
-    Agent,
+    Agent, Proxy,
     tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, TlsProvider, parse_pem},
 };
 
@@ -25,7 +26,10 @@ pub struct Http {
     url: String,
     /// Without its query, which may hold what is nobody's business.
     shown: String,
-    token: Option<String>,
+    /// Name and value of the header with the token.
+    auth: Option<(String, String)>,
+    headers: Vec<(String, String)>,
+    compression: HttpCompression,
     source: String,
 }
 
@@ -38,7 +42,7 @@ impl Http {
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .proxy(None)
+            .proxy(spec.proxy.as_deref().map(Proxy::new).transpose().map_err(|error| format!("http.proxy: {error}"))?)
             .user_agent(concat!("steno-sidecar/", env!("CARGO_PKG_VERSION")))
             .timeout_global(Some(spec.timeout.duration()));
         if spec.url.starts_with("https://") {
@@ -49,15 +53,33 @@ impl Http {
         if token.as_ref().is_some_and(|token| token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic())) {
             return Err("the token of http.tokenSecretRef is empty, or has blanks or control characters in it".into());
         }
-        Ok(Self { agent: config.build().into(), url: spec.url.clone(), shown: shown(&spec.url), token, source: source.into() })
+        let auth = token.map(|token| {
+            let value = if spec.auth_scheme.is_empty() { token } else { format!("{} {token}", spec.auth_scheme) };
+            (spec.auth_header.clone(), value)
+        });
+        let headers = spec.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let (agent, shown) = (config.build().into(), shown(&spec.url));
+        let (url, source, compression) = (spec.url.clone(), source.into(), spec.compression);
+        Ok(Self { agent, url, shown, auth, headers, compression, source })
     }
 
     fn post(&self, body: &[u8]) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
         let mut request = self.agent.post(&self.url).header("Content-Type", "application/cloudevents-batch+json");
-        if let Some(token) = &self.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
+        for (name, value) in self.headers.iter().chain(&self.auth) {
+            request = request.header(name, value);
         }
-        request.send(body)
+        match self.compression {
+            HttpCompression::None => request.send(body),
+            HttpCompression::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(body).map_err(ureq::Error::Io)?;
+                request.header("Content-Encoding", "gzip").send(&encoder.finish().map_err(ureq::Error::Io)?)
+            }
+            HttpCompression::Zstd => {
+                let small = zstd::bulk::compress(body, 3).map_err(ureq::Error::Io)?;
+                request.header("Content-Encoding", "zstd").send(&small)
+            }
+        }
     }
 }
 

@@ -51,7 +51,7 @@ pub use self::{
 };
 use crate::{
     Breaker, BreakerConfig, DeadFolder, DeadLetter, Deliveries, Gate, Metrics, Outcome, Permit, Refusal, Sink, State, Status,
-    status::Fate,
+    breaker::next_random, status::Fate,
 };
 
 /// Settings of a forwarder.
@@ -97,6 +97,9 @@ const MAX_PASSED_OVER: usize = 20_000;
 const IN_FLIGHT_BYTES: usize = 15 << 20;
 /// Batches in flight. One lane alone gets four fifths of them.
 const IN_FLIGHT_BATCHES: u64 = 10;
+/// Records and bytes in flight to a sink that keeps all in one order: one transaction that commits, and the next one. The sink holds a copy of them, and
+/// the client its own of the one that is being sent: up to 60 MiB under a backlog.
+const IN_ORDER_WINDOW: Window = Window { records: 50_000, bytes: 30 << 20 };
 /// Time between two looks at what is synced, while more arrives all the time: a wake-up for each block would cost more than the block.
 const SYNCED_INTERVAL: Duration = Duration::from_millis(2);
 /// The same while nothing may be sent.
@@ -179,6 +182,9 @@ pub struct Forwarder {
     is_probed: bool,
     /// Something came back undelivered since the sink was last told that all is back.
     needs_resume: bool,
+    /// The next turn comes at once.
+    is_hurried: bool,
+    seed: u64,
     report: Report,
 }
 
@@ -274,6 +280,8 @@ impl Forwarder {
             stop: None,
             is_probed: false,
             needs_resume: false,
+            is_hurried: false,
+            seed,
         }
     }
 
@@ -296,6 +304,7 @@ impl Forwarder {
     /// One step: takes an event and those that wait behind it, then sends what may be sent. True: it has stopped.
     pub fn turn(&mut self, now: Now, first: Option<Event>) -> bool {
         self.now = now;
+        self.is_hurried = false;
         let mut outcomes = Vec::new();
         if let Some(event) = first {
             self.take(event, &mut outcomes);
@@ -324,6 +333,9 @@ impl Forwarder {
 
     /// How long nothing will happen by itself.
     pub fn next_wakeup(&self) -> Duration {
+        if self.is_hurried {
+            return Duration::ZERO;
+        }
         let is_idle = self.in_flight.is_empty() && self.waiting() == 0 && self.stop.is_none() && self.requeue.is_empty();
         let base = if is_idle { Duration::from_secs(1) } else { Duration::from_millis(100) };
         let now = self.now.since_start;
@@ -510,8 +522,10 @@ impl Forwarder {
         self.note_breaker();
     }
 
-    fn pause(&self) -> Duration {
-        Duration::from_millis(100 << self.breaker.failures().min(4))
+    /// The wait before the next try: doubled with each failure, and up to a quarter longer or shorter, so that a fleet does not try in step.
+    fn pause(&mut self) -> Duration {
+        let base = Duration::from_millis(100 << self.breaker.failures().min(4));
+        base * (192 + (next_random(&mut self.seed) % 129) as u32) / 256
     }
 
     fn note_breaker(&mut self) {
@@ -564,7 +578,9 @@ impl Forwarder {
             self.critical.clear();
             return;
         }
-        if self.sink.is_none() && !self.make_sink() {
+        if self.sink.is_none() {
+            // It may have taken its time: the next turn knows how late it is.
+            self.is_hurried = self.make_sink();
             return;
         }
         if !self.refused.is_empty() {
@@ -585,7 +601,11 @@ impl Forwarder {
             return;
         }
         let batch = self.batch_size(self.waiting());
-        let window = Window { records: (batch * IN_FLIGHT_BATCHES) as usize, bytes: IN_FLIGHT_BYTES };
+        let window = if self.settings.in_order {
+            IN_ORDER_WINDOW
+        } else {
+            Window { records: (batch * IN_FLIGHT_BATCHES) as usize, bytes: IN_FLIGHT_BYTES }
+        };
         if let Some(seq) = self.in_flight.take_rewind(self.now.since_start, window) {
             self.cursor = self.cursor.min(seq);
         }

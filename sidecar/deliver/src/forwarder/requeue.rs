@@ -59,10 +59,7 @@ impl Forwarder {
             }
         }
         let is_free = self.breaker.state() == State::Closed && self.bisect.is_idle() && self.refused.is_empty();
-        if self.requeue.letters.is_empty() || now < self.requeue.retry_at || !is_free || self.moving.is_some() {
-            return;
-        }
-        if self.sink.is_none() && !self.make_sink() {
+        if self.requeue.letters.is_empty() || now < self.requeue.retry_at || !is_free || self.sink.is_none() {
             return;
         }
         let (Some(letter), Some(sink)) = (self.requeue.letters.pop_front(), &mut self.sink) else { return };

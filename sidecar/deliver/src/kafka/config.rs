@@ -10,7 +10,9 @@ use rdkafka::{
     ClientConfig, ClientContext, client::OAuthToken, consumer::ConsumerContext, message::DeliveryResult,
     producer::ProducerContext,
 };
-use steno_crds::{Compression, Kafka, SaslMechanism, SecretRef};
+use steno_crds::{
+    Compression, Kafka, MESSAGE_TIMEOUT_MS, QUEUE_KBYTES, RECONNECT_MAX_MS, RECORD_OVERHEAD, SaslMechanism, SecretRef,
+};
 
 /// Where secrets are mounted: `<dir>/<name>/<key>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +50,7 @@ impl Destination {
     /// Largest request: librdkafka's default, or more where a record, its key and headers would not fit.
     pub(crate) fn max_message(&self) -> u64 {
         let set = self.kafka.config.get("message.max.bytes").and_then(|bytes| bytes.parse().ok());
-        set.unwrap_or_else(|| 1_000_000.max(self.max_record + 16_384))
+        set.unwrap_or_else(|| 1_000_000.max(self.max_record + RECORD_OVERHEAD))
     }
 }
 
@@ -83,14 +85,14 @@ pub fn client_config(destination: &Destination) -> Result<ClientConfig, String> 
         ("compression.type", compression(kafka.compression).into()),
         ("batch.num.messages", most.to_string()),
         ("queue.buffering.max.messages", "100000".into()),
-        ("queue.buffering.max.kbytes", "24576".into()),
+        ("queue.buffering.max.kbytes", QUEUE_KBYTES.to_string()),
         // Batches form while others are on their way; idle records do not wait.
         ("linger.ms", "1".into()),
-        ("message.timeout.ms", "15000".into()),
+        ("message.timeout.ms", MESSAGE_TIMEOUT_MS.to_string()),
         ("message.max.bytes", destination.max_message().to_string()),
         ("topic.metadata.propagation.max.ms", "5000".into()),
         ("topic.metadata.refresh.interval.ms", "30000".into()),
-        ("reconnect.backoff.max.ms", "2000".into()),
+        ("reconnect.backoff.max.ms", RECONNECT_MAX_MS.to_string()),
         ("socket.keepalive.enable", "true".into()),
         // As the Java clients choose it.
         ("partitioner", "murmur2_random".into()),

@@ -32,7 +32,7 @@ use steno_journal::Shared;
 
 use super::{
     Destination, FACTS_TIMEOUT, Facts, RECORD_OVERHEAD, REQUEUED, Tokens, Watch, bound_batches, check_on, classify,
-    client_config, facts, headers_of, key_of,
+    client_config, facts, headers_of, key_of, wait_until_empty,
 };
 use crate::{Backend, Manner, Record, Refusal, Reporter, Sink, Worker};
 
@@ -44,9 +44,6 @@ const SERVE: Duration = Duration::from_millis(50);
 const COMMIT: Duration = Duration::from_secs(45);
 /// Brokers forget offsets of a group that commits nothing, after a week by default.
 const AGAIN: Duration = Duration::from_hours(24);
-/// A fence may be a time-out of a transaction; so many in so long are somebody else, who commits nothing.
-const MOST_ANEW: usize = 5;
-const PATIENCE: Duration = Duration::from_mins(10);
 /// Records and bytes of a transaction, at most.
 const RECORDS: usize = 20_000;
 const BYTES: usize = 12 << 20;
@@ -70,8 +67,6 @@ struct Inner {
     /// How many times this journal was fenced before.
     number: AtomicU16,
     fenced: AtomicBool,
-    /// When fences were taken for time-outs of transactions.
-    begun_anew: Mutex<Vec<Instant>>,
     /// That Kafka has another history was told.
     told: AtomicBool,
 }
@@ -100,7 +95,6 @@ impl Transactions {
             nonce: format!("{:016x}", uuid::Uuid::new_v4().as_u64_pair().0),
             number: AtomicU16::new(number),
             fenced: false.into(),
-            begun_anew: Mutex::default(),
             told: false.into(),
         };
         Self { inner: Arc::new(inner) }
@@ -400,7 +394,8 @@ impl Exactly {
         }
     }
 
-    /// The broker says that another producer has this one's place: somebody else; or the broker itself, whose patience with a transaction ended.
+    /// The broker says that another producer has this one's place: somebody else; or the broker itself, whose patience with a transaction ended. The
+    /// committed position tells them apart, however often it happens: somebody else has committed there.
     fn fenced(&mut self) -> Refusal {
         let live = self.live.take();
         let seen = live.as_ref().map(|live| live.seen.clone()).unwrap_or_default();
@@ -411,13 +406,10 @@ impl Exactly {
             Some(Ok(Some(found))) => found.nonce != inner.nonce && found.nonce != seen,
             _ => false,
         };
-        let mut begun_anew = inner.begun_anew.lock();
-        begun_anew.retain(|at| at.elapsed() < PATIENCE);
-        if is_somebody || begun_anew.len() >= MOST_ANEW {
+        if is_somebody {
             self.transactions.fence();
             return Refusal::Broken(FENCED.into());
         }
-        begun_anew.push(Instant::now());
         Refusal::Later("the transaction took longer than the broker waits for; it is begun anew".into())
     }
 
@@ -511,6 +503,8 @@ impl Exactly {
             live.producer.send_offsets_to_transaction(&offsets, &group, WAIT)?;
         }
         let until = Instant::now() + COMMIT;
+        // The commit itself waits for the records, too, but in steps of 100 ms.
+        wait_until_empty(&live.producer, COMMIT);
         loop {
             match live.producer.commit_transaction(WAIT) {
                 Ok(()) => break,

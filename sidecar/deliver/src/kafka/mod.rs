@@ -446,13 +446,28 @@ impl KafkaSink {
         let key = key_of(&self.destination.kafka, frame);
         self.produce(topic, seq as usize | DEAD, frame, (key, -1), Some(more))?;
         // The stream moves on only once this is durable; such records are rare enough to wait for.
-        // A flush ends when nothing is in flight; only the report says whether it arrived.
-        match self.producer.flush(Duration::from_secs(10)) {
-            Ok(()) if self.watch.buried.load(Ordering::Acquire) => Ok(()),
-            Ok(()) => Err(Refusal::Refused(format!("topic {topic} refuses it"))),
-            Err(error) => Err(Refusal::Later(error.to_string())),
+        // That nothing is in flight does not say that it arrived; only the report does.
+        match wait_until_empty(&self.producer, Duration::from_secs(10)) {
+            true if self.watch.buried.load(Ordering::Acquire) => Ok(()),
+            true => Err(Refusal::Refused(format!("topic {topic} refuses it"))),
+            false => Err(Refusal::Later(format!("topic {topic} did not confirm it in 10 s"))),
         }
     }
+}
+
+/// Waits until nothing of a producer is in flight; whether that is so in time. The binding's own `flush` waits in steps of 100 ms, because it
+/// waits for events that the producer's thread takes.
+fn wait_until_empty<C: ProducerContext + 'static>(producer: &ThreadedProducer<C>, timeout: Duration) -> bool {
+    let until = Instant::now() + timeout;
+    let mut pause = Duration::from_micros(50);
+    while producer.in_flight_count() > 0 {
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(1));
+    }
+    true
 }
 
 /// A batch may not be larger than a message of the topic.

@@ -1,18 +1,22 @@
 //! Tables of a PostgreSQL database.
 //!
-//! A batch is one transaction: COPY to a temporary table, then `INSERT … ON CONFLICT DO NOTHING` into `event_ids`, whose primary key makes
-//! (tenant, id) unique over all partitions; what is new there goes to `events`. So a record that comes again changes nothing, whoever sends it. One
-//! whose id is there with another fingerprint goes to `event_conflicts`. The schema is [`MIGRATIONS`], applied in order under an
-//! advisory lock, or printed by [`script`].
-use std::{
-    collections::BTreeSet,
-    pin::pin,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+//! A batch is one transaction: `INSERT … ON CONFLICT DO NOTHING` into `event_ids`, whose primary key makes (tenant, id) unique over all partitions; the
+//! records whose ids are new there go to `events`. So a record that comes again changes nothing, whoever sends it. One whose id is there with
+//! another fingerprint goes to `event_conflicts`. Each record that is not in `events` leaves its place in its chain in `event_repeats`, so that
+//! no chain has a hole. The schema is [`MIGRATIONS`], applied in order under an advisory lock, or printed by [`script`].
+//!
+//! # Partitions
+//! Each month of `receivedAt` has one. It is made ahead, while nothing else is done, with a lock that is waited for a second: whoever reads
+//! `events` holds it off, and it is tried again. A record without a partition goes to `events_other`, and moves when its partition is made.
+//!
+//! # Poolers
+//! No startup options, no prepared statements with names, no temporary tables and no settings of a session: a pooler may give each transaction another
+//! connection.
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::{Timestamp, civil, tz::TimeZone};
 use sha2::{Digest, Sha256};
-use steno_crds::{PostgresSink, SecretRef};
+use steno_crds::{PostgresSink, SecretRef, TargetSession};
 use steno_event::{
     Filled,
     json::{Json, Object, canonical, parse},
@@ -21,8 +25,7 @@ use steno_event::{
 use tokio::runtime::Runtime;
 use tokio_postgres::{
     Client, Config, NoTls, Transaction,
-    binary_copy::BinaryCopyInWriter,
-    config::SslMode,
+    config::{SslMode, TargetSessionAttrs},
     error::SqlState,
     types::{ToSql, Type},
 };
@@ -31,7 +34,12 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::{Backend, Record, Refusal, kafka::Secrets, tls::Pem};
 
 /// Steps of the schema; the n-th leads to version n.
-pub const MIGRATIONS: &[&str] = &[include_str!("001.sql")];
+pub const MIGRATIONS: &[&str] = &[include_str!("001.sql"), include_str!("002.sql")];
+
+/// The oldest version that this sidecar can use: an upgrade does not stop deliveries if somebody else makes the schema.
+const OLDEST_USABLE: i32 = 1;
+/// The version that has `event_repeats`.
+const WITH_REPEATS: i32 = 2;
 
 /// Sidecars that bring a schema up to date do so one after the other: the lock's number is the ASCII of `STENO`.
 const LOCK: i64 = 0x53_5445_4E4F;
@@ -39,8 +47,21 @@ const LOCK: i64 = 0x53_5445_4E4F;
 const COLUMNS: &str = "tenant_id, event_id, received_at, occurred_at, kind, action, category, service, severity, outcome, actor_type, actor_id, \
                        entity_type, entity_id, request_id, trace_id, chain_id, chain_epoch, chain_seq, hash, body";
 
+/// Columns of `event_repeats`.
+const REPEATS: &str = "chain_id, chain_epoch, chain_seq, hash, received_at, same_as_tenant_id, same_as_event_id, is_conflict";
+
 /// How long a batch may take, a new connection included. A server that hangs answers nothing, and closes nothing.
 const LIMIT: Duration = Duration::from_mins(1);
+
+/// The same for one statement.
+const STATEMENT_MS: u32 = 50_000;
+/// How long a lock on the tables is waited for, while others wait behind it.
+const LOCK_MS: u32 = 1000;
+/// Time between two looks at partitions, if all are there, and if one could not be made.
+const PARTITIONS: Duration = Duration::from_hours(1);
+const PARTITIONS_AGAIN: Duration = Duration::from_secs(30);
+/// Months ahead that have a partition.
+const MONTHS_AHEAD: u8 = 2;
 
 /// The destination.
 pub struct Postgres {
@@ -55,8 +76,10 @@ struct Database {
     schema: String,
     create: bool,
     client: Option<Client>,
-    /// Months whose partitions are known to be there, or cannot be made.
-    months: BTreeSet<(i16, i8)>,
+    /// When partitions are looked at again.
+    look_at: Instant,
+    /// Version of the schema as of the connection.
+    version: i32,
 }
 
 /// The whole schema as a script for `psql`, with partitions for some months from one on.
@@ -108,8 +131,14 @@ impl Postgres {
     /// A destination of a policy. Connects with the first batch.
     pub fn new(spec: &PostgresSink, secrets: &Secrets) -> Result<Self, String> {
         let mut config = Config::new();
-        config.host(&spec.host).port(spec.port).dbname(&spec.database).user(&spec.user).application_name("steno-sidecar");
-        config.connect_timeout(Duration::from_secs(10)).options("-c statement_timeout=50000 -c TimeZone=UTC");
+        for (host, port) in spec.hosts()? {
+            config.host(&host).port(port);
+        }
+        config.dbname(&spec.database).user(&spec.user).application_name("steno-sidecar");
+        config.connect_timeout(Duration::from_secs(10)).target_session_attrs(match spec.target_session {
+            TargetSession::ReadWrite => TargetSessionAttrs::ReadWrite,
+            TargetSession::Any => TargetSessionAttrs::Any,
+        });
         config.keepalives_idle(Duration::from_secs(30)).tcp_user_timeout(Duration::from_secs(30));
         let password: Option<&SecretRef> = spec.password_secret_ref.as_ref();
         if let Some(password) = password {
@@ -120,7 +149,7 @@ impl Postgres {
         let (schema, create) = (quoted(&spec.schema), spec.create_schema);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        let database = Database { config, tls, schema, create, client: None, months: BTreeSet::new() };
+        let database = Database { config, tls, schema, create, client: None, look_at: Instant::now(), version: 0 };
         Ok(Self { runtime, database })
     }
 
@@ -151,39 +180,41 @@ impl Database {
                 tokio::spawn(async move { drop(connection.await) });
                 client
             };
-            self.months.clear();
-            bring_up(&mut client, &self.schema, self.create).await?;
+            self.version = bring_up(&mut client, &self.schema, self.create).await?;
+            self.look_at = Instant::now();
             self.client = Some(client);
+            // Before the first batch: on a new schema nobody is in the way.
+            self.partitions().await;
         }
         self.client.as_mut().ok_or(Refusal::Busy)
     }
 
-    /// Makes the partitions of a batch's months, where it may. Without one, records go to `events_other`.
-    async fn partitions(&mut self, rows: &[Row]) {
-        let Some(client) = self.client.as_ref().filter(|_| self.create) else { return };
-        let mut months = BTreeSet::new();
-        for row in rows {
-            let at = Timestamp::try_from(row.received_at).unwrap_or_default().to_zoned(TimeZone::UTC).date();
-            months.insert((at.year(), at.month()));
+    /// Makes the partitions of this month and the next ones that are missing, if it may and if it is time to look.
+    async fn partitions(&mut self) {
+        if !self.create || Instant::now() < self.look_at {
+            return;
         }
-        months.retain(|month| !self.months.contains(month));
-        for month in months {
-            let first = civil::Date::new(month.0, month.1, 1).unwrap_or_default();
-            let Err(error) = client.batch_execute(&partition(&self.schema, first)).await else {
-                self.months.insert(month);
-                continue;
-            };
-            tracing::warn!(error = told(&error), %first, "a month's partition could not be made; its records go to events_other");
-            // With rows of the month in events_other it never can be; a lost race or a lock passes.
-            if error.code() == Some(&SqlState::CHECK_VIOLATION) {
-                self.months.insert(month);
+        let Some(client) = &mut self.client else { return };
+        self.look_at = Instant::now() + PARTITIONS;
+        let mut first = Timestamp::now().to_zoned(TimeZone::UTC).date().first_of_month();
+        for _ in 0..=MONTHS_AHEAD {
+            if let Err(error) = make_partition(client, &self.schema, first).await {
+                let is_locked = error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE);
+                tracing::warn!(
+                    error = told(&error),
+                    %first,
+                    "a month's partition could not be made yet; until then its records go to events_other"
+                );
+                if is_locked {
+                    self.look_at = Instant::now() + PARTITIONS_AGAIN;
+                }
             }
+            first = next_month(first);
         }
     }
 
     async fn deliver(&mut self, rows: &[Row]) -> Result<(), Refusal> {
         self.connected().await?;
-        self.partitions(rows).await;
         self.store(rows).await.map_err(|error| {
             let refusal = classify(&error);
             if !matches!(refusal, Refusal::Refused { .. }) {
@@ -196,9 +227,8 @@ impl Database {
 
     async fn store(&mut self, rows: &[Row]) -> Result<(), tokio_postgres::Error> {
         let Some(client) = &mut self.client else { return Ok(()) };
-        let transaction = client.transaction().await?;
-        copy(&transaction, &self.schema, rows).await?;
-        insert(&transaction, &self.schema).await?;
+        let transaction = begin(client).await?;
+        insert(&transaction, &self.schema, self.version, rows).await?;
         transaction.commit().await
     }
 
@@ -212,23 +242,63 @@ impl Database {
     }
 }
 
-async fn version(transaction: &Transaction<'_>, schema: &str) -> Result<i32, tokio_postgres::Error> {
-    let there = transaction.query_one("SELECT to_regclass($1) IS NOT NULL", &[&format!("{schema}.schema_version")]).await?;
-    if !there.get::<_, bool>(0) {
-        return Ok(0);
-    }
-    let asked = format!("SELECT coalesce(max(version), 0) FROM {schema}.schema_version");
-    Ok(transaction.query_one(&asked, &[]).await?.get(0))
+/// A transaction with its own time-out. A session's would be another client's behind a pooler.
+async fn begin(client: &mut Client) -> Result<Transaction<'_>, tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    transaction.batch_execute(&format!("SET LOCAL statement_timeout = {STATEMENT_MS}; SET LOCAL TimeZone = 'UTC'")).await?;
+    Ok(transaction)
 }
 
-async fn bring_up(client: &mut Client, schema: &str, create: bool) -> Result<(), Refusal> {
+/// A value of one row, by a statement without parameters.
+async fn value<T>(transaction: &Transaction<'_>, statement: &str) -> Result<T, tokio_postgres::Error>
+where
+    T: for<'a> tokio_postgres::types::FromSql<'a>,
+{
+    transaction.query_typed_one(statement, &[]).await?.try_get(0)
+}
+
+async fn version(transaction: &Transaction<'_>, schema: &str) -> Result<i32, tokio_postgres::Error> {
+    if !value::<bool>(transaction, &format!("SELECT to_regclass('{schema}.schema_version') IS NOT NULL")).await? {
+        return Ok(0);
+    }
+    value(transaction, &format!("SELECT coalesce(max(version), 0) FROM {schema}.schema_version")).await
+}
+
+/// Makes a month's partition, and moves to it what lies in `events_other`. Fails within a second if somebody reads the tables.
+async fn make_partition(client: &mut Client, schema: &str, first: civil::Date) -> Result<(), tokio_postgres::Error> {
+    let name = format!("{schema}.events_{:04}_{:02}", first.year(), first.month());
+    let transaction = begin(client).await?;
+    if value(&transaction, &format!("SELECT to_regclass('{name}') IS NOT NULL")).await? {
+        return transaction.commit().await;
+    }
+    let (from, to) = (format!("'{first} 00:00:00+00'"), format!("'{} 00:00:00+00'", next_month(first)));
+    // The default partition is locked first: a row must not come to it between the move and the attachment.
+    let statements = format!(
+        "SET LOCAL lock_timeout = {LOCK_MS}; \
+         LOCK TABLE {schema}.events_other IN ACCESS EXCLUSIVE MODE; \
+         CREATE TABLE {name} (LIKE {schema}.events INCLUDING DEFAULTS INCLUDING CONSTRAINTS); \
+         WITH moved AS (DELETE FROM {schema}.events_other WHERE received_at >= {from} AND received_at < {to} RETURNING *) \
+         INSERT INTO {name} SELECT * FROM moved; \
+         ALTER TABLE {schema}.events ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({to})"
+    );
+    transaction.batch_execute(&statements).await?;
+    transaction.commit().await
+}
+
+/// Looks at the schema, and brings it up to date if it may. Its version, of which [`OLDEST_USABLE`] and later will do.
+async fn bring_up(client: &mut Client, schema: &str, create: bool) -> Result<i32, Refusal> {
     let fault =
         |error: tokio_postgres::Error| Refusal::Later(format!("the schema {schema} cannot be looked at: {}", told(&error)));
     let known = MIGRATIONS.len() as i32;
-    let transaction = client.transaction().await.map_err(fault)?;
+    let transaction = begin(client).await.map_err(fault)?;
+    let encoding: String = value(&transaction, "SELECT current_setting('server_encoding')").await.map_err(fault)?;
+    if encoding != "UTF8" {
+        let fix = "records are Unicode; create a database with ENCODING 'UTF8'";
+        return Err(Refusal::Later(format!("the database's encoding is {encoding}: {fix}")));
+    }
     let mut at = version(&transaction, schema).await.map_err(fault)?;
     if at < known && create {
-        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await.map_err(fault)?;
+        transaction.batch_execute(&format!("SELECT pg_advisory_xact_lock({LOCK})")).await.map_err(fault)?;
         at = version(&transaction, schema).await.map_err(fault)?;
         let mut text = format!(
             "CREATE SCHEMA IF NOT EXISTS {schema}; SET LOCAL search_path TO {schema}; \
@@ -241,54 +311,106 @@ async fn bring_up(client: &mut Client, schema: &str, create: bool) -> Result<(),
         made.map_err(|error| Refusal::Later(format!("the schema {schema} cannot be made: {}", told(&error))))?;
         at = known;
     }
+    if at >= OLDEST_USABLE {
+        // What would refuse every record is no record's fault.
+        let repeats =
+            if at >= WITH_REPEATS { format!("; SELECT {REPEATS} FROM {schema}.event_repeats LIMIT 0") } else { String::new() };
+        let columns = format!("SELECT {COLUMNS} FROM {schema}.events LIMIT 0{repeats}");
+        transaction.batch_execute(&columns).await.map_err(fault)?;
+    }
     transaction.commit().await.map_err(fault)?;
-    if at < known {
-        let what = if at == 0 { "is not there".into() } else { format!("is of version {at}, older than {known}") };
+    if at < OLDEST_USABLE {
         let fix = "set createSchema: true, or have somebody apply what `steno-sidecar postgres schema` prints";
-        return Err(Refusal::Later(format!("the schema {schema} {what}; {fix}")));
+        return Err(Refusal::Later(format!("the schema {schema} is not there; {fix}")));
     }
-    Ok(())
+    if at < known {
+        tracing::warn!(
+            version = at,
+            newest = known,
+            "the schema is older than this sidecar; apply what `steno-sidecar postgres schema` prints"
+        );
+    }
+    Ok(at)
 }
 
-async fn copy(transaction: &Transaction<'_>, schema: &str, rows: &[Row]) -> Result<(), tokio_postgres::Error> {
-    let table = format!(
-        "CREATE TEMPORARY TABLE IF NOT EXISTS steno_incoming (position bigint, fingerprint bytea, LIKE {schema}.events) ON COMMIT DELETE ROWS; \
-         TRUNCATE pg_temp.steno_incoming"
-    );
-    transaction.batch_execute(&table).await?;
-    let types: Vec<Type> = [Type::INT8, Type::BYTEA, Type::TEXT, Type::TEXT, Type::TIMESTAMPTZ, Type::TIMESTAMPTZ]
-        .into_iter()
-        .chain(std::iter::repeat_n(Type::TEXT, 13))
-        .chain([Type::INT8, Type::INT8, Type::BYTEA, Type::BYTEA])
-        .collect();
-    let asked = format!("COPY pg_temp.steno_incoming (position, fingerprint, {COLUMNS}) FROM STDIN BINARY");
-    let writer = BinaryCopyInWriter::new(transaction.copy_in(&asked).await?, &types);
-    let mut writer = pin!(writer);
-    for (position, row) in rows.iter().enumerate() {
-        writer.as_mut().write(&row.values(&(position as i64))).await?;
-    }
-    writer.finish().await.map(drop)
-}
-
-async fn insert(transaction: &Transaction<'_>, schema: &str) -> Result<(), tokio_postgres::Error> {
-    // In the order of the key, so that two sidecars with the same ids wait for each other and do not lock each other out.
+/// Stores a batch: what is new, and what is there for another reason.
+async fn insert(transaction: &Transaction<'_>, schema: &str, version: i32, rows: &[Row]) -> Result<(), tokio_postgres::Error> {
+    let positions: Vec<i64> = (0..rows.len() as i64).collect();
+    let fingerprints: Vec<&[u8]> = rows.iter().map(|row| &*row.fingerprint).collect();
+    let received: Vec<SystemTime> = rows.iter().map(|row| row.received_at).collect();
+    let occurred: Vec<Option<SystemTime>> = rows.iter().map(|row| row.occurred_at).collect();
+    let kinds: Vec<&str> = rows.iter().map(|row| &*row.kind).collect();
+    // All texts but the hash, which has a column of bytes.
+    let texts: Vec<Vec<Option<&str>>> =
+        (0..TEXTS.len() - 1).map(|index| rows.iter().map(|row| row.texts[index].as_deref()).collect()).collect();
+    let epochs: Vec<Option<i64>> = rows.iter().map(|row| row.epoch).collect();
+    let seqs: Vec<Option<i64>> = rows.iter().map(|row| row.seq).collect();
+    let hashes: Vec<Option<&[u8]>> = rows.iter().map(|row| row.hash.as_deref()).collect();
+    let bodies: Vec<&[u8]> = rows.iter().map(|row| &*row.body).collect();
+    let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> = vec![
+        (&positions, Type::INT8_ARRAY),
+        (&fingerprints, Type::BYTEA_ARRAY),
+        (&texts[0], Type::TEXT_ARRAY),
+        (&texts[1], Type::TEXT_ARRAY),
+        (&received, Type::TIMESTAMPTZ_ARRAY),
+        (&occurred, Type::TIMESTAMPTZ_ARRAY),
+        (&kinds, Type::TEXT_ARRAY),
+    ];
+    parameters.extend(texts[2..].iter().map(|column| (column as &(dyn ToSql + Sync), Type::TEXT_ARRAY)));
+    parameters.extend([
+        (&epochs as &(dyn ToSql + Sync), Type::INT8_ARRAY),
+        (&seqs, Type::INT8_ARRAY),
+        (&hashes, Type::BYTEA_ARRAY),
+        (&bodies, Type::BYTEA_ARRAY),
+    ]);
+    let numbers: Vec<String> = (1..=parameters.len()).map(|number| format!("${number}")).collect();
+    let incoming = format!("incoming AS (SELECT * FROM unnest({}) AS i (position, fingerprint, {COLUMNS}))", numbers.join(", "));
     let of_first = COLUMNS.split(", ").map(|column| format!("i.{column}")).collect::<Vec<_>>().join(", ");
-    let statements = format!(
-        "WITH fresh AS ( \
+    // In the order of the key, so that two sidecars with the same ids wait for each other and do not lock each other out.
+    let fresh = format!(
+        "WITH {incoming}, fresh AS ( \
            INSERT INTO {schema}.event_ids (tenant_id, event_id, fingerprint, received_at) \
-           SELECT DISTINCT ON (tenant_id, event_id) tenant_id, event_id, fingerprint, received_at FROM pg_temp.steno_incoming \
+           SELECT DISTINCT ON (tenant_id, event_id) tenant_id, event_id, fingerprint, received_at FROM incoming \
            ORDER BY tenant_id, event_id, position \
-           ON CONFLICT DO NOTHING RETURNING tenant_id, event_id, fingerprint) \
-         INSERT INTO {schema}.events ({COLUMNS}) \
-         SELECT DISTINCT ON (i.tenant_id, i.event_id) {of_first} FROM pg_temp.steno_incoming i \
-         JOIN fresh f ON f.tenant_id = i.tenant_id AND f.event_id = i.event_id AND f.fingerprint = i.fingerprint \
-         ORDER BY i.tenant_id, i.event_id, i.position; \
-         INSERT INTO {schema}.event_conflicts (tenant_id, event_id, fingerprint, received_at, body) \
-         SELECT i.tenant_id, i.event_id, i.fingerprint, i.received_at, i.body FROM pg_temp.steno_incoming i \
-         JOIN {schema}.event_ids k ON k.tenant_id = i.tenant_id AND k.event_id = i.event_id AND k.fingerprint <> i.fingerprint \
-         ORDER BY i.tenant_id, i.event_id, i.fingerprint, i.position ON CONFLICT DO NOTHING"
+           ON CONFLICT DO NOTHING RETURNING tenant_id, event_id, fingerprint), \
+         stored AS ( \
+           INSERT INTO {schema}.events ({COLUMNS}) \
+           SELECT DISTINCT ON (i.tenant_id, i.event_id) {of_first} FROM incoming i \
+           JOIN fresh f ON f.tenant_id = i.tenant_id AND f.event_id = i.event_id AND f.fingerprint = i.fingerprint \
+           ORDER BY i.tenant_id, i.event_id, i.position RETURNING 1) \
+         SELECT count(*) FROM stored"
     );
-    transaction.batch_execute(&statements).await
+    let stored: i64 = transaction.query_typed_one(&fresh, &parameters).await?.try_get(0)?;
+    if stored == rows.len() as i64 {
+        return Ok(());
+    }
+    let known = format!(
+        "WITH {incoming}, known AS ( \
+           SELECT i.*, k.fingerprint <> i.fingerprint AS conflicts FROM incoming i \
+           JOIN {schema}.event_ids k ON k.tenant_id = i.tenant_id AND k.event_id = i.event_id)"
+    );
+    let conflicts = format!(
+        "{known}, conflicting AS ( \
+           INSERT INTO {schema}.event_conflicts (tenant_id, event_id, fingerprint, received_at, body) \
+           SELECT tenant_id, event_id, fingerprint, received_at, body FROM known WHERE conflicts \
+           ORDER BY tenant_id, event_id, fingerprint, position ON CONFLICT DO NOTHING RETURNING 1) \
+         SELECT count(*) FROM conflicting"
+    );
+    transaction.query_typed(&conflicts, &parameters).await?;
+    if version < WITH_REPEATS {
+        return Ok(());
+    }
+    let others = format!(
+        "{known}, repeats AS ( \
+           INSERT INTO {schema}.event_repeats ({REPEATS}) \
+           SELECT chain_id, chain_epoch, chain_seq, hash, received_at, tenant_id, event_id, conflicts FROM known i \
+           WHERE chain_id IS NOT NULL AND chain_epoch IS NOT NULL AND chain_seq IS NOT NULL AND NOT EXISTS ( \
+             SELECT FROM {schema}.events e WHERE e.tenant_id = i.tenant_id AND e.event_id = i.event_id \
+             AND e.chain_id = i.chain_id AND e.chain_epoch = i.chain_epoch AND e.chain_seq = i.chain_seq) \
+           ORDER BY chain_id, chain_epoch, chain_seq, position ON CONFLICT DO NOTHING RETURNING 1) \
+         SELECT count(*) FROM repeats"
+    );
+    transaction.query_typed(&others, &parameters).await.map(drop)
 }
 
 /// What an error says, with what the server says of it; never a value.
@@ -330,6 +452,18 @@ impl Backend for Postgres {
             rows.push(row?);
         }
         self.within(async |database| database.deliver(&rows).await)
+    }
+
+    fn idle(&mut self) {
+        if self.database.client.is_some() && Instant::now() >= self.database.look_at {
+            let done = self.within(async |database| {
+                database.partitions().await;
+                Ok(())
+            });
+            if let Err(refusal) = done {
+                tracing::warn!(?refusal, "partitions could not be looked at");
+            }
+        }
     }
 
     fn probe(&mut self) -> Result<(), String> {
@@ -406,51 +540,6 @@ impl Row {
             fingerprint: fingerprint(&members, Filled(record.filled)),
             texts,
         })
-    }
-
-    fn values<'a>(&'a self, position: &'a i64) -> [&'a (dyn ToSql + Sync); 23] {
-        let [
-            tenant,
-            id,
-            action,
-            category,
-            service,
-            severity,
-            outcome,
-            actor_type,
-            actor_id,
-            entity_type,
-            entity_id,
-            request,
-            trace,
-            chain,
-            _,
-        ] = &self.texts;
-        [
-            position,
-            &self.fingerprint,
-            tenant,
-            id,
-            &self.received_at,
-            &self.occurred_at,
-            &self.kind,
-            action,
-            category,
-            service,
-            severity,
-            outcome,
-            actor_type,
-            actor_id,
-            entity_type,
-            entity_id,
-            request,
-            trace,
-            chain,
-            &self.epoch,
-            &self.seq,
-            &self.hash,
-            &self.body,
-        ]
     }
 }
 
