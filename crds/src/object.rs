@@ -86,6 +86,10 @@ pub struct Fleet {
     pub current: u64,
     /// Pods whose breaker is open, or half-open: one batch is being tried.
     pub breaker_open: u64,
+    /// Pods with a sink that stands still, or is slower than intake, though its breaker is closed.
+    pub stalled: u64,
+    /// Dead letters that are kept in pods: records that a sink refused, and that nobody delivered again or removed.
+    pub dead_letters: u64,
     /// Events that wait for delivery, all pods together.
     pub spooled_events: u64,
     /// Bytes of their spools.

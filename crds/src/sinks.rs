@@ -346,7 +346,7 @@ impl HttpSink {
         if host.is_none_or(|host| host.is_empty() || host.contains(['@', ' '])) || self.url.contains(['#', ' ']) {
             add("http.url", "is not a URL such as https://audit.example.com/events, without a user, a password or a fragment");
         }
-        if !is_header(&self.auth_header) {
+        if !is_header(&self.auth_header) || RESERVED.iter().any(|known| self.auth_header.eq_ignore_ascii_case(known)) {
             add("http.authHeader", "is not a header's name; write letters, digits and -, such as Authorization or X-Api-Key");
         }
         if !self.auth_scheme.bytes().all(|byte| byte.is_ascii_graphic()) {

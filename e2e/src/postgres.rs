@@ -141,9 +141,20 @@ impl Postgres {
 
     #[track_caller]
     fn sql_of(&self, database: &str, text: &str) -> Vec<String> {
+        self.ask(PASSWORD, database, text)
+    }
+
+    /// The same with another password.
+    #[track_caller]
+    pub fn sql_as(&self, password: &str, text: &str) -> Vec<String> {
+        self.ask(password, "audit", text)
+    }
+
+    #[track_caller]
+    fn ask(&self, password: &str, database: &str, text: &str) -> Vec<String> {
         let asked = self
             .command("psql")
-            .env("PGPASSWORD", PASSWORD)
+            .env("PGPASSWORD", password)
             .args(["-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", &self.port.to_string()])
             .args(["-U", "steno", "-d", database, "-c", text])
             .output()

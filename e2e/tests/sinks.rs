@@ -372,3 +372,29 @@ fn a_retry_by_another_pod_leaves_no_hole_in_its_chain_in_the_database() {
     database.sql("DELETE FROM steno.event_repeats");
     assert_eq!(database.sql(query).len(), 2, "the query finds holes");
 }
+
+#[test]
+fn a_database_comes_to_a_running_sidecar_its_password_rotates_and_a_silent_host_is_passed_over() {
+    let (kafka, certs) = (Kafka::start(), Certs::make());
+    kafka.topic("audit");
+    let database = Postgres::start(&certs.server.0, &certs.server.1);
+    let mut sidecar = Sidecar::prepare(&policy(&kafka.plain(), "audit", &format!("  {BRISK}\n")));
+    secrets(&sidecar, &certs);
+    sidecar.up();
+    // A host that takes connections and says nothing, as one that stands still.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hosts = format!("host: '127.0.0.1:{},127.0.0.1'", silent.local_addr().unwrap().port());
+    let line = postgres_sink(&database, "").replace("host: 127.0.0.1", &hosts);
+    sidecar.write_policy(&spec(&kafka, &[line], ""));
+    wait_for("the new sink", SOON, || !sink(&sidecar, "db").is_null());
+    let mut acked = post(&sidecar, "one", 20);
+    wait_for("the database to have it", LATER, || sink(&sidecar, "db")["backlog"] == 0);
+    database.sql("ALTER ROLE steno PASSWORD 'another one'; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'steno-sidecar'");
+    sidecar.put_secret("db", "password", "another one");
+    wait_for("the reload", SOON, || sidecar.metric("steno_config_reloads_total{result=\"ok\"} ") >= 2.0);
+    acked.extend(post(&sidecar, "two", 20));
+    wait_for("the database to have it", LATER, || sink(&sidecar, "db")["backlog"] == 0);
+    let rows = database.sql_as("another one", "SELECT event_id FROM steno.events WHERE kind = 'Event' ORDER BY event_id");
+    assert_eq!(rows.len(), acked.len());
+    assert!(!sidecar.log().contains("panicked"), "{}", sidecar.log());
+}

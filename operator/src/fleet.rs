@@ -42,6 +42,10 @@ pub struct Sighting {
     pub breaker_open: bool,
     /// Why.
     pub reason: String,
+    /// What holds a sink whose breaker is closed.
+    pub stalled_by: Option<String>,
+    /// Dead letters that are kept.
+    pub dead_letters: u64,
     /// Events that wait.
     pub backlog: u64,
     /// Bytes of its spool.
@@ -106,6 +110,8 @@ fn read(stats: &Value, known: Sighting) -> Sighting {
         // Half-open is no better: one batch is being tried.
         breaker_open: open.is_some(),
         reason: open.map_or_else(|| text("/breaker/reason"), |sink| of_breaker(sink, "reason")),
+        stalled_by: required().find_map(|sink| sink.get("stalledBy")?.as_str().map(str::to_owned)),
+        dead_letters: sinks.iter().filter_map(|sink| sink.get("deadLettersKept")?.as_u64()).sum(),
         backlog: most("backlog").unwrap_or_default(),
         // An older sidecar does not tell how much of its spool is undelivered.
         bytes: number("/journal/undeliveredBytes").or_else(|| number("/journal/usedBytes")).unwrap_or_default(),
@@ -132,6 +138,8 @@ pub fn sum(sightings: &[Sighting], missed: usize, hash: Option<&str>) -> Fleet {
         not_asked: count(&|sighting| sighting.is_mute),
         current: count(&|sighting| sighting.answers && Some(sighting.hash.as_str()) == hash),
         breaker_open: count(&|sighting| sighting.breaker_open),
+        stalled: count(&|sighting| sighting.stalled_by.is_some()),
+        dead_letters: sightings.iter().map(|sighting| sighting.dead_letters).sum(),
         spooled_events: sightings.iter().map(|sighting| sighting.backlog).sum(),
         spooled_bytes: sightings.iter().map(|sighting| sighting.bytes).sum(),
         oldest_undelivered_seconds: sightings.iter().filter_map(|sighting| sighting.oldest_ms).max().map(|ms| ms / 1000),

@@ -50,7 +50,8 @@ fn ready(pods: &Fleet, is_rendered: bool, has_missed: bool, sightings: &[Sightin
         && fell_back.is_none()
         && pods.unknown == 0
         && pods.current + pods.not_asked == pods.injected
-        && pods.breaker_open == 0;
+        && pods.breaker_open == 0
+        && pods.stalled == 0;
     if is_ready && nobody_asked {
         let message = format!(
             "The {} pods on the host's network have no port to be asked on: how they stand is not known here.",
@@ -72,9 +73,9 @@ fn ready(pods: &Fleet, is_rendered: bool, has_missed: bool, sightings: &[Sightin
     } else if let Some(fault) = fell_back {
         (Some(false), "SpoolFellBack", format!("A pod's journal is not on the volume that the policy names: {fault}"))
     } else {
-        let Fleet { injected, current, unknown, not_asked, breaker_open, .. } = pods;
+        let Fleet { injected, current, unknown, not_asked, breaker_open, stalled, .. } = pods;
         let message = format!(
-            "Of {injected} pods {current} run by the current configuration, {unknown} do not answer, {not_asked} have no port to be asked on, {breaker_open} have an open breaker."
+            "Of {injected} pods {current} run by the current configuration, {unknown} do not answer, {not_asked} have no port to be asked on, {breaker_open} have an open breaker, {stalled} have a sink that stands still."
         );
         (Some(false), "PodsBehind", message)
     }
@@ -115,7 +116,18 @@ pub fn status(
     };
     let delivering = match (answering, pods.breaker_open) {
         (0, _) => (None, "NoPods", "No sidecar answers.".to_owned()),
-        (_, 0) => (Some(true), "Closed", "No breaker is open.".to_owned()),
+        (_, 0) if pods.stalled > 0 => {
+            let why = sightings.iter().find_map(|sighting| sighting.stalled_by.clone()).unwrap_or_default();
+            (Some(false), "Stalled", format!("{} pods have a sink that stands still: {why}", pods.stalled))
+        }
+        (_, 0) if pods.dead_letters > 0 => {
+            let message = format!(
+                "{} records were refused and are kept in pods as dead letters; `steno-sidecar dead requeue` delivers them again.",
+                pods.dead_letters
+            );
+            (Some(false), "DeadLetters", message)
+        }
+        (_, 0) => (Some(true), "Closed", "No breaker is open, and no sink stands still.".to_owned()),
         (_, open) => {
             let why = sightings
                 .iter()
@@ -205,6 +217,14 @@ mod tests {
         assert_eq!(stale["Ready"].0, "False");
         let open = seen(&good, &[Sighting { breaker_open: true, reason: "no broker".into(), ..pod.clone() }]);
         assert!(open["Delivering"].0 == "False" && open["Delivering"].1.contains("no broker"));
+        let stalled = seen(&good, &[Sighting { stalled_by: Some("partition 3".into()), ..pod.clone() }]);
+        assert!(
+            stalled["Delivering"].0 == "False"
+                && stalled["Delivering"].1.contains("partition 3")
+                && stalled["Ready"].0 == "False"
+        );
+        let dead = seen(&good, &[Sighting { dead_letters: 7, ..pod.clone() }]);
+        assert!(dead["Delivering"].0 == "False" && dead["Delivering"].1.contains("7 records"), "{dead:?}");
         let silent = seen(&good, &[Sighting::default()]);
         assert_eq!((silent["Ready"].0.as_str(), silent["Delivering"].0.as_str()), ("False", "Unknown"));
         // One that has no port to be asked on stands in nobody's way, and is told of.

@@ -247,7 +247,11 @@ impl Further {
     fn describe(&self) -> String {
         match (&self.spec.http, &self.spec.postgres) {
             (Some(spec), _) => http::shown(&spec.url),
-            (_, Some(db)) => format!("database {} at {}:{}, schema {}", db.database, db.host, db.port, db.schema),
+            (_, Some(db)) => {
+                let hosts = db.hosts().unwrap_or_default();
+                let hosts: Vec<String> = hosts.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+                format!("database {} at {}, schema {}", db.database, hosts.join(","), db.schema)
+            }
             _ => self.files.display().to_string(),
         }
     }

@@ -146,10 +146,13 @@ impl Reloader {
         }
         let routes = compiled.routes(&self.identity, &self.secrets, &self.dir);
         // The new client is made before the old one goes. One that lacks a Secret is made when that comes.
-        if compiled.missing_secrets.is_empty()
-            && let Err(error) = self.intake.outlets.verify(&routes)
-        {
-            return self.refuse(error);
+        if compiled.missing_secrets.is_empty() {
+            let (intake, routes) = (self.intake.clone(), routes.clone());
+            // Clients wait when they are made and when they end.
+            let verified = tokio::task::spawn_blocking(move || intake.outlets.verify(&routes)).await;
+            if let Err(error) = verified.unwrap_or_else(|_| Err("a client panicked while it was made".into())) {
+                return self.refuse(error);
+            }
         }
         self.intake.metrics.config_error.set(0);
         self.last.lock().error = None;

@@ -336,6 +336,7 @@ fn shown(standing: &Standing) -> Value {
         "delivered": snapshot.delivered,
         "deadLetters": snapshot.dead,
         "deadLettersKept": snapshot.dead_kept,
+        "stalledBy": snapshot.stall(wall_ms()),
         "stalledMs": if snapshot.backlog > 0 { snapshot.stalled_ms } else { 0 },
         "leftOut": snapshot.left_out,
         "avgBatchTimeMs": rounded(snapshot.batch_ms),

@@ -62,6 +62,13 @@ struct Known {
     changed: Option<SystemTime>,
 }
 
+/// Sequence number and sink in a letter's name.
+fn named(path: &Path) -> Option<(u64, &str)> {
+    let stem = path.file_stem()?.to_str()?;
+    let (seq, sink) = stem.split_once('-').unwrap_or((stem, "kafka"));
+    Some((seq.parse().ok()?, sink))
+}
+
 // === impl DeadFolder ===
 
 impl DeadFolder {
@@ -130,9 +137,7 @@ impl DeadFolder {
     pub fn requeue(&self, which: &Which, sink: Option<&str>) -> io::Result<usize> {
         let mut count = 0;
         for path in self.paths()? {
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let (seq, of) = stem.split_once('-').unwrap_or((&stem, "kafka"));
-            let Ok(seq) = seq.parse::<u64>() else { continue };
+            let Some((seq, of)) = named(&path) else { continue };
             let is_meant = match which {
                 Which::All => true,
                 Which::Seqs(seqs) => seqs.contains(&seq),
@@ -179,9 +184,10 @@ impl DeadFolder {
         fs::metadata(&self.dir).and_then(|found| found.modified()).ok()
     }
 
-    /// How many letters there are.
-    pub fn count(&self) -> u64 {
-        self.size().0
+    /// How many letters of a sink there are. Reads the folder's names.
+    pub fn count(&self, sink: &str) -> u64 {
+        let paths = self.paths().unwrap_or_default();
+        paths.iter().filter(|path| named(path).is_some_and(|(_, of)| of == sink)).count() as u64
     }
 
     /// Bytes of all letters.
@@ -254,13 +260,13 @@ mod tests {
             folder.put(&letter(seq), &keys).unwrap();
         }
         folder.put(&letter(3), &keys).unwrap();
-        assert_eq!((folder.size(), folder.count()), (counted(), 5));
+        assert_eq!((folder.size(), folder.count("kafka")), (counted(), 5));
         folder.requeue(&Which::Seqs(vec![1, 4]), None).unwrap();
         folder.remove(&letter(1)).unwrap();
-        assert_eq!((folder.size(), folder.count()), (counted(), 4));
+        assert_eq!((folder.size(), folder.count("kafka")), (counted(), 4));
         // An administrator.
         fs::remove_file(dir.path().join("dead/00000000000000000003.json")).unwrap();
-        assert_eq!((folder.size(), folder.count()), (counted(), 3));
+        assert_eq!((folder.size(), folder.count("kafka")), (counted(), 3));
     }
 
     #[test]

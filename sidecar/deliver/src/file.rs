@@ -87,23 +87,35 @@ impl Files {
         Err(io::Error::other(format!("{CURRENT} was moved or truncated during {MAX_TRIES} tries")))
     }
 
-    /// Whether the file that is written to has the name, and all that was written.
-    fn is_in_place(&self) -> io::Result<bool> {
+    /// Whether the file that is written to has the name, and no other one.
+    fn has_name(&self) -> io::Result<bool> {
         let found = match fs::symlink_metadata(self.dir.join(CURRENT)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             found => found?,
         };
         let own = self.file.metadata()?;
-        Ok((found.dev(), found.ino()) == (own.dev(), own.ino()) && own.len() >= self.length)
+        Ok((found.dev(), found.ino()) == (own.dev(), own.ino()) && own.nlink() == 1)
     }
 
-    /// Opens the file again if another one has the name, or none, or if it was truncated.
+    /// Whether it also holds all that was written.
+    fn is_in_place(&self) -> io::Result<bool> {
+        Ok(self.has_name()? && self.file.metadata()?.len() >= self.length)
+    }
+
+    /// Opens the file again if another one has the name, or none; goes on at its end if it was truncated.
     fn follow(&mut self) -> io::Result<()> {
-        if !self.is_in_place()? {
-            (self.file, self.length, self.began) = open(&self.dir)?;
-            self.is_torn = false;
-            tracing::info!(dir = %self.dir.display(), "{CURRENT} was moved, removed or truncated by somebody else; it is open again");
+        if self.is_in_place()? {
+            return Ok(());
         }
+        if self.has_name()? {
+            let length = self.file.metadata()?.len();
+            self.length = whole_lines(&mut self.file, length)?;
+            self.file.set_len(self.length)?;
+        } else {
+            (self.file, self.length, self.began) = open(&self.dir)?;
+        }
+        self.is_torn = false;
+        tracing::info!(dir = %self.dir.display(), "{CURRENT} was moved, removed or truncated by somebody else; it is followed");
         Ok(())
     }
 
@@ -113,7 +125,7 @@ impl Files {
         if self.length == 0 || (self.length < self.rotation.bytes && !is_old) {
             return Ok(());
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let now = now_ms();
         let name = |ms: u64| self.dir.join(format!("audit-{}.jsonl", format_millis(ms).replace([':', '-'], "")));
         let mut ended_ms = now.max(self.ended_ms + 1);
         while name(ended_ms).exists() {
@@ -135,10 +147,8 @@ impl Files {
 
     fn prune(&self) -> io::Result<()> {
         let mut ended: Vec<PathBuf> = fs::read_dir(&self.dir)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        let is_ended = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("audit-") && path.extension().is_some_and(|extension| extension == "jsonl")
-        };
+        // Only names that this sink gives: others' files are not its own.
+        let is_ended = |path: &PathBuf| ended_at(&path.file_name().unwrap_or_default().to_string_lossy()).is_some();
         ended.retain(is_ended);
         ended.sort();
         let over = ended.len().saturating_sub(self.rotation.backups);
@@ -164,8 +174,19 @@ fn ended_at(name: &str) -> Option<u64> {
     u64::try_from(at.as_millisecond()).ok()
 }
 
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
 fn open(dir: &Path) -> io::Result<(File, u64, SystemTime)> {
+    fs::create_dir_all(dir)?;
     let path = dir.join(CURRENT);
+    if fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.nlink() > 1) {
+        // Somebody gave it a second name, as backups do. What is in it stays there under both names.
+        let aside = dir.join(format!("audit-linked-{}.jsonl", format_millis(now_ms()).replace([':', '-'], "")));
+        tracing::warn!(dir = %dir.display(), aside = %aside.display(), "{CURRENT} has a second name (a hard link); it is moved aside");
+        fs::rename(&path, aside)?;
+    }
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true).mode(0o640);
     // A pipe under this name would be waited for, for ever.
@@ -177,6 +198,9 @@ fn open(dir: &Path) -> io::Result<(File, u64, SystemTime)> {
     File::open(dir)?.sync_all()?;
     let metadata = file.metadata()?;
     check_file(&metadata, fs::metadata(dir)?.uid())?;
+    // Two writers would cut off each other's lines.
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| io::Error::other(format!("another process writes to {CURRENT}; give each pod a directory of its own")))?;
     let length = whole_lines(&mut file, metadata.len())?;
     if length < metadata.len() {
         file.set_len(length)?;
@@ -191,8 +215,6 @@ fn check_file(found: &fs::Metadata, owner_of_dir: u32) -> io::Result<()> {
     let own = rustix::process::geteuid().as_raw();
     let fault = if !found.is_file() {
         "is not a regular file"
-    } else if found.nlink() > 1 {
-        "has a second name (a hard link)"
     } else if found.uid() != own && found.uid() != owner_of_dir {
         "belongs to another user"
     } else {
@@ -357,14 +379,33 @@ mod tests {
         };
         std::os::unix::fs::symlink(&secret, files.join(CURRENT)).unwrap();
         refused("symbolic link");
+        // A second name is moved aside, and the file is as it was.
         fs::hard_link(&secret, files.join(CURRENT)).unwrap();
-        refused("second name");
+        Files::open(&files, ROTATION).unwrap().write(&[record(0)]).unwrap();
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "precious without a line end");
         // One that comes while it runs.
         let mut running = Files::open(&files, ROTATION).unwrap();
         fs::remove_file(files.join(CURRENT)).unwrap();
         std::os::unix::fs::symlink(&secret, files.join(CURRENT)).unwrap();
         assert!(matches!(running.write(&[record(1)]), Err(Refusal::Later(_))));
         assert_eq!(fs::read_to_string(&secret).unwrap(), "precious without a line end");
+    }
+
+    #[test]
+    fn a_second_writer_is_refused_and_files_of_others_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["audit-notes.jsonl", "audit-20261128.jsonl"] {
+            fs::write(dir.path().join(name), "{}\n").unwrap();
+        }
+        let mut files = Files::open(dir.path(), ROTATION).unwrap();
+        assert!(Files::open(dir.path(), ROTATION).unwrap_err().contains("another process"));
+        (0..100).for_each(|seq| files.write(&[record(seq)]).unwrap());
+        assert!(dir.path().join("audit-notes.jsonl").exists() && dir.path().join("audit-20261128.jsonl").exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 5, "the current one, two backups, and two of others");
+        // The whole directory goes.
+        fs::remove_dir_all(dir.path()).unwrap();
+        files.write(&[record(100)]).unwrap();
+        assert!(dir.path().join(CURRENT).exists());
     }
 
     #[test]

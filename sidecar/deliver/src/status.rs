@@ -91,22 +91,28 @@ pub struct Status(Mutex<Snapshot>);
 // === impl Snapshot ===
 
 impl Snapshot {
+    /// What holds the records of a sink whose breaker is closed; `None`: nothing does.
+    pub fn stall(&self, wall_ms: u64) -> Option<String> {
+        let age_ms = self.age_ms(wall_ms);
+        if self.breaker != "closed" || self.backlog == 0 {
+            return None;
+        }
+        if self.stalled_ms >= STALLED_MS || self.is_refusing {
+            let by = if self.stalled_by.is_empty() { String::new() } else { format!(": {}", self.stalled_by) };
+            return Some(format!("record {} has waited for {} s{by}", self.position, age_ms.max(self.stalled_ms) / 1000));
+        }
+        (age_ms >= OLD_MS).then(|| {
+            format!("delivery is slower than intake: the oldest of {} records waits for {} s", self.backlog, age_ms / 1000)
+        })
+    }
+
     /// Why this sink is not healthy; `None`: it is. A backlog that grows and a healthy sink never stand together.
     pub fn issue(&self, wall_ms: u64) -> Option<String> {
         if self.breaker != "closed" {
             return Some(format!("the breaker is {}: {}", self.breaker, self.reason));
         }
-        let age_ms = self.age_ms(wall_ms);
-        if self.backlog > 0 && (self.stalled_ms >= STALLED_MS || self.is_refusing) {
-            let by = if self.stalled_by.is_empty() { String::new() } else { format!(": {}", self.stalled_by) };
-            return Some(format!("record {} has waited for {} s{by}", self.position, age_ms.max(self.stalled_ms) / 1000));
-        }
-        if age_ms >= OLD_MS {
-            return Some(format!(
-                "delivery is slower than intake: the oldest of {} records waits for {} s",
-                self.backlog,
-                age_ms / 1000
-            ));
+        if let Some(stall) = self.stall(wall_ms) {
+            return Some(stall);
         }
         (self.dead_kept > 0).then(|| {
             format!(

@@ -1,29 +1,32 @@
 //! Records that the destination refused alone, before they become dead letters.
 //!
 //! A refusal proves nothing about a record if the destination refuses everything. So a record at fault is kept until the destination has taken
-//! another one after it: then it is the record, and it becomes a dead letter. Refusals without a success between them are the destination's
-//! fault: the breaker opens, and the records stay in the journal.
+//! another one after it. Then it is tried alone once more: what refused it may be fixed. If it is refused again it becomes a dead letter.
+//! After a few of those in a row the others wait for another success: the destination may refuse everything again.
 //!
-//! An era ends with each failure that is the destination's. A record that was refused in an earlier era is tried once more before anything
-//! is concluded: what refused it may be fixed.
-use std::{collections::BTreeMap, time::Duration};
+//! Refusals without a success between them are the destination's fault: the breaker opens, and the records stay in the journal. A failure of
+//! the destination itself makes all that is known worthless.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// So many refusals in a row are the destination's fault, however fast they come.
 const MAX_IN_A_ROW: u32 = 100;
+/// Dead letters between two successes.
+const MAX_BURIED_IN_A_ROW: u32 = 5;
 /// So many are kept; more are not tried.
 pub(super) const MAX_CONDEMNED: usize = 10_000;
-
-#[derive(Debug, Clone)]
-struct Sentence {
-    reason: String,
-    era: u64,
-}
 
 /// Records at fault.
 #[derive(Debug, Default)]
 pub(super) struct Condemned {
-    records: BTreeMap<u64, Sentence>,
-    era: u64,
+    /// Those that wait for a success, and why they were refused.
+    records: BTreeMap<u64, String>,
+    /// Those that are tried once more after a success.
+    retried: BTreeSet<u64>,
+    /// Dead letters since the last success.
+    buried: u32,
     in_a_row: u32,
     first_at: Duration,
     /// A record was written for the destination to take or to refuse, since it last took one.
@@ -50,21 +53,27 @@ impl Condemned {
 
     /// Why the first one was refused.
     pub(super) fn reason(&self) -> Option<&str> {
-        self.records.values().next().map(|sentence| &*sentence.reason)
+        self.records.values().next().map(String::as_str)
     }
 
-    /// A record was refused alone.
-    pub(super) fn add(&mut self, seq: u64, reason: String, now: Duration) {
+    /// A record was refused alone. The reason comes back if it is a dead letter now.
+    pub(super) fn refuse(&mut self, seq: u64, reason: String, now: Duration) -> Option<String> {
         if self.in_a_row == 0 {
             self.first_at = now;
         }
         self.in_a_row += 1;
-        self.records.insert(seq, Sentence { reason, era: self.era });
+        if self.retried.remove(&seq) && self.buried < MAX_BURIED_IN_A_ROW {
+            self.buried += 1;
+            return Some(reason);
+        }
+        self.records.insert(seq, reason);
+        None
     }
 
     /// A record is no longer refused, or no longer there.
     pub(super) fn remove(&mut self, seq: u64) {
         self.records.remove(&seq);
+        self.retried.remove(&seq);
     }
 
     /// Whether the refusals are the destination's fault: nothing was taken between so many of them, for so long.
@@ -73,24 +82,17 @@ impl Condemned {
     }
 
     /// The destination itself failed: what it refused before says nothing any more.
-    pub(super) fn end_era(&mut self) {
-        self.era += 1;
+    pub(super) fn forget_refusals(&mut self) {
+        self.retried.clear();
         self.in_a_row = 0;
     }
 
-    /// The destination took a record. Returns the records that are thereby proven to be at fault, with the reasons, and those that must be tried
-    /// once more.
-    pub(super) fn success(&mut self) -> (Vec<(u64, String)>, Vec<u64>) {
-        self.in_a_row = 0;
-        self.is_probed = false;
-        if self.records.is_empty() {
-            return Default::default();
-        }
-        let era = self.era;
-        let (proven, again): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.records).into_iter().partition(|(_, sentence)| sentence.era == era);
-        let proven = proven.into_iter().map(|(seq, sentence)| (seq, sentence.reason)).collect();
-        (proven, again.into_iter().map(|(seq, _)| seq).collect())
+    /// The destination took a record. Returns the records that must be tried once more, alone.
+    pub(super) fn success(&mut self) -> Vec<u64> {
+        (self.in_a_row, self.buried, self.is_probed) = (0, 0, false);
+        let again: Vec<u64> = std::mem::take(&mut self.records).into_keys().collect();
+        self.retried.extend(&again);
+        again
     }
 
     /// Whether a record should be written for the destination to take or to refuse. True once between two successes.
@@ -100,13 +102,12 @@ impl Condemned {
 
     /// Puts a record back whose dead letter could not be kept.
     pub(super) fn put_back(&mut self, seq: u64, reason: String) {
-        self.records.insert(seq, Sentence { reason, era: self.era });
+        self.records.insert(seq, reason);
     }
 
     /// Forgets all, as when the destination changes.
     pub(super) fn clear(&mut self) {
-        self.records.clear();
-        self.in_a_row = 0;
+        *self = Self::default();
     }
 }
 
@@ -114,34 +115,48 @@ impl Condemned {
 mod tests {
     use super::*;
 
+    const NOW: Duration = Duration::from_secs(1);
+
+    fn refuse(condemned: &mut Condemned, seq: u64) -> Option<String> {
+        condemned.refuse(seq, "no".into(), NOW)
+    }
+
     #[test]
-    fn a_success_after_the_refusal_proves_a_record_at_fault() {
+    fn a_record_that_is_refused_before_and_after_a_success_is_at_fault() {
         let mut condemned = Condemned::default();
-        condemned.add(3, "no".into(), Duration::ZERO);
-        assert_eq!(condemned.success(), (vec![(3, "no".into())], vec![]));
+        assert_eq!(refuse(&mut condemned, 3), None);
+        assert_eq!(condemned.success(), [3]);
+        assert_eq!(refuse(&mut condemned, 3), Some("no".into()));
         assert_eq!(condemned.len(), 0);
     }
 
     #[test]
-    fn a_refusal_before_an_outage_is_tried_again() {
+    fn a_failure_of_the_destination_begins_it_all_anew() {
         let mut condemned = Condemned::default();
-        condemned.add(3, "no".into(), Duration::ZERO);
-        condemned.end_era();
-        condemned.add(4, "no".into(), Duration::ZERO);
-        assert_eq!(condemned.success(), (vec![(4, "no".into())], vec![3]));
+        refuse(&mut condemned, 3);
+        condemned.success();
+        condemned.forget_refusals();
+        assert_eq!(refuse(&mut condemned, 3), None, "nothing was taken since");
+    }
+
+    #[test]
+    fn a_few_dead_letters_in_a_row_need_another_success() {
+        let mut condemned = Condemned::default();
+        (0..8).for_each(|seq| drop(refuse(&mut condemned, seq)));
+        assert_eq!(condemned.success().len(), 8);
+        let buried = (0..8).filter(|seq| refuse(&mut condemned, *seq).is_some()).count();
+        assert_eq!((buried, condemned.len()), (5, 3));
     }
 
     #[test]
     fn refusals_without_a_success_are_the_destinations_fault() {
-        let (mut condemned, second) = (Condemned::default(), Duration::from_secs(1));
-        for seq in 0..5 {
-            condemned.add(seq, "no".into(), second);
-        }
-        assert!(!condemned.blames_destination(second * 2, 5, second * 10), "too early to tell");
-        assert!(condemned.blames_destination(second * 11, 5, second * 10));
+        let mut condemned = Condemned::default();
+        (0..5).for_each(|seq| drop(refuse(&mut condemned, seq)));
+        assert!(!condemned.blames_destination(NOW * 2, 5, NOW * 10), "too early to tell");
+        assert!(condemned.blames_destination(NOW * 11, 5, NOW * 10));
         condemned.success();
-        assert!(!condemned.blames_destination(second * 20, 5, second * 10));
-        (0..MAX_IN_A_ROW).for_each(|seq| condemned.add(seq.into(), "no".into(), second * 20));
-        assert!(condemned.blames_destination(second * 20, 5, second * 10), "so many at once");
+        assert!(!condemned.blames_destination(NOW * 20, 5, NOW * 10));
+        (0..u64::from(MAX_IN_A_ROW)).for_each(|seq| drop(refuse(&mut condemned, seq)));
+        assert!(condemned.blames_destination(NOW, 5, NOW * 10), "so many at once");
     }
 }

@@ -11,8 +11,8 @@
 //! # What happens to a refused record
 //! 1. Nothing more is sent, until everything in flight has come back.
 //! 2. [`bisect`] sends the refused records in halves, with nothing else in flight, until it knows the records at fault.
-//! 3. A record at fault is [condemned]: it becomes a dead letter as soon as the destination takes another record. If there is none, the sidecar
-//!    writes one.
+//! 3. A record at fault is [condemned]: if the destination takes another record after it, and then refuses it again, it becomes a dead letter. If
+//!    there is no other record, the sidecar writes one.
 mod bisect;
 mod condemned;
 mod in_flight;
@@ -470,14 +470,10 @@ impl Forwarder {
         if was != State::Closed {
             tracing::info!(sink = self.name, "deliveries go through again; the breaker is closed");
         }
-        let (proven, again) = self.condemned.success();
-        for (seq, reason) in proven {
-            if !self.dead_letter(seq, &reason) {
-                self.condemned.put_back(seq, reason);
-            }
-        }
         // The first one is tried first.
-        again.into_iter().rev().for_each(|seq| self.bisect.suspect_alone(seq));
+        for seq in self.condemned.success().into_iter().rev() {
+            self.bisect.suspect_alone(seq);
+        }
     }
 
     /// A record was refused while nothing else was in flight.
@@ -486,9 +482,14 @@ impl Forwarder {
         let config = self.settings.breaker;
         self.condemned_retry_at = now + CONDEMNED_INTERVAL;
         let told = format!("record {seq} was refused: {reason}");
-        self.condemned.add(seq, reason, now);
+        if let Some(reason) = self.condemned.refuse(seq, reason, now) {
+            if !self.dead_letter(seq, &reason) {
+                self.condemned.put_back(seq, reason);
+            }
+            return;
+        }
         if self.condemned.blames_destination(now, config.threshold, config.no_broker_for) {
-            self.condemned.end_era();
+            self.condemned.forget_refusals();
             self.breaker.open(now, &format!("the destination takes nothing; {told}"));
             self.note_breaker();
         }
@@ -516,7 +517,7 @@ impl Forwarder {
     fn count_failure(&mut self, reason: &str) {
         let known = self.sink.as_ref().and_then(|sink| sink.last_error()).filter(|known| !reason.contains(known.as_str()));
         let reason = known.map_or_else(|| reason.to_owned(), |known| format!("{reason}: {known}"));
-        self.condemned.end_era();
+        self.condemned.forget_refusals();
         self.breaker.failure(self.now.since_start, &reason);
         self.report.failure = reason;
         self.note_breaker();
@@ -554,7 +555,7 @@ impl Forwarder {
             return;
         }
         let reason = sink.last_error().unwrap_or_else(|| format!("no answer for {} s", lasting.as_secs()));
-        self.condemned.end_era();
+        self.condemned.forget_refusals();
         self.breaker.no_broker(now, lasting, &format!("{} cannot be reached: {reason}", sink.describe()));
         self.note_breaker();
     }

@@ -1,5 +1,8 @@
 //! What a forwarder reports: its status, its metrics, its position; and the end of its work.
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use steno_chain::{Kind, Note};
 
@@ -15,6 +18,8 @@ pub(super) struct Report {
     /// The last failure, until the first undelivered record moves.
     pub(super) failure: String,
     pub(super) was_open: bool,
+    /// When `dead/` was changed, as of the last count.
+    dead_seen: Option<SystemTime>,
     mean_ms: f64,
     saved_at: Duration,
     /// The first undelivered record when it last moved, and when that was.
@@ -32,6 +37,7 @@ impl Report {
             status,
             failure: String::new(),
             was_open: false,
+            dead_seen: None,
             mean_ms: 0.0,
             saved_at: Duration::ZERO,
             position: 0,
@@ -60,8 +66,12 @@ impl Forwarder {
         if self.enforce_max_lag(is_due) || is_due {
             self.report.saved_at = now;
             self.save();
-            let kept = self.dead.count();
-            self.report.status.update(|status| status.dead_kept = kept);
+            let modified = self.dead.modified();
+            if modified != self.report.dead_seen {
+                self.report.dead_seen = modified;
+                let kept = self.dead.count(&self.name);
+                self.report.status.update(|status| status.dead_kept = kept);
+            }
         }
         let position = self.deliveries.position();
         if let Some(gate) = &self.gate {

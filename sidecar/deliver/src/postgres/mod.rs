@@ -55,6 +55,12 @@ const LIMIT: Duration = Duration::from_mins(1);
 
 /// The same for one statement.
 const STATEMENT_MS: u32 = 50_000;
+/// How long one host may take to connect and to say what it is.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long the making of one partition may take, while sidecars wait for it.
+const PARTITION_MS: u32 = 3000;
+/// Rows that are moved out of `events_other` by a sidecar; more are moved by an administrator.
+const MAX_MOVED: i64 = 20_000;
 /// How long a lock on the tables is waited for, while others wait behind it.
 const LOCK_MS: u32 = 1000;
 /// Time between two looks at partitions, if all are there, and if one could not be made.
@@ -80,6 +86,9 @@ struct Database {
     look_at: Instant,
     /// Version of the schema as of the connection.
     version: i32,
+    /// Hosts and ports, and the one that is tried first.
+    hosts: Vec<(String, u16)>,
+    host: usize,
 }
 
 /// The whole schema as a script for `psql`, with partitions for some months from one on.
@@ -131,9 +140,7 @@ impl Postgres {
     /// A destination of a policy. Connects with the first batch.
     pub fn new(spec: &PostgresSink, secrets: &Secrets) -> Result<Self, String> {
         let mut config = Config::new();
-        for (host, port) in spec.hosts()? {
-            config.host(&host).port(port);
-        }
+        let hosts = spec.hosts()?;
         config.dbname(&spec.database).user(&spec.user).application_name("steno-sidecar");
         config.connect_timeout(Duration::from_secs(10)).target_session_attrs(match spec.target_session {
             TargetSession::ReadWrite => TargetSessionAttrs::ReadWrite,
@@ -149,7 +156,8 @@ impl Postgres {
         let (schema, create) = (quoted(&spec.schema), spec.create_schema);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        let database = Database { config, tls, schema, create, client: None, look_at: Instant::now(), version: 0 };
+        let database =
+            Database { config, tls, schema, create, client: None, look_at: Instant::now(), version: 0, hosts, host: 0 };
         Ok(Self { runtime, database })
     }
 
@@ -169,24 +177,31 @@ impl Postgres {
 impl Database {
     async fn connected(&mut self) -> Result<&mut Client, Refusal> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
-            let fault = |error: tokio_postgres::Error| Refusal::Later(format!("the database cannot be used: {}", told(&error)));
-            let mut client = if let Some(tls) = self.tls.clone() {
-                let (client, connection) = self.config.connect(MakeRustlsConnect::new(tls)).await.map_err(fault)?;
-                // Ends with the client; what ends it is told by what the client was doing.
-                tokio::spawn(async move { drop(connection.await) });
-                client
-            } else {
-                let (client, connection) = self.config.connect(NoTls).await.map_err(fault)?;
-                tokio::spawn(async move { drop(connection.await) });
-                client
-            };
+            let mut client = self.connect().await?;
             self.version = bring_up(&mut client, &self.schema, self.create).await?;
             self.look_at = Instant::now();
             self.client = Some(client);
-            // Before the first batch: on a new schema nobody is in the way.
-            self.partitions().await;
         }
         self.client.as_mut().ok_or(Refusal::Busy)
+    }
+
+    /// Connects to the first host that answers as it should, beginning with the one that did the last time.
+    async fn connect(&mut self) -> Result<Client, Refusal> {
+        let limit = CONNECT.min(LIMIT * 3 / 4 / self.hosts.len().max(1) as u32);
+        let mut faults = Vec::new();
+        for _ in 0..self.hosts.len() {
+            let (host, port) = &self.hosts[self.host];
+            let mut config = self.config.clone();
+            config.host(host).port(*port);
+            let fault = match tokio::time::timeout(limit, open(&config, self.tls.clone())).await {
+                Ok(Ok(client)) => return Ok(client),
+                Ok(Err(error)) => told(&error),
+                Err(_) => format!("no answer in {} s", limit.as_secs()),
+            };
+            faults.push(format!("{host}:{port}: {fault}"));
+            self.host = (self.host + 1) % self.hosts.len();
+        }
+        Err(Refusal::Later(format!("the database cannot be used: {}", faults.join("; "))))
     }
 
     /// Makes the partitions of this month and the next ones that are missing, if it may and if it is time to look.
@@ -198,15 +213,23 @@ impl Database {
         self.look_at = Instant::now() + PARTITIONS;
         let mut first = Timestamp::now().to_zoned(TimeZone::UTC).date().first_of_month();
         for _ in 0..=MONTHS_AHEAD {
-            if let Err(error) = make_partition(client, &self.schema, first).await {
-                let is_locked = error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE);
-                tracing::warn!(
-                    error = told(&error),
+            match make_partition(client, &self.schema, first).await {
+                Ok(Made::There) => {}
+                Ok(Made::Elsewhere) => self.look_at = Instant::now() + PARTITIONS_AGAIN,
+                Ok(Made::TooMany) => tracing::warn!(
                     %first,
-                    "a month's partition could not be made yet; until then its records go to events_other"
-                );
-                if is_locked {
-                    self.look_at = Instant::now() + PARTITIONS_AGAIN;
+                    rows = MAX_MOVED,
+                    "more rows of a month are in events_other than a sidecar moves; move them as docs/how-to/postgres.md says"
+                ),
+                Err(error) => {
+                    tracing::warn!(
+                        error = told(&error),
+                        %first,
+                        "a month's partition could not be made yet; until then its records go to events_other"
+                    );
+                    if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
+                        self.look_at = Instant::now() + PARTITIONS_AGAIN;
+                    }
                 }
             }
             first = next_month(first);
@@ -215,21 +238,25 @@ impl Database {
 
     async fn deliver(&mut self, rows: &[Row]) -> Result<(), Refusal> {
         self.connected().await?;
-        self.store(rows).await.map_err(|error| {
+        let is_stored = self.store(rows).await.map_err(|error| {
             let refusal = classify(&error);
             if !matches!(refusal, Refusal::Refused { .. }) {
                 // Whatever state the connection is in, the next one is in none.
                 self.client = None;
             }
             refusal
-        })
+        })?;
+        if is_stored { Ok(()) } else { Err(Refusal::Later("somebody removes ids while records with them come again".into())) }
     }
 
-    async fn store(&mut self, rows: &[Row]) -> Result<(), tokio_postgres::Error> {
-        let Some(client) = &mut self.client else { return Ok(()) };
+    async fn store(&mut self, rows: &[Row]) -> Result<bool, tokio_postgres::Error> {
+        let Some(client) = &mut self.client else { return Ok(false) };
         let transaction = begin(client).await?;
-        insert(&transaction, &self.schema, self.version, rows).await?;
-        transaction.commit().await
+        let is_stored = insert(&transaction, &self.schema, self.version, rows).await?;
+        if is_stored {
+            transaction.commit().await?;
+        }
+        Ok(is_stored)
     }
 
     async fn probe(&mut self) -> Result<(), Refusal> {
@@ -240,6 +267,18 @@ impl Database {
             Refusal::Later(told(&error))
         })
     }
+}
+
+/// Connects to one host. The connection ends with the client; what ends it is told by what the client was doing.
+async fn open(config: &Config, tls: Option<rustls::ClientConfig>) -> Result<Client, tokio_postgres::Error> {
+    let Some(tls) = tls else {
+        let (client, connection) = config.connect(NoTls).await?;
+        tokio::spawn(async move { drop(connection.await) });
+        return Ok(client);
+    };
+    let (client, connection) = config.connect(MakeRustlsConnect::new(tls)).await?;
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(client)
 }
 
 /// A transaction with its own time-out. A session's would be another client's behind a pooler.
@@ -264,25 +303,46 @@ async fn version(transaction: &Transaction<'_>, schema: &str) -> Result<i32, tok
     value(transaction, &format!("SELECT coalesce(max(version), 0) FROM {schema}.schema_version")).await
 }
 
-/// Makes a month's partition, and moves to it what lies in `events_other`. Fails within a second if somebody reads the tables.
-async fn make_partition(client: &mut Client, schema: &str, first: civil::Date) -> Result<(), tokio_postgres::Error> {
+/// What came of a partition.
+enum Made {
+    /// It is there.
+    There,
+    /// Another sidecar is at it.
+    Elsewhere,
+    /// Too many of its rows are in `events_other`.
+    TooMany,
+}
+
+/// Makes a month's partition, and moves to it what lies in `events_other`, if that is not much. Fails within a second if somebody reads the tables, and
+/// holds deliveries up for a few seconds at most.
+async fn make_partition(client: &mut Client, schema: &str, first: civil::Date) -> Result<Made, tokio_postgres::Error> {
     let name = format!("{schema}.events_{:04}_{:02}", first.year(), first.month());
     let transaction = begin(client).await?;
     if value(&transaction, &format!("SELECT to_regclass('{name}') IS NOT NULL")).await? {
-        return transaction.commit().await;
+        return Ok(Made::There);
+    }
+    if !value(&transaction, &format!("SELECT pg_try_advisory_xact_lock({LOCK})")).await? {
+        return Ok(Made::Elsewhere);
     }
     let (from, to) = (format!("'{first} 00:00:00+00'"), format!("'{} 00:00:00+00'", next_month(first)));
+    let of_month = format!("received_at >= {from} AND received_at < {to}");
+    transaction
+        .batch_execute(&format!("SET LOCAL statement_timeout = {PARTITION_MS}; SET LOCAL lock_timeout = {LOCK_MS}"))
+        .await?;
+    let rows = format!("SELECT count(*) FROM (SELECT FROM {schema}.events_other WHERE {of_month} LIMIT {MAX_MOVED} + 1) few");
+    if value::<i64>(&transaction, &rows).await? > MAX_MOVED {
+        return Ok(Made::TooMany);
+    }
     // The default partition is locked first: a row must not come to it between the move and the attachment.
     let statements = format!(
-        "SET LOCAL lock_timeout = {LOCK_MS}; \
-         LOCK TABLE {schema}.events_other IN ACCESS EXCLUSIVE MODE; \
+        "LOCK TABLE {schema}.events_other IN ACCESS EXCLUSIVE MODE; \
          CREATE TABLE {name} (LIKE {schema}.events INCLUDING DEFAULTS INCLUDING CONSTRAINTS); \
-         WITH moved AS (DELETE FROM {schema}.events_other WHERE received_at >= {from} AND received_at < {to} RETURNING *) \
+         WITH moved AS (DELETE FROM {schema}.events_other WHERE {of_month} RETURNING *) \
          INSERT INTO {name} SELECT * FROM moved; \
          ALTER TABLE {schema}.events ATTACH PARTITION {name} FOR VALUES FROM ({from}) TO ({to})"
     );
     transaction.batch_execute(&statements).await?;
-    transaction.commit().await
+    transaction.commit().await.map(|()| Made::There)
 }
 
 /// Looks at the schema, and brings it up to date if it may. Its version, of which [`OLDEST_USABLE`] and later will do.
@@ -306,6 +366,14 @@ async fn bring_up(client: &mut Client, schema: &str, create: bool) -> Result<i32
         );
         for (index, step) in MIGRATIONS.iter().enumerate().skip(at as usize) {
             text.push_str(&format!("{step}\nINSERT INTO schema_version (version) VALUES ({});\n", index + 1));
+        }
+        if at == 0 {
+            // Nobody reads or writes it yet.
+            let mut first = Timestamp::now().to_zoned(TimeZone::UTC).date().first_of_month();
+            for _ in 0..=MONTHS_AHEAD {
+                text.push_str(&format!("{};\n", partition(schema, first)));
+                first = next_month(first);
+            }
         }
         let made = transaction.batch_execute(&text).await;
         made.map_err(|error| Refusal::Later(format!("the schema {schema} cannot be made: {}", told(&error))))?;
@@ -333,8 +401,8 @@ async fn bring_up(client: &mut Client, schema: &str, create: bool) -> Result<i32
     Ok(at)
 }
 
-/// Stores a batch: what is new, and what is there for another reason.
-async fn insert(transaction: &Transaction<'_>, schema: &str, version: i32, rows: &[Row]) -> Result<(), tokio_postgres::Error> {
+/// Stores a batch: what is new, and what is there for another reason. False: an id that was there is gone; the batch must come again.
+async fn insert(transaction: &Transaction<'_>, schema: &str, version: i32, rows: &[Row]) -> Result<bool, tokio_postgres::Error> {
     let positions: Vec<i64> = (0..rows.len() as i64).collect();
     let fingerprints: Vec<&[u8]> = rows.iter().map(|row| &*row.fingerprint).collect();
     let received: Vec<SystemTime> = rows.iter().map(|row| row.received_at).collect();
@@ -382,7 +450,7 @@ async fn insert(transaction: &Transaction<'_>, schema: &str, version: i32, rows:
     );
     let stored: i64 = transaction.query_typed_one(&fresh, &parameters).await?.try_get(0)?;
     if stored == rows.len() as i64 {
-        return Ok(());
+        return Ok(true);
     }
     let known = format!(
         "WITH {incoming}, known AS ( \
@@ -394,11 +462,14 @@ async fn insert(transaction: &Transaction<'_>, schema: &str, version: i32, rows:
            INSERT INTO {schema}.event_conflicts (tenant_id, event_id, fingerprint, received_at, body) \
            SELECT tenant_id, event_id, fingerprint, received_at, body FROM known WHERE conflicts \
            ORDER BY tenant_id, event_id, fingerprint, position ON CONFLICT DO NOTHING RETURNING 1) \
-         SELECT count(*) FROM conflicting"
+         SELECT (SELECT count(*) FROM known), (SELECT count(*) FROM conflicting)"
     );
-    transaction.query_typed(&conflicts, &parameters).await?;
+    let known_rows: i64 = transaction.query_typed_one(&conflicts, &parameters).await?.try_get(0)?;
+    if known_rows < rows.len() as i64 {
+        return Ok(false);
+    }
     if version < WITH_REPEATS {
-        return Ok(());
+        return Ok(true);
     }
     let others = format!(
         "{known}, repeats AS ( \
@@ -410,7 +481,7 @@ async fn insert(transaction: &Transaction<'_>, schema: &str, version: i32, rows:
            ORDER BY chain_id, chain_epoch, chain_seq, position ON CONFLICT DO NOTHING RETURNING 1) \
          SELECT count(*) FROM repeats"
     );
-    transaction.query_typed(&others, &parameters).await.map(drop)
+    transaction.query_typed(&others, &parameters).await.map(|_| true)
 }
 
 /// What an error says, with what the server says of it; never a value.
