@@ -18,7 +18,7 @@ pub const SOON: Duration = Duration::from_mins(1);
 /// How long a backlog may take.
 pub const LATER: Duration = Duration::from_mins(3);
 /// A breaker that opens and tries again quickly.
-pub const BRISK: &str = "breaker: {failureThreshold: 2, cooldown: 1s, noBrokerFor: 1s}";
+pub const BRISK: &str = "breaker: {failureThreshold: 2, cooldown: 1s, noBrokerFor: 3s}";
 /// The receiver's token.
 pub const TOKEN: &str = "a-token";
 

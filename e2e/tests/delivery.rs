@@ -17,7 +17,7 @@ const SOON: Duration = Duration::from_mins(1);
 const LATER: Duration = Duration::from_mins(3);
 
 /// A breaker that opens and tries again quickly, so that tests need not wait.
-const BRISK: &str = "  breaker: {failureThreshold: 2, cooldown: 1s, noBrokerFor: 1s}\n";
+const BRISK: &str = "  breaker: {failureThreshold: 2, cooldown: 1s, noBrokerFor: 3s}\n";
 
 fn kafka_with(topic: &str) -> Kafka {
     let kafka = Kafka::start();

@@ -322,3 +322,49 @@ fn one_partition_without_a_leader_holds_up_its_own_records_only() {
     sidecar.drained(LATER);
     check(&read_all(&kafka.plain(), "audit"), &acked);
 }
+
+#[test]
+fn a_topic_limit_that_nothing_fits_buries_nothing_and_one_that_is_raised_counts_at_once() {
+    let kafka = Kafka::start();
+    for (topic, guarantee) in [("least", "AtLeastOnce"), ("exactly", "ExactlyOnce")] {
+        kafka.admin(&["topic-create", topic, "1", "max.message.bytes=300"]);
+        let more = format!("    guarantee: {guarantee}\n    compression: none\n  {BRISK}\n");
+        let sidecar = Sidecar::start(&policy(&kafka.plain(), topic, &more));
+        let acked = post(&sidecar, topic, 30);
+        wait_for("the breaker to open", SOON, || sidecar.breaker() == "open");
+        assert_eq!(sidecar.stats()["metrics"]["total_dead_letters"], json!(0));
+        kafka.admin(&["topic-config", topic, "max.message.bytes=1000000"]);
+        sidecar.drained(LATER);
+        check(&read_all(&kafka.plain(), topic), &acked);
+        assert_eq!(sidecar.stats()["metrics"]["total_dead_letters"], json!(0));
+    }
+}
+
+#[test]
+fn a_deleted_topic_is_made_again_in_transactions_too_and_a_requeue_does_not_hide_a_hang() {
+    let kafka = Kafka::start();
+    let more = format!("    guarantee: ExactlyOnce\n    create: {{partitions: 2, replicationFactor: 1}}\n  {BRISK}\n");
+    let sidecar = Sidecar::start(&policy(&kafka.plain(), "again", &more));
+    post(&sidecar, "one", 20);
+    sidecar.drained(LATER);
+    kafka.admin(&["topic-delete", "again"]);
+    post(&sidecar, "two", 20);
+    sidecar.drained(LATER);
+    assert!(events(&read_all(&kafka.plain(), "again")).contains_key("two-19"));
+    // A letter that waits for a broker that stands still.
+    kafka.admin(&["topic-config", "again", "max.message.bytes=20000"]);
+    let client = Client::new(&sidecar.ingest());
+    let mut large = event("large");
+    large["metadata"]["large"] = json!(noise(60_000));
+    client.insist(&large, SOON);
+    client.insist(&event("after"), SOON);
+    let dir = sidecar.journal().to_str().unwrap().to_owned();
+    wait_for("the dead letter", LATER, || sidecar.tool(&["dead", "list", &dir]).1.contains("kafka"));
+    sidecar.drained(LATER);
+    kafka.pause(true);
+    assert_eq!(sidecar.tool(&["dead", "requeue", &dir, "--all"]).0, 0);
+    client.insist(&event("meanwhile"), SOON);
+    wait_for("the breaker to open", SOON, || sidecar.breaker() == "open");
+    kafka.pause(false);
+    sidecar.drained(LATER);
+}

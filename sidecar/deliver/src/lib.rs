@@ -42,7 +42,7 @@ pub use forwarder::{
 pub use gate::Gate;
 pub use metrics::{Families, Metrics};
 pub use record::Record;
-pub use sink::{Outcome, Refusal, Sink};
+pub use sink::{AGAIN, Outcome, Refusal, Sink};
 pub use status::{Deliveries, Fate, Snapshot, Status};
 pub use watermark::Watermark;
 pub use worker::{Backend, Manner, Shape, Worker};

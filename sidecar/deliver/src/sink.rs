@@ -16,7 +16,8 @@ pub enum Refusal {
     Behind,
     /// The destination needs nothing of this record. It counts as delivered, but says nothing about the destination.
     NotNeeded,
-    /// The destination refused this record, or one that it was sent together with. The text says why.
+    /// The destination refused this record, or one that it was sent together with. The text says why. From [`Sink::send`]: it is known to refuse
+    /// this record, and was not asked.
     Refused(String),
     /// This record cannot be sent to the destination, whatever it is sent with; the destination was not asked. The text says why.
     Unfit(String),
@@ -32,6 +33,9 @@ pub struct Outcome {
     /// How it went.
     pub result: Result<(), Refusal>,
 }
+
+/// Marks the outcome of a dead letter that was sent once more.
+pub const AGAIN: u64 = 1 << 62;
 
 /// A destination. Outcomes come by the channel that it was made with, one for each record that [`Sink::send`] took.
 pub trait Sink: Send {
@@ -51,7 +55,7 @@ pub trait Sink: Send {
     /// Sends a record to the dead-letter destination and waits until it is there; `Unfit` if there is none, or if it does not take the record.
     fn send_dead(&mut self, seq: u64, frame: &Frame<'_>, reason: &str) -> Result<(), Refusal>;
 
-    /// Sends a dead letter to the destination once more, and waits until it is there. Nothing else is in flight.
+    /// Sends a dead letter to the destination once more; returns at once. Its outcome comes under its number with [`AGAIN`].
     fn send_again(&mut self, seq: u64, frame: &Frame<'_>) -> Result<(), Refusal>;
 
     /// All that was sent has come back, and what comes now begins at the first record that is not delivered.

@@ -34,7 +34,7 @@ pub enum Fate {
 }
 
 /// A first undelivered record that has not moved for so long is a stall.
-const STALLED_MS: u64 = 10_000;
+const STALLED_MS: u64 = 5_000;
 /// An undelivered record of this age is a backlog that does not go away by itself.
 const OLD_MS: u64 = 30_000;
 
@@ -97,7 +97,9 @@ impl Snapshot {
         if self.breaker != "closed" || self.backlog == 0 {
             return None;
         }
-        if self.stalled_ms >= STALLED_MS || self.is_refusing {
+        // A sidecar that has just begun knows by the record's age.
+        let is_old = self.stalled_ms >= 1000 && age_ms >= 2 * STALLED_MS;
+        if self.stalled_ms >= STALLED_MS || is_old || self.is_refusing {
             let by = if self.stalled_by.is_empty() { String::new() } else { format!(": {}", self.stalled_by) };
             return Some(format!("record {} has waited for {} s{by}", self.position, age_ms.max(self.stalled_ms) / 1000));
         }

@@ -14,7 +14,7 @@ use steno_commit::Frame;
 
 use steno_event::json::{Json, parse};
 
-use crate::{Record, Refusal, Reporter, Sink};
+use crate::{AGAIN, Record, Refusal, Reporter, Sink};
 
 /// A destination as its thread sees it. Calls may block.
 pub trait Backend: Send {
@@ -49,7 +49,7 @@ pub(crate) type Absence = Arc<dyn Fn() -> Option<Duration> + Send + Sync>;
 /// The connection's last error.
 pub(crate) type Trouble = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 /// Why a record cannot go to the destination.
-pub(crate) type Limit = Arc<dyn Fn(&Record) -> Option<String> + Send + Sync>;
+pub(crate) type Limit = Arc<dyn Fn(&Record) -> Result<Option<String>, Refusal> + Send + Sync>;
 
 /// How a worker goes about it.
 pub struct Manner {
@@ -96,7 +96,7 @@ enum Job {
     Record(u64, Record),
     Probe(Sender<Result<(), String>>),
     Dead(Record, String, Sender<Result<(), Refusal>>),
-    Again(Record, Sender<Result<(), Refusal>>),
+    Again(Record),
 }
 
 /// Longest wait for a dead letter.
@@ -158,8 +158,8 @@ impl Sink for Worker {
     fn send(&mut self, seq: u64, frame: &Frame<'_>) -> Result<(), Refusal> {
         let shaped = self.shaped(frame)?;
         let record = self.record(seq, frame, shaped);
-        if let Some(reason) = self.manner.limit.as_ref().and_then(|limit| limit(&record)) {
-            return Err(Refusal::Unfit(reason));
+        if let Some(reason) = self.manner.limit.as_ref().map_or(Ok(None), |limit| limit(&record))? {
+            return Err(Refusal::Refused(reason));
         }
         let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(Job::Record(self.round, record)).is_ok());
         if sent { Ok(()) } else { Err(Refusal::Broken("the sink's thread ended".into())) }
@@ -173,7 +173,8 @@ impl Sink for Worker {
     fn send_again(&mut self, seq: u64, frame: &Frame<'_>) -> Result<(), Refusal> {
         let shaped = self.shaped(frame)?;
         let record = self.record(seq, frame, shaped);
-        self.ask(|reply| Job::Again(record, reply))
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(Job::Again(record)).is_ok());
+        if sent { Ok(()) } else { Err(Refusal::Broken("the sink's thread ended".into())) }
     }
 
     fn resume(&mut self) {
@@ -244,8 +245,8 @@ fn work(
                 let _ = reply.send(dead(&mut *backend, &record, &reason));
                 continue;
             }
-            Ok(Job::Again(record, reply)) => {
-                let _ = reply.send(again(&mut *backend, &record));
+            Ok(Job::Again(record)) => {
+                tell(record.seq | AGAIN, again(&mut *backend, &record));
                 continue;
             }
             Ok(Job::Probe(reply)) => {
@@ -298,7 +299,7 @@ fn work(
                 Job::Record(_, record) => tell(record.seq, behind.clone().map_or(Ok(()), Err)),
                 Job::Probe(reply) => drop(reply.send(probed(&mut *backend))),
                 Job::Dead(record, reason, reply) => drop(reply.send(dead(&mut *backend, &record, &reason))),
-                Job::Again(record, reply) => drop(reply.send(again(&mut *backend, &record))),
+                Job::Again(record) => tell(record.seq | AGAIN, again(&mut *backend, &record)),
             }
         }
     }

@@ -56,12 +56,13 @@ impl Condemned {
         self.records.values().next().map(String::as_str)
     }
 
-    /// A record was refused alone. The reason comes back if it is a dead letter now.
-    pub(super) fn refuse(&mut self, seq: u64, reason: String, now: Duration) -> Option<String> {
+    /// A record was refused alone. It counts against the destination unless others are in flight. The reason comes back if the record is a dead
+    /// letter now.
+    pub(super) fn refuse(&mut self, seq: u64, reason: String, now: Duration, counts: bool) -> Option<String> {
         if self.in_a_row == 0 {
             self.first_at = now;
         }
-        self.in_a_row += 1;
+        self.in_a_row += u32::from(counts);
         if self.retried.remove(&seq) && self.buried < MAX_BURIED_IN_A_ROW {
             self.buried += 1;
             return Some(reason);
@@ -118,7 +119,7 @@ mod tests {
     const NOW: Duration = Duration::from_secs(1);
 
     fn refuse(condemned: &mut Condemned, seq: u64) -> Option<String> {
-        condemned.refuse(seq, "no".into(), NOW)
+        condemned.refuse(seq, "no".into(), NOW, true)
     }
 
     #[test]

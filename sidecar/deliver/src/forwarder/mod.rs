@@ -50,8 +50,8 @@ pub use self::{
     source::{Fetch, JournalSource, Source},
 };
 use crate::{
-    Breaker, BreakerConfig, DeadFolder, DeadLetter, Deliveries, Gate, Metrics, Outcome, Permit, Refusal, Sink, State, Status,
-    breaker::next_random, status::Fate,
+    AGAIN, Breaker, BreakerConfig, DeadFolder, DeadLetter, Deliveries, Gate, Metrics, Outcome, Permit, Refusal, Sink, State,
+    Status, breaker::next_random, status::Fate,
 };
 
 /// Settings of a forwarder.
@@ -396,6 +396,10 @@ impl Forwarder {
         let mut delivered = Vec::with_capacity(outcomes.len());
         let mut unneeded = Vec::new();
         for Outcome { seq, result } in outcomes {
+            if seq & AGAIN != 0 {
+                self.requeued(seq & !AGAIN, result);
+                continue;
+            }
             let Some(sent) = self.in_flight.back(seq, now) else { continue };
             let verdict = match result {
                 Ok(()) => {
@@ -482,7 +486,7 @@ impl Forwarder {
         let config = self.settings.breaker;
         self.condemned_retry_at = now + CONDEMNED_INTERVAL;
         let told = format!("record {seq} was refused: {reason}");
-        if let Some(reason) = self.condemned.refuse(seq, reason, now) {
+        if let Some(reason) = self.condemned.refuse(seq, reason, now, self.in_flight.is_empty()) {
             if !self.dead_letter(seq, &reason) {
                 self.condemned.put_back(seq, reason);
             }
@@ -777,7 +781,12 @@ impl Forwarder {
     /// The client did not take a record. True: it needs sending no more.
     fn not_sent(&mut self, seq: u64, sent: Sent, refusal: Refusal) -> bool {
         match refusal {
-            Refusal::Unfit(reason) | Refusal::Refused(reason) => return self.dead_letter(seq, &reason),
+            Refusal::Unfit(reason) => return self.dead_letter(seq, &reason),
+            // The client knows that the destination would: as if it had refused it alone.
+            Refusal::Refused(reason) => {
+                self.condemn(seq, reason);
+                return true;
+            }
             Refusal::NotNeeded => {
                 self.deliveries.done(std::iter::once(seq));
                 return true;
@@ -865,17 +874,20 @@ impl Forwarder {
 
     // --- refused records ---
 
-    /// Sends the next group of suspects, with nothing else in flight.
+    /// Sends the next group of suspects, with nothing else in flight. Goes on while what is tried needs no answer.
     fn send_suspects(&mut self) {
-        if !self.in_flight.is_empty() {
-            return;
-        }
-        for seq in self.bisect.start() {
-            let verdict = self.send_suspect(seq);
-            if let Some(verdict) = verdict
-                && let Some(AtFault { seq, reason }) = self.bisect.settle(seq, verdict)
-            {
-                self.condemn(seq, reason);
+        while self.in_flight.is_empty() && self.now.since_start >= self.retry_at && self.breaker.state() != State::Open {
+            let group = self.bisect.start();
+            if group.is_empty() {
+                return;
+            }
+            for seq in group {
+                let verdict = self.send_suspect(seq);
+                if let Some(verdict) = verdict
+                    && let Some(AtFault { seq, reason }) = self.bisect.settle(seq, verdict)
+                {
+                    self.condemn(seq, reason);
+                }
             }
         }
     }
@@ -901,6 +913,7 @@ impl Forwarder {
                 self.in_flight.sent(seq, sent, self.now.since_start);
                 None
             }
+            Err(Refusal::Refused(reason)) => Some(Verdict::Refused(reason)),
             Err(Refusal::Busy | Refusal::Behind) if !self.in_flight.is_empty() => Some(Verdict::NotNow),
             Err(refusal) => {
                 let is_done = self.not_sent(seq, sent, refusal);

@@ -21,6 +21,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(super) struct Requeue {
     letters: VecDeque<DeadLetter>,
+    /// The letter that is under way, to the sink of a generation.
+    sent: Option<(DeadLetter, u64)>,
     look_at: Duration,
     retry_at: Duration,
     /// When `dead/` was changed, as of the last look.
@@ -31,7 +33,7 @@ pub(super) struct Requeue {
 
 impl Requeue {
     pub(super) fn is_empty(&self) -> bool {
-        self.letters.is_empty()
+        self.letters.is_empty() && self.sent.is_none()
     }
 
     /// The next turn looks at `dead/`.
@@ -50,7 +52,7 @@ impl Forwarder {
         if now >= self.requeue.look_at {
             self.requeue.look_at = now + LOOK_INTERVAL;
             let modified = self.dead.modified();
-            if self.requeue.letters.is_empty() && modified != self.requeue.seen {
+            if self.requeue.is_empty() && modified != self.requeue.seen {
                 self.requeue.seen = modified;
                 match self.dead.requeued(&self.name, &self.settings.keys) {
                     Ok(letters) => self.requeue.letters = letters.into(),
@@ -58,8 +60,17 @@ impl Forwarder {
                 }
             }
         }
+        // Its sink is gone, and with it the answer.
+        if let Some((letter, _)) = self.requeue.sent.take_if(|(_, generation)| *generation != self.generation) {
+            self.requeue.letters.push_front(letter);
+        }
         let is_free = self.breaker.state() == State::Closed && self.bisect.is_idle() && self.refused.is_empty();
-        if self.requeue.letters.is_empty() || now < self.requeue.retry_at || !is_free || self.sink.is_none() {
+        if self.requeue.letters.is_empty()
+            || self.requeue.sent.is_some()
+            || now < self.requeue.retry_at
+            || !is_free
+            || self.sink.is_none()
+        {
             return;
         }
         let (Some(letter), Some(sink)) = (self.requeue.letters.pop_front(), &mut self.sink) else { return };
@@ -68,14 +79,24 @@ impl Forwarder {
             Some(owned) => sink.send_again(seq, &owned.frame(&letter.record)),
             None => Err(Refusal::Unfit("it is not a record".into())),
         };
-        match sent {
-            Ok(()) => {
+        self.requeue.sent = Some((letter, self.generation));
+        if sent.is_err() {
+            self.requeued(seq, sent);
+        }
+    }
+
+    /// What became of the letter that was under way.
+    pub(super) fn requeued(&mut self, seq: u64, result: Result<(), Refusal>) {
+        let Some((letter, _)) = self.requeue.sent.take_if(|(letter, _)| letter.seq == seq) else { return };
+        let retry_at = self.now.since_start + LOOK_INTERVAL;
+        match result {
+            Ok(()) | Err(Refusal::NotNeeded) => {
                 let note = Note::new(Kind::Requeue, "A dead letter was delivered to its sink after all.");
                 let (note, _) = name_record(note, &self.name, seq, &letter.record);
                 if let Err(error) = self.trail.write(note) {
                     // It is sent once more, for that record is missing.
                     tracing::warn!(sink = self.name, seq, error, "the delivery of a dead letter could not be recorded yet");
-                    self.requeue.retry_at = now + LOOK_INTERVAL;
+                    self.requeue.retry_at = retry_at;
                     self.requeue.letters.push_front(letter);
                     return;
                 }
@@ -92,7 +113,7 @@ impl Forwarder {
             }
             Err(refusal) => {
                 tracing::warn!(sink = self.name, seq, ?refusal, "a dead letter could not be sent yet");
-                self.requeue.retry_at = now + LOOK_INTERVAL;
+                self.requeue.retry_at = retry_at;
                 self.requeue.letters.push_front(letter);
             }
         }

@@ -32,7 +32,7 @@ use steno_journal::Shared;
 
 use super::{
     Destination, FACTS_TIMEOUT, Facts, RECORD_OVERHEAD, REQUEUED, Tokens, Watch, bound_batches, check_on, classify,
-    client_config, facts, headers_of, key_of, wait_until_empty,
+    client_config, facts, headers_of, is_of_topic, key_of, wait_until_empty,
 };
 use crate::{Backend, Manner, Record, Refusal, Reporter, Sink, Worker};
 
@@ -166,7 +166,7 @@ pub fn exactly_once(destination: Destination, transactions: Transactions, report
     check_on(&destination, checks, &watch, reporter.clone())?;
     let kafka = destination.kafka.clone();
     let (absence, trouble, limit) = (watch.clone(), watch.clone(), watch.clone());
-    let (source, compression) = (destination.source.len() as u64, destination.kafka.compression);
+    let (source, asked) = (destination.source.len() as u64, destination.clone());
     let manner = Manner {
         // All that is on its way: a transaction costs several round trips, whatever is in it.
         records: RECORDS,
@@ -182,7 +182,7 @@ pub fn exactly_once(destination: Destination, transactions: Transactions, report
         limit: Some(Arc::new(move |record| {
             let fixed = record.event_id.len() + record.kind.len() + record.key.as_ref().map_or(0, Vec::len);
             let bytes = (record.json.len() + fixed) as u64 + source + RECORD_OVERHEAD;
-            limit.too_large(bytes, &record.json, compression)
+            limit.too_large(bytes, &record.json, &asked)
         })),
     };
     let backend = Exactly { destination, transactions, watch, facts, live: None };
@@ -432,9 +432,14 @@ impl Exactly {
         if [fatal, failed, error.rdkafka_error_code()].into_iter().flatten().any(is_fence) {
             return Err(self.fenced());
         }
+        if is_of_topic(failed.or_else(|| error.rdkafka_error_code())) {
+            // The policy may say to create it.
+            let _ = self.watch.check.try_send(());
+        }
         // Abort what can be; where even that fails, a new producer settles it.
         let aborted = self.live.as_ref().is_some_and(|live| live.producer.abort_transaction(WAIT).is_ok());
-        if !aborted {
+        // After refused timestamps the client wants another epoch, and waits for it for long: a new one begins with it.
+        if !aborted || failed == Some(Code::InvalidTimestamp) {
             self.live = None;
         }
         // A record's own refusal says more than the transaction's.

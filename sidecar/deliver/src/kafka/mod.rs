@@ -23,7 +23,7 @@ use steno_crds::{Compression, Kafka, KafkaKey};
 use steno_event::{format_millis, json};
 
 use crate::{
-    Refusal, Reporter, Sink,
+    AGAIN, Refusal, Reporter, Sink,
     record::{kind, unescape},
 };
 
@@ -69,6 +69,8 @@ struct Watch {
     max_message: AtomicU64,
     /// Why the topic refuses every record.
     unusable: Mutex<Option<String>>,
+    /// When that was learned.
+    learned_at: Mutex<Instant>,
     /// Asks for another preflight; it ends with the last sender.
     check: crossbeam_channel::Sender<()>,
 }
@@ -79,6 +81,8 @@ const PREFLIGHT: Duration = Duration::from_hours(1);
 const PREFLIGHT_UNUSABLE: Duration = Duration::from_secs(10);
 /// How long a new sink waits for what the topic is like.
 const FACTS_TIMEOUT: Duration = Duration::from_secs(3);
+/// A limit that is older is asked for again before a record is refused by it.
+const FACTS_AGE: Duration = Duration::from_secs(5);
 /// Records without a key that go to one partition in a row.
 const KEYLESS_RUN: u32 = 64;
 /// Bytes that a record of a batch needs besides its key, value and headers, at most; and the batch itself.
@@ -100,12 +104,14 @@ impl Watch {
             partitions: AtomicU32::new(0),
             max_message: AtomicU64::new(0),
             unusable: Mutex::new(None),
+            learned_at: Mutex::new(Instant::now()),
             check,
         }
     }
 
     /// Takes what is known of the topic.
     fn learn(&self, facts: &Facts) {
+        *self.learned_at.lock() = Instant::now();
         self.partitions.store(facts.partitions, Ordering::Relaxed);
         self.max_message.store(facts.max_message.unwrap_or_default(), Ordering::Relaxed);
         self.unusable.lock().clone_from(&facts.unusable);
@@ -175,19 +181,32 @@ impl Watch {
         }
     }
 
-    /// Why a record of this size cannot go to the topic, whatever it is sent with; `None`: it can, or nobody knows.
-    fn too_large(&self, bytes: u64, text: &[u8], compression: Compression) -> Option<String> {
-        let most = self.max_message.load(Ordering::Relaxed);
-        if most == 0 || bytes <= most {
-            return None;
+    /// Why a record of this size cannot go to the topic, whatever it is sent with; `None`: it can, or nobody knows. A limit that was learned some
+    /// time ago is asked for again first: somebody may have raised it.
+    fn too_large(&self, bytes: u64, text: &[u8], destination: &Destination) -> Result<Option<String>, Refusal> {
+        if !self.is_over(bytes) {
+            return Ok(None);
         }
+        if self.learned_at.lock().elapsed() > FACTS_AGE {
+            self.learn(&facts(destination, FACTS_TIMEOUT).map_err(Refusal::Later)?);
+            if !self.is_over(bytes) {
+                return Ok(None);
+            }
+        }
+        let most = self.max_message.load(Ordering::Relaxed);
         // No codec that Kafka has does better than this by more than a tenth.
-        let least = match compression {
+        let least = match destination.kafka.compression {
             Compression::None => bytes,
             _ => zstd::bulk::compress(text, 3).map_or(0, |small| small.len() as u64 / 10 * 9),
         };
-        (least > most)
-            .then(|| format!("it has {bytes} bytes, and the topic takes messages of at most {most} (max.message.bytes)"))
+        let reason = || format!("it has {bytes} bytes, and the topic takes messages of at most {most} (max.message.bytes)");
+        Ok((least > most).then(reason))
+    }
+
+    /// Whether so many bytes are more than the topic takes, uncompressed.
+    fn is_over(&self, bytes: u64) -> bool {
+        let most = self.max_message.load(Ordering::Relaxed);
+        most > 0 && bytes > most
     }
 }
 
@@ -408,9 +427,9 @@ impl KafkaSink {
         let fixed = id.len() + kind.len() + source.len() + key.as_ref().map_or(0, Vec::len);
         let bytes = (frame.json.len() + fixed) as u64 + RECORD_OVERHEAD;
         if topic == self.destination.kafka.topic
-            && let Some(reason) = self.watch.too_large(bytes, frame.json, self.destination.kafka.compression)
+            && let Some(reason) = self.watch.too_large(bytes, frame.json, &self.destination)?
         {
-            return Err(Refusal::Unfit(reason));
+            return Err(Refusal::Refused(reason));
         }
         let mut headers = headers_of(source, &id, &kind, frame.received_ms);
         if let Some((key, value)) = more {
@@ -510,7 +529,8 @@ impl Sink for KafkaSink {
 
     fn send_again(&mut self, seq: u64, frame: &Frame<'_>) -> Result<(), Refusal> {
         let topic = self.destination.kafka.topic.clone();
-        self.produce_aside(&topic, seq, frame, REQUEUED)
+        let key = key_of(&self.destination.kafka, frame);
+        self.produce(&topic, (seq | AGAIN) as usize, frame, (key, -1), Some(REQUEUED))
     }
 
     fn last_error(&self) -> Option<String> {
