@@ -343,7 +343,9 @@ fn a_topic_limit_that_nothing_fits_buries_nothing_and_one_that_is_raised_counts_
 #[test]
 fn a_deleted_topic_is_made_again_in_transactions_too_and_a_requeue_does_not_hide_a_hang() {
     let kafka = Kafka::start();
-    let more = format!("    guarantee: ExactlyOnce\n    create: {{partitions: 2, replicationFactor: 1}}\n  {BRISK}\n");
+    let more = format!(
+        "    guarantee: ExactlyOnce\n    compression: none\n    create: {{partitions: 2, replicationFactor: 1}}\n  {BRISK}\n"
+    );
     let sidecar = Sidecar::start(&policy(&kafka.plain(), "again", &more));
     post(&sidecar, "one", 20);
     sidecar.drained(LATER);

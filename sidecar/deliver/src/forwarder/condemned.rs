@@ -96,9 +96,14 @@ impl Condemned {
         again
     }
 
-    /// Whether a record should be written for the destination to take or to refuse. True once between two successes.
-    pub(super) fn takes_probe(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_probed, true)
+    /// Whether a record was written for the destination to take or to refuse, since it last took one.
+    pub(super) fn is_probed(&self) -> bool {
+        self.is_probed
+    }
+
+    /// One was written.
+    pub(super) fn probed(&mut self) {
+        self.is_probed = true;
     }
 
     /// Puts a record back whose dead letter could not be kept.

@@ -106,6 +106,8 @@ const SYNCED_INTERVAL: Duration = Duration::from_millis(2);
 const SYNCED_INTERVAL_OPEN: Duration = Duration::from_millis(100);
 /// How long the records of a broken sink are waited for.
 const BROKEN_DRAIN: Duration = Duration::from_secs(20);
+/// How long a record that was refused alone waits for another one, before the sidecar writes one.
+const PROBE_AFTER: Duration = Duration::from_millis(200);
 /// Time between two tries of a record that was refused alone, while no other record is there.
 const CONDEMNED_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -484,7 +486,8 @@ impl Forwarder {
     fn condemn(&mut self, seq: u64, reason: String) {
         let now = self.now.since_start;
         let config = self.settings.breaker;
-        self.condemned_retry_at = now + CONDEMNED_INTERVAL;
+        let interval = if self.condemned.is_probed() { CONDEMNED_INTERVAL } else { PROBE_AFTER };
+        self.condemned_retry_at = now + interval;
         let told = format!("record {seq} was refused: {reason}");
         if let Some(reason) = self.condemned.refuse(seq, reason, now, self.in_flight.is_empty()) {
             if !self.dead_letter(seq, &reason) {
@@ -704,7 +707,11 @@ impl Forwarder {
             }
         }
         self.is_probed = sent > 0;
-        if sent == 0 && self.condemned.len() > 0 && self.condemned_retry_at > self.now.since_start {
+        let is_alone = sent == 0 && self.condemned.len() > 0 && self.cursor >= self.synced;
+        if is_alone && self.write_probe() {
+            return;
+        }
+        if is_alone && self.condemned_retry_at > self.now.since_start {
             // Only refused records are there, and the first was refused again.
             let reason = self.breaker.reason().to_owned();
             self.breaker.failure(self.now.since_start, &reason);
@@ -925,6 +932,21 @@ impl Forwarder {
         }
     }
 
+    /// Writes a record for the destination to take or to refuse, once between two successes. Whether it did.
+    fn write_probe(&mut self) -> bool {
+        if self.condemned.is_probed() {
+            return false;
+        }
+        let note = Note::new(Kind::Probe, "A sink refused a record; this one shows whether it takes any other.")
+            .text("sink", &*self.name)
+            .number("refused", self.condemned.first().unwrap_or_default());
+        match self.trail.write(note) {
+            Ok(()) => self.condemned.probed(),
+            Err(error) => tracing::warn!(sink = self.name, error, "a probe could not be written"),
+        }
+        self.condemned.is_probed()
+    }
+
     /// While condemned records are all that is left: tries the first one again, and writes one record of the sidecar's own, for the destination to take
     /// or to refuse.
     fn retry_condemned(&mut self) {
@@ -933,14 +955,8 @@ impl Forwarder {
         if !is_alone || now < self.condemned_retry_at {
             return;
         }
-        if self.condemned.takes_probe() {
-            let note = Note::new(Kind::Probe, "A sink refused a record; this one shows whether it takes any other.")
-                .text("sink", &*self.name)
-                .number("refused", self.condemned.first().unwrap_or_default());
-            match self.trail.write(note) {
-                Ok(()) => return,
-                Err(error) => tracing::warn!(sink = self.name, error, "a probe could not be written"),
-            }
+        if self.write_probe() {
+            return;
         }
         if let Some(first) = self.condemned.first() {
             self.bisect.suspect_alone(first);

@@ -476,9 +476,12 @@ fn a_destination_that_hangs_opens_the_breaker_after_no_broker_for() {
 }
 
 #[test]
-fn one_record_that_is_refused_and_nothing_behind_it_waits_and_says_so() {
+fn one_refused_record_waits_and_says_so_while_no_other_can_be_written() {
     let mut rig = Rig::new(BTreeSet::from([0]));
-    rig.world.lock().synced = 1;
+    {
+        let mut world = rig.world.lock();
+        (world.synced, world.trail_fails) = (1, true);
+    }
     for _ in 0..50 {
         rig.turn(Duration::from_millis(100));
         rig.answer_all(10);
