@@ -41,6 +41,11 @@ impl Condemned {
         self.records.len()
     }
 
+    /// Whether no record waits or is tried once more.
+    pub(super) fn is_idle(&self) -> bool {
+        self.records.is_empty() && self.retried.is_empty()
+    }
+
     /// Whether this record waits.
     pub(super) fn contains(&self, seq: u64) -> bool {
         !self.records.is_empty() && self.records.contains_key(&seq)

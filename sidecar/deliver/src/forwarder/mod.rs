@@ -464,7 +464,7 @@ impl Forwarder {
         self.metrics.delivered.inc_by(count);
         self.report.status.update(|status| status.delivered += count);
         self.in_flight.confirmed(now);
-        if self.condemned.len() > 0 {
+        if !self.condemned.is_idle() {
             for seq in &delivered {
                 self.condemned.remove(*seq);
             }
