@@ -80,7 +80,7 @@ const PREFLIGHT: Duration = Duration::from_hours(1);
 /// Between two looks while the topic refuses every record.
 const PREFLIGHT_UNUSABLE: Duration = Duration::from_secs(10);
 /// How long a new sink waits for what the topic is like.
-const FACTS_TIMEOUT: Duration = Duration::from_secs(3);
+const FACTS_TIMEOUT: Duration = Duration::from_secs(1);
 /// A limit that is older is asked for again before a record is refused by it.
 const FACTS_AGE: Duration = Duration::from_secs(5);
 /// Records without a key that go to one partition in a row.
