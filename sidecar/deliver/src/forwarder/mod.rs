@@ -444,16 +444,7 @@ impl Forwarder {
                 return Verdict::Done;
             }
             Refusal::Behind | Refusal::NotNeeded => drop(self.in_flight.failed(sent.lane, seq, false)),
-            Refusal::Busy => self.failed(sent.lane, seq, "the client's queue is full"),
-            Refusal::Later(reason) => self.failed(sent.lane, seq, &reason),
-            Refusal::Wait(asked, reason) => {
-                self.failed(sent.lane, seq, &reason);
-                self.in_flight.hold(sent.lane, self.now.since_start + asked);
-            }
-            Refusal::Broken(reason) => {
-                self.failed(sent.lane, seq, &reason);
-                self.break_sink();
-            }
+            refusal => self.failed_for_now(seq, sent, refusal),
         }
         Verdict::NotNow
     }
@@ -499,6 +490,21 @@ impl Forwarder {
             self.condemned.forget_refusals();
             self.breaker.open(now, &format!("the destination takes nothing; {told}"));
             self.note_breaker();
+        }
+    }
+
+    /// A record did not go through, for a reason that may pass.
+    fn failed_for_now(&mut self, seq: u64, sent: Sent, refusal: Refusal) {
+        let (reason, pause, is_broken) = match refusal {
+            Refusal::Wait(asked, reason) => (reason, asked, false),
+            Refusal::Broken(reason) => (reason, Duration::ZERO, true),
+            Refusal::Later(reason) | Refusal::Refused(reason) | Refusal::Unfit(reason) => (reason, Duration::ZERO, false),
+            Refusal::Busy | Refusal::Behind | Refusal::NotNeeded => ("the client's queue is full".into(), Duration::ZERO, false),
+        };
+        self.failed(sent.lane, seq, &reason);
+        self.in_flight.hold(sent.lane, self.now.since_start + pause);
+        if is_broken {
+            self.break_sink();
         }
     }
 
@@ -805,15 +811,7 @@ impl Forwarder {
                 );
                 self.failed(sent.lane, seq, &reason);
             }
-            Refusal::Later(reason) => self.failed(sent.lane, seq, &reason),
-            Refusal::Wait(asked, reason) => {
-                self.failed(sent.lane, seq, &reason);
-                self.in_flight.hold(sent.lane, self.now.since_start + asked);
-            }
-            Refusal::Broken(reason) => {
-                self.failed(sent.lane, seq, &reason);
-                self.break_sink();
-            }
+            refusal => self.failed_for_now(seq, sent, refusal),
         }
         false
     }
