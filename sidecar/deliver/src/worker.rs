@@ -1,5 +1,6 @@
 //! A sink that takes several records at a time, each batch whole or not at all, on a thread of its own.
 use std::{
+    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, OnceLock,
@@ -20,6 +21,12 @@ use crate::{AGAIN, Record, Refusal, Reporter, Sink};
 pub trait Backend: Send {
     /// Delivers a batch, in order. `Ok`: all of it is there for good. A refusal concerns the whole batch.
     fn write(&mut self, batch: &[Record]) -> Result<(), Refusal>;
+
+    /// The same. While it waits for the destination it calls `meanwhile`, which prepares the next batch and returns soon.
+    fn write_while(&mut self, batch: &[Record], meanwhile: &mut dyn FnMut()) -> Result<(), Refusal> {
+        let _ = meanwhile;
+        self.write(batch)
+    }
 
     /// Whether the destination is there.
     fn probe(&mut self) -> Result<(), String>;
@@ -223,12 +230,15 @@ fn work(
     // In order: a batch of this round failed, and nothing of it that comes behind may go before it.
     let mut halted = None;
     let tell = |seq: u64, result: Result<(), Refusal>| reporter.outcome(seq, result);
+    let mut written = Vec::new();
+    // Jobs that were taken while a batch was written.
+    let mut taken = VecDeque::new();
     loop {
-        let next = jobs.recv_timeout(second);
+        let next = taken.pop_front().map_or_else(|| jobs.recv_timeout(second), Ok);
         if abandoned.load(Ordering::Acquire) {
             // Each has an outcome all the same: where the sink is made anew, somebody waits for it.
             let mut left = next.ok();
-            while let Some(job) = left.take().or_else(|| jobs.recv().ok()) {
+            while let Some(job) = left.take().or_else(|| taken.pop_front()).or_else(|| jobs.recv().ok()) {
                 if let Job::Record(_, record) = job {
                     tell(record.seq, Err(Refusal::Behind));
                 }
@@ -254,6 +264,7 @@ fn work(
                 continue;
             }
             Err(RecvTimeoutError::Timeout) => {
+                (written, taken) = Default::default();
                 idle(&mut *backend);
                 continue;
             }
@@ -267,23 +278,27 @@ fn work(
         let mut size = 0;
         let mut other = None;
         while batch.len() < records && size < bytes && other.is_none() {
-            match jobs.try_recv() {
-                Ok(Job::Record(_, record)) => {
+            match taken.pop_front().or_else(|| jobs.try_recv().ok()) {
+                Some(Job::Record(_, record)) => {
                     size += record.json.len();
                     batch.push(record);
                 }
-                Ok(job) => other = Some(job),
-                Err(_) => break,
+                Some(job) => other = Some(job),
+                None => break,
             }
         }
         // A panic ends the batch, not the thread: the forwarder waits for an outcome of each record.
         busy.store(clock(), Ordering::Relaxed);
-        let result = catch_unwind(AssertUnwindSafe(|| backend.write(&batch)))
+        let mut meanwhile = || {
+            written.clear();
+            taken.extend(jobs.try_iter().take(records.saturating_sub(taken.len())));
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| backend.write_while(&batch, &mut meanwhile)))
             .unwrap_or_else(|_| Err(Refusal::Broken("the sink panicked; it is made anew".into())));
         busy.store(0, Ordering::Relaxed);
-        for record in &batch {
-            tell(record.seq, result.clone());
-        }
+        reporter.outcomes(batch.iter().map(|record| record.seq).collect(), result.clone());
+        // Let go of while the next one is written: that takes its time, too.
+        written = batch;
         // What was to come behind a batch that may go later would overtake it, or wait for the same time-out again.
         let behind = match &result {
             Err(_) if in_order => {
@@ -294,7 +309,9 @@ fn work(
             _ => None,
         };
         let mut rest = other;
-        while let Some(job) = rest.take().or_else(|| behind.as_ref().and_then(|_| jobs.try_recv().ok())) {
+        while let Some(job) =
+            rest.take().or_else(|| behind.as_ref().and_then(|_| taken.pop_front().or_else(|| jobs.try_recv().ok())))
+        {
             match job {
                 Job::Record(_, record) => tell(record.seq, behind.clone().map_or(Ok(()), Err)),
                 Job::Probe(reply) => drop(reply.send(probed(&mut *backend))),
@@ -389,12 +406,10 @@ mod tests {
             let mut worker =
                 Worker::new(Box::new(Refusing(refused, Arc::clone(&written))), manner(true), Reporter::new(sender, 1)).unwrap();
             (0..500).for_each(|seq| worker.send(seq, &FRAME).unwrap());
-            let outcomes: Vec<Outcome> = (0..500)
-                .map(|_| match events.recv_timeout(Duration::from_secs(10)) {
-                    Ok(Event::Outcome(1, outcome)) => outcome,
-                    _ => panic!("no outcome"),
-                })
-                .collect();
+            let mut outcomes = Vec::new();
+            while outcomes.len() < 500 {
+                outcomes.extend(next(&events));
+            }
             assert!(written.lock().iter().all(|seq| *seq < refused), "{refused}: {:?}", written.lock());
             assert!(outcomes.iter().filter(|outcome| outcome.seq > refused).all(|outcome| outcome.result.is_err()));
             // Until all has come back, and it is begun anew.
@@ -402,7 +417,7 @@ mod tests {
             assert!(matches!(events.recv(), Ok(Event::Outcome(1, Outcome { seq: 600, result: Err(Refusal::Behind) }))));
             worker.resume();
             worker.send(600, &FRAME).unwrap();
-            assert!(matches!(events.recv(), Ok(Event::Outcome(1, Outcome { seq: 600, result: Ok(()) }))));
+            assert_eq!(next(&events), [Outcome { seq: 600, result: Ok(()) }]);
         }
     }
 
@@ -430,6 +445,60 @@ mod tests {
         fn probe(&mut self) -> Result<(), String> {
             Ok(())
         }
+    }
+
+    /// The outcomes of the next message.
+    fn next(events: &Receiver<Event>) -> Vec<Outcome> {
+        match events.recv_timeout(Duration::from_mins(1)) {
+            Ok(Event::Outcome(1, outcome)) => vec![outcome],
+            Ok(Event::Outcomes(1, seqs, result)) => seqs.into_iter().map(|seq| Outcome { seq, result: result.clone() }).collect(),
+            _ => panic!("no outcome"),
+        }
+    }
+
+    /// Takes batches, and calls back while it waits, as often as it likes.
+    struct Patient(Arc<parking_lot::Mutex<Vec<u64>>>);
+
+    impl Backend for Patient {
+        fn write(&mut self, _: &[Record]) -> Result<(), Refusal> {
+            unreachable!("it is called with what to do meanwhile")
+        }
+
+        fn write_while(&mut self, batch: &[Record], meanwhile: &mut dyn FnMut()) -> Result<(), Refusal> {
+            meanwhile();
+            std::thread::yield_now();
+            meanwhile();
+            self.0.lock().extend(batch.iter().map(|record| record.seq));
+            if batch[0].seq % 7 == 3 { Err(Refusal::Later("for now".into())) } else { Ok(()) }
+        }
+
+        fn probe(&mut self) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_taken_while_a_batch_is_written_keeps_its_place_and_has_an_outcome() {
+        let (sender, events) = unbounded();
+        let written: Arc<parking_lot::Mutex<Vec<u64>>> = Arc::default();
+        let mut worker = Worker::new(Box::new(Patient(written.clone())), manner(false), Reporter::new(sender, 1)).unwrap();
+        let mut probes = Vec::new();
+        for seq in 0..2_000 {
+            worker.send(seq, &FRAME).unwrap();
+            if seq % 100 == 0 {
+                let (reply, answer) = crossbeam_channel::bounded(1);
+                worker.jobs.as_ref().unwrap().send(Job::Probe(reply)).unwrap();
+                probes.push(answer);
+            }
+        }
+        let mut outcomes = Vec::new();
+        while outcomes.len() < 2_000 {
+            outcomes.extend(next(&events));
+        }
+        let told: Vec<u64> = outcomes.iter().map(|outcome| outcome.seq).collect();
+        assert_eq!(told, (0..2_000).collect::<Vec<_>>(), "each once, in order");
+        assert!(written.lock().is_sorted(), "{:?}", written.lock());
+        assert!(probes.iter().all(|answer| answer.recv_timeout(Duration::from_mins(1)).is_ok()));
     }
 
     const FRAME: Frame<'static> = Frame {
@@ -468,9 +537,9 @@ mod tests {
         let mut seen = Vec::new();
         while seen.last() != Some(&Ok(())) {
             worker.send(seen.len() as u64, &FRAME).unwrap();
-            let Ok(Event::Outcome(1, outcome)) = events.recv_timeout(Duration::from_secs(10)) else { panic!("no outcome") };
+            let [outcome] = &next(&events)[..] else { panic!("each batch has one record") };
             assert_eq!(outcome.seq, seen.len() as u64);
-            seen.push(outcome.result);
+            seen.push(outcome.result.clone());
         }
         // What comes on the heels of a batch that failed shares its answer.
         seen.dedup();

@@ -31,6 +31,8 @@ pub enum Event {
     Critical(Critical),
     /// A record came back, from a sink of this generation.
     Outcome(u64, Outcome),
+    /// All records of a batch came back, from a sink of this generation.
+    Outcomes(u64, Vec<u64>, Result<(), Refusal>),
     /// What the preflight found, for a sink of this generation.
     Preflight(u64, Vec<String>),
     /// Something from outside.
@@ -67,6 +69,11 @@ impl Reporter {
     /// What became of a record.
     pub fn outcome(&self, seq: u64, result: Result<(), Refusal>) {
         let _ = self.events.send(Event::Outcome(self.generation, Outcome { seq, result }));
+    }
+
+    /// What became of all records of a batch.
+    pub fn outcomes(&self, seqs: Vec<u64>, result: Result<(), Refusal>) {
+        let _ = self.events.send(Event::Outcomes(self.generation, seqs, result));
     }
 
     /// What a preflight found.

@@ -372,8 +372,12 @@ impl Forwarder {
         match event {
             Event::Synced(_) => self.look_at = Some(self.now.since_start + self.synced_interval()),
             Event::Critical(event) => self.critical.push_back(event),
-            Event::Outcome(generation, _) | Event::Preflight(generation, _) if generation != self.generation => {}
+            Event::Outcome(generation, _) | Event::Outcomes(generation, ..) | Event::Preflight(generation, _)
+                if generation != self.generation => {}
             Event::Outcome(_, outcome) => outcomes.push(outcome),
+            Event::Outcomes(_, seqs, result) => {
+                outcomes.extend(seqs.into_iter().map(|seq| Outcome { seq, result: result.clone() }));
+            }
             Event::Preflight(_, warnings) => {
                 for warning in &warnings {
                     tracing::warn!(sink = self.name, warning, "preflight");

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig, ClientContext, Offset, TopicPartitionList,
     client::OAuthToken,
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata},
     error::{KafkaError, RDKafkaErrorCode as Code},
     message::{DeliveryResult, Header},
     producer::{BaseProducer, BaseRecord, Producer, ProducerContext, ThreadedProducer},
@@ -420,11 +420,12 @@ impl Exactly {
         records: &[&Record],
         more: Option<(&str, &str)>,
         position: Option<u64>,
+        meanwhile: &mut dyn FnMut(),
     ) -> Result<(), Refusal> {
         if let Some(reason) = self.watch.unusable.lock().clone().filter(|_| topic == self.destination.kafka.topic) {
             return Err(Refusal::Later(reason));
         }
-        let done = self.try_transact(topic, records, more, position);
+        let done = self.try_transact(topic, records, more, position, meanwhile);
         let Err(error) = done else { return Ok(()) };
         let failed = self.live.as_ref().and_then(|live| live.producer.context().failed.lock().take());
         // A fatal error hides behind whatever was called when it was there already.
@@ -460,6 +461,7 @@ impl Exactly {
         records: &[&Record],
         more: Option<(&str, &str)>,
         position: Option<u64>,
+        meanwhile: &mut dyn FnMut(),
     ) -> Result<(), KafkaError> {
         let (source, watch) = (self.destination.source.clone(), self.watch.clone());
         let (audit, nonce) = (self.destination.kafka.topic.clone(), self.transactions.inner.nonce.clone());
@@ -468,46 +470,18 @@ impl Exactly {
         let of_last = records.last().filter(|_| position.is_some()).map(|last| mark(&last.json));
         let mark = of_last.unwrap_or_else(|| live.mark.clone());
         live.producer.begin_transaction()?;
-        for record in records {
-            let mut headers = headers_of(&source, record.event_id.as_bytes(), record.kind.as_bytes(), record.received_ms);
-            if let Some((key, value)) = more {
-                headers = headers.insert(Header { key, value: Some(value) });
-            }
-            let mut sent: BaseRecord<'_, [u8], [u8], ()> = BaseRecord::to(topic).payload(record.json.as_slice()).headers(headers);
-            if let Some(at) = watch.timestamp(record.received_ms) {
-                sent = sent.timestamp(at);
-            }
-            if let Some(key) = &record.key {
-                sent = sent.key(key.as_slice());
-            }
-            // Where the client's queue is full it empties, for it is being sent.
-            let until = Instant::now() + WAIT;
-            let mut waiting = Some(sent);
-            while let Some(sent) = waiting.take() {
-                match live.producer.send(sent) {
-                    Ok(()) => {}
-                    Err((error, sent)) if error.rdkafka_error_code() == Some(Code::QueueFull) && Instant::now() < until => {
-                        std::thread::sleep(Duration::from_millis(5));
-                        waiting = Some(sent);
-                    }
-                    Err((error, _)) => {
-                        // What the client itself refuses is of this record, as where the broker does.
-                        live.producer.context().note(error.rdkafka_error_code());
-                        return Err(error);
-                    }
-                }
-            }
-        }
-        if let Some(position) = position {
-            let mut offsets = TopicPartitionList::new();
-            offsets.add_partition_offset(&audit, 0, Offset::Offset(position as i64))?;
-            if let Some(mut element) = offsets.find_partition(&audit, 0) {
-                element.set_metadata(format!("{};{mark};{nonce}", live.cluster));
-            }
-            let group = live.consumer.group_metadata().ok_or(KafkaError::Canceled)?;
-            live.producer.send_offsets_to_transaction(&offsets, &group, WAIT)?;
-        }
+        // The position is on its way while records are: it takes several round trips, and none of them waits for a record.
+        let live = &*live;
+        let offsets = position.map(|position| offsets_of(live, &audit, position, &mark, &nonce)).transpose()?;
+        std::thread::scope(|scope| {
+            let send = |(offsets, group)| live.producer.send_offsets_to_transaction(&offsets, &group, WAIT);
+            let told = offsets.map(|offsets| scope.spawn(move || send(offsets)));
+            let sent = records.iter().try_for_each(|record| produce(&live.producer, topic, record, &source, more, &watch));
+            let told = told.map_or(Ok(()), |told| told.join().unwrap_or(Err(KafkaError::Canceled)));
+            sent.and(told)
+        })?;
         let until = Instant::now() + COMMIT;
+        meanwhile();
         // The commit itself waits for the records, too, but in steps of 100 ms.
         wait_until_empty(&live.producer, COMMIT);
         loop {
@@ -523,6 +497,7 @@ impl Exactly {
                 Err(error) => return Err(error),
             }
         }
+        let Some(live) = &mut self.live else { return Ok(()) };
         live.committed_at = Instant::now();
         if let Some(position) = position {
             (live.position, live.mark) = (position, mark);
@@ -531,14 +506,71 @@ impl Exactly {
     }
 }
 
+/// Hands a record to the client. Where its queue is full it empties, for it is being sent.
+fn produce(
+    producer: &ThreadedProducer<Context>,
+    topic: &str,
+    record: &Record,
+    source: &str,
+    more: Option<(&str, &str)>,
+    watch: &Watch,
+) -> Result<(), KafkaError> {
+    let mut headers = headers_of(source, record.event_id.as_bytes(), record.kind.as_bytes(), record.received_ms);
+    if let Some((key, value)) = more {
+        headers = headers.insert(Header { key, value: Some(value) });
+    }
+    let mut sent: BaseRecord<'_, [u8], [u8], ()> = BaseRecord::to(topic).payload(record.json.as_slice()).headers(headers);
+    if let Some(at) = watch.timestamp(record.received_ms) {
+        sent = sent.timestamp(at);
+    }
+    if let Some(key) = &record.key {
+        sent = sent.key(key.as_slice());
+    }
+    let until = Instant::now() + WAIT;
+    loop {
+        match producer.send(sent) {
+            Ok(()) => return Ok(()),
+            Err((error, back)) if error.rdkafka_error_code() == Some(Code::QueueFull) && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(5));
+                sent = back;
+            }
+            Err((error, _)) => {
+                // What the client itself refuses is of this record, as where the broker does.
+                producer.context().note(error.rdkafka_error_code());
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// The journal's position as an offset, and the group that it is of.
+fn offsets_of(
+    live: &Live,
+    topic: &str,
+    position: u64,
+    mark: &str,
+    nonce: &str,
+) -> Result<(TopicPartitionList, ConsumerGroupMetadata), KafkaError> {
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(topic, 0, Offset::Offset(position as i64))?;
+    if let Some(mut element) = offsets.find_partition(topic, 0) {
+        element.set_metadata(format!("{};{mark};{nonce}", live.cluster));
+    }
+    Ok((offsets, live.consumer.group_metadata().ok_or(KafkaError::Canceled)?))
+}
+
 impl Backend for Exactly {
     fn write(&mut self, batch: &[Record]) -> Result<(), Refusal> {
+        self.write_while(batch, &mut || {})
+    }
+
+    fn write_while(&mut self, batch: &[Record], meanwhile: &mut dyn FnMut()) -> Result<(), Refusal> {
         let position = self.begun()?.begun_at;
         // Committed before a crash, or by a commit whose outcome was not known. What this producer committed itself comes again never: batches go in order.
         let left: Vec<&Record> = batch.iter().filter(|record| record.seq >= position).collect();
         let Some(last) = left.last() else { return Ok(()) };
         let (topic, next) = (self.destination.kafka.topic.clone(), last.seq + 1);
-        self.transact(&topic, &left, None, Some(next))
+        self.transact(&topic, &left, None, Some(next), meanwhile)
     }
 
     fn write_dead(&mut self, record: &Record, reason: &str) -> Result<(), Refusal> {
@@ -546,13 +578,13 @@ impl Backend for Exactly {
             return Err(Refusal::Unfit("no dead-letter topic is set".into()));
         };
         self.begun()?;
-        self.transact(&topic, &[record], Some(("steno_reason", reason)), None)
+        self.transact(&topic, &[record], Some(("steno_reason", reason)), None, &mut || {})
     }
 
     fn write_again(&mut self, record: &Record) -> Result<(), Refusal> {
         self.begun()?;
         let topic = self.destination.kafka.topic.clone();
-        self.transact(&topic, &[record], Some(REQUEUED), None)
+        self.transact(&topic, &[record], Some(REQUEUED), None, &mut || {})
     }
 
     fn probe(&mut self) -> Result<(), String> {
@@ -572,7 +604,7 @@ impl Backend for Exactly {
             self.live.as_ref().filter(|live| live.position > 0 && !live.mark.is_empty() && live.committed_at.elapsed() > AGAIN);
         if let Some(position) = due.map(|live| live.position) {
             let topic = self.destination.kafka.topic.clone();
-            if let Err(refusal) = self.transact(&topic, &[], None, Some(position)) {
+            if let Err(refusal) = self.transact(&topic, &[], None, Some(position), &mut || {}) {
                 tracing::warn!(?refusal, "the position could not be committed again");
             }
         }
