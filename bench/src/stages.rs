@@ -4,7 +4,7 @@ use std::{hint::black_box, time::Instant};
 use steno_chain::{ChainState, seal};
 use steno_crds::{Capture, Redaction};
 use steno_event::{
-    Draft, Fill, IdKey, Supplied, encode, fingerprint, identity,
+    Draft, Fill, IdKey, Received, encode, fingerprint, identity,
     json::{canonical, parse},
 };
 use steno_redact::Redactor;
@@ -24,14 +24,14 @@ fn fill() -> Fill {
 
 /// Records as the sidecar sends them, each with its own id and hashes.
 pub fn records(count: usize) -> anyhow::Result<Vec<Vec<u8>>> {
-    let ((text, at), fill) = (crate::load::event(), fill());
+    let ((text, at), fill, received) = (crate::load::event(), fill(), Received::at(1_772_357_400_000));
     let mut chain = ChainState::begin("5b6c7c3a-6c0e-4d7a-9a53-0b6d0f8a9b1c/0f0e0d0c".into());
     (0..count)
         .map(|index| {
             let mut text = text.clone();
             text.replace_range(at..at + 12, &format!("{index:012}"));
             let mut draft = Draft::from_json(parse(&text)?)?;
-            draft.complete(&fill, Supplied { event_id: "", received_at: "2026-03-01T09:30:00.000Z" });
+            draft.complete(&fill, &received);
             let halves = encode(&draft.members);
             let mut out = Vec::with_capacity(1400);
             seal(&mut chain, &halves.bytes[..halves.split], &halves.bytes[halves.split..], &mut out);
@@ -49,6 +49,7 @@ pub fn run() -> anyhow::Result<Vec<(&'static str, f64)>> {
     let (text, _) = crate::load::event();
     let redactor = Redactor::compile(&Redaction::default(), &Capture::default(), None)?;
     let fill = fill();
+    let received = Received::at(1_772_357_400_000);
     let (key, mut scratch, mut out) = (IdKey([7; 32]), Vec::new(), Vec::new());
     let mut chain = ChainState::begin("5b6c7c3a-6c0e-4d7a-9a53-0b6d0f8a9b1c/0f0e0d0c".into());
     let mut times = vec![Vec::with_capacity(ROUNDS); NAMES.len()];
@@ -68,11 +69,11 @@ pub fn run() -> anyhow::Result<Vec<(&'static str, f64)>> {
             lap(1);
             black_box(identity(&key, draft.tenant(&fill)?, draft.text("eventId").unwrap_or_default()));
             lap(2);
-            black_box(redactor.apply(&mut draft.members));
+            black_box(redactor.apply(&mut draft.members, None));
             lap(3);
             black_box(fingerprint(&key, &draft.members, &mut scratch));
             lap(4);
-            draft.complete(&fill, Supplied { event_id: "", received_at: "2026-03-01T09:30:00.000Z" });
+            draft.complete(&fill, &received);
             lap(5);
             let halves = encode(&draft.members);
             lap(6);

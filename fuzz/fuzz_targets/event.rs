@@ -2,7 +2,7 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use steno_event::{
-    Draft, Fill, IdKey, Supplied, encode, fingerprint,
+    Draft, Fill, IdKey, Received, encode, fingerprint,
     json::{canonical, parse},
 };
 
@@ -28,7 +28,8 @@ fuzz_target!(|data: &[u8]| {
     };
     let mut scratch = Vec::new();
     let print = fingerprint(&IdKey([7; 32]), &draft.members, &mut scratch);
-    draft.complete(&fill, Supplied { event_id: "id", received_at: "2026-01-01T00:00:00Z" });
+    draft.supply_id("id");
+    draft.complete(&fill, &Received::at(1_767_225_600_000));
     assert_ne!(print, [0; 16]);
     let halves = encode(&draft.members);
     let record = std::str::from_utf8(&halves.bytes).expect("a record is UTF-8");

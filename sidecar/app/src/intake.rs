@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use steno_commit::{Answer, Failure, Handle, Item};
 use steno_crds::{Rate, WhenFull, WhenOpen};
 use steno_deliver::Fate;
-use steno_event::{Draft, IdKey, Supplied, encode, fingerprint, formats::cloudevents, identity, json};
+use steno_event::{Draft, IdKey, Received, encode, fingerprint, formats::cloudevents, identity, json};
 use steno_journal::Shared;
 use steno_limit::{Bucket, Limited, Quota, Tenants};
-use steno_redact::Fit;
+use steno_redact::{Fit, HashKey};
 
 use crate::{
     intents::Intents,
@@ -46,6 +46,8 @@ pub struct Intake {
     pub look: crate::look::Look,
     /// The journal's key for ids.
     pub key: IdKey,
+    /// The same, for identifiers in which there is a secret.
+    pub identity_key: HashKey,
     /// What is counted.
     pub metrics: Metrics,
     /// Rate limits.
@@ -105,15 +107,6 @@ pub struct Ready {
     item: Item,
     event_id: String,
     tenant: String,
-}
-
-/// When a request arrived.
-#[derive(Debug, Clone)]
-pub struct Arrival {
-    /// Milliseconds since 1970.
-    pub ms: u64,
-    /// The same, RFC 3339.
-    pub text: String,
 }
 
 // === impl Rates ===
@@ -202,7 +195,7 @@ impl Intake {
             // A batch takes this thread a while; who submitted before it does not wait for that.
             self.commit.nudge();
         }
-        let arrival = Arrival::now();
+        let arrival = now();
         let mut results: Vec<Result<Taken, Problem>> = Vec::with_capacity(sent.len());
         let mut ready: Vec<(usize, Ready)> = Vec::with_capacity(sent.len());
         for (index, sent) in sent.into_iter().enumerate() {
@@ -227,7 +220,7 @@ impl Intake {
     }
 
     /// Rate limits around the preparation of an event.
-    fn admit(&self, compiled: &Compiled, sent: Sent<'_>, supplied: Option<String>, arrival: &Arrival) -> Result<Ready, Problem> {
+    fn admit(&self, compiled: &Compiled, sent: Sent<'_>, supplied: Option<String>, arrival: &Received) -> Result<Ready, Problem> {
         if matches!(sent, Sent::Made { deaf: true, .. }) {
             return self.prepare(compiled, sent, supplied, arrival);
         }
@@ -286,7 +279,7 @@ impl Intake {
         compiled: &Compiled,
         sent: Sent<'_>,
         supplied: Option<String>,
-        arrival: &Arrival,
+        arrival: &Received,
     ) -> Result<Ready, Problem> {
         let parse = |text| {
             json::parse(text).map_err(|fault| {
@@ -306,17 +299,14 @@ impl Intake {
         let tenant = draft.tenant(&compiled.fill).map_err(invalid)?.to_owned();
         draft.check_required(&compiled.fill).map_err(invalid)?;
         let critical = compiled.critical.contains(&draft.severity(&compiled.fill));
-        let event_id = match draft.text("eventId") {
-            Some(sent) => sent.to_owned(),
-            None => supplied.unwrap_or_else(|| uuid::Uuid::now_v7().to_string()),
-        };
-        let identity = identity(&self.key, &tenant, &event_id);
+        draft.supply_id(&supplied.unwrap_or_else(|| uuid::Uuid::now_v7().to_string()));
+        let identity = identity(&self.key, &tenant, draft.text("eventId").unwrap_or_default());
         let redactions = self.redact(compiled, &mut draft);
         let print = SCRATCH.with_borrow_mut(|scratch| fingerprint(&self.key, &draft.members, scratch));
         if let Some(redactions) = redactions {
             draft.members.insert("redactions", redactions);
         }
-        let filled = draft.complete(&compiled.fill, Supplied { event_id: &event_id, received_at: &arrival.text });
+        let filled = draft.complete(&compiled.fill, arrival);
         let reserve = INTEGRITY + if compiled.by_tenant { tenant.len() * 2 } else { 0 };
         // Most events are far from the bound: their text is no longer than twice what the record may be.
         if bytes * 2 + 2048 > compiled.max_event {
@@ -324,18 +314,18 @@ impl Intake {
         }
         let halves = encode(&draft.members);
         let chain = if compiled.by_tenant { draft.text("tenantId").map(Into::into) } else { None };
-        let shown_id = draft.text("eventId").unwrap_or(&event_id).to_owned();
-        let (rules, received_ms) = (compiled.rules, arrival.ms);
+        let shown_id = draft.text("eventId").unwrap_or_default().to_owned();
+        let (rules, received_ms) = (compiled.rules, arrival.ms());
         let item =
             Item { identity, print, rules, filled, halves, tenant: chain, critical, ends, frees: false, may_reuse, received_ms };
         if compiled.config.spec.sidecar.tenant_metrics {
-            self.count_tenant(&tenant);
+            self.count_tenant(draft.text("tenantId").unwrap_or_default());
         }
         Ok(Ready { item, event_id: shown_id, tenant })
     }
 
     fn redact(&self, compiled: &Compiled, draft: &mut Draft<'_>) -> Option<json::Json<'static>> {
-        let report = catch_unwind(AssertUnwindSafe(|| compiled.redactor.apply(&mut draft.members)));
+        let report = catch_unwind(AssertUnwindSafe(|| compiled.redactor.apply(&mut draft.members, Some(&self.identity_key))));
         match report {
             Ok(report) if !report.failed => {
                 for (rule, count) in report.counts {
@@ -347,7 +337,10 @@ impl Intake {
                 // Fail closed: what could not be made safe is not kept.
                 tracing::error!("redaction failed; the event is kept as metadata only");
                 self.metrics.redaction_failures.inc();
+                // Nobody looked at the id; its hash tells events apart.
+                let id = self.identity_key.hash(draft.text("eventId").unwrap_or_default());
                 steno_redact::metadata_only(&mut draft.members);
+                draft.supply_id(&id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string()));
                 draft.members.remove("redactions").map(into_owned)
             }
         }
@@ -518,13 +511,12 @@ fn limited(what: &str, limited: Limited) -> Problem {
     Problem { quota: Some(limited.quota), ..Problem::later(Reason::Limited, detail, limited.retry_after) }
 }
 
-// === impl Arrival ===
+/// Now.
+pub fn now() -> Received {
+    Received::at(now_ms())
+}
 
-impl Arrival {
-    /// Now.
-    pub fn now() -> Self {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let ms = since.as_millis() as u64;
-        Self { ms, text: steno_event::format_millis(ms) }
-    }
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

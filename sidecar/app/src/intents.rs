@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     identity::Identity,
-    intake::Arrival,
+    intake::now_ms,
     look::apart,
     outlets::{Common, Fan, Outlets},
     policy::{Compiled, Current, INTENT_SEGMENT, QueryAccess, access},
@@ -417,7 +417,7 @@ impl Intents {
             );
             return Err(Problem::new(Reason::IntentConflict, detail));
         }
-        let at_ms = Arrival::now().ms;
+        let at_ms = now_ms();
         let key = compiled.payload_key(&running.key);
         let made = Made { id, at_ms, fill: &compiled.fill, redactor: &compiled.redactor, key: &key };
         let public = raw(opened(&private, &made))?;
@@ -626,7 +626,7 @@ impl Intents {
     async fn expire(&self, running: &Arc<Running>, tenant: &str) -> Result<(), Problem> {
         running.catch_up()?;
         let after = running.terms.lock().spec.expire_after.duration();
-        let overdue = running.ledger.lock().overdue(Arrival::now().ms, after, GRACE);
+        let overdue = running.ledger.lock().overdue(now_ms(), after, GRACE);
         for id in overdue {
             if self.stopping.load(Ordering::Acquire) {
                 return Ok(());
@@ -655,8 +655,8 @@ impl Intents {
                 recorded = self.audit.resolution(tenant, &id).await;
             }
             if let Some((outcome, event_id)) = recorded {
-                let end = ending(&id, public, Ending::Resolved, Some(&outcome), Some(&event_id), Arrival::now().ms)?;
-                running.commit(&end, Arrival::now().ms).await?;
+                let end = ending(&id, public, Ending::Resolved, Some(&outcome), Some(&event_id), now_ms())?;
+                running.commit(&end, now_ms()).await?;
                 running.ending.lock().remove(&id);
                 running.catch_up()?;
                 continue;
@@ -667,7 +667,7 @@ impl Intents {
                 told.map_err(|failure| Problem::new(Reason::Dependency, failure.to_string()))?;
                 running.told.lock().insert(id.clone());
             }
-            let at_ms = Arrival::now().ms;
+            let at_ms = now_ms();
             let answer = running.commit(&ending(&id, public, Ending::Expired, None, None, at_ms)?, at_ms).await?;
             running.catch_up()?;
             running.told.lock().remove(&id);
@@ -815,7 +815,7 @@ impl Running {
         outcome: Option<&str>,
         event_id: Option<&str>,
     ) -> Result<Answer, Problem> {
-        let at_ms = Arrival::now().ms;
+        let at_ms = now_ms();
         let stored = ending(id, public, how, outcome, event_id, at_ms)?;
         let running = self.clone();
         // Not the request's: one that is cut off must not let go of its turn while its record is on the way.

@@ -278,7 +278,7 @@ fn derive(redactor: &Redactor, record: &[u8]) -> Result<Option<Vec<u8>>, &'stati
     let (kept, may): (Vec<_>, Vec<_>) = members.into_members().into_iter().partition(|(name, _)| KEPT.contains(&&**name));
     let mut may = Object::from_members(may).map_err(|_| "a member stands twice in it")?;
     let before = may.remove("redactions");
-    let report = redactor.apply(&mut may);
+    let report = redactor.apply(&mut may, None);
     if report.failed {
         return Err("a rule could not be applied");
     }

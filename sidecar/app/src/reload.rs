@@ -197,7 +197,7 @@ impl Reloader {
         let metrics = &self.intake.metrics;
         metrics.config_hash.clear();
         metrics.config_hash.get_or_create(&HashLabel { hash: to.clone() }).set(1);
-        let loaded_ms = crate::intake::Arrival::now().ms;
+        let loaded_ms = crate::intake::now_ms();
         metrics.config_loaded.set(loaded_ms as i64 / 1000);
         for field in &needs_restart {
             tracing::warn!(field, "this field changes at the next start only");

@@ -21,6 +21,7 @@ use steno_deliver::{
 };
 use steno_event::IdKey;
 use steno_journal::RealDisk;
+use steno_redact::HashKey;
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
@@ -29,7 +30,7 @@ use tokio::{
 use crate::{
     http::{Ingest, Listener, StatusPort, serve},
     identity::Identity,
-    intake::{Arrival, Intake, Rates},
+    intake::{Intake, Rates, now_ms},
     intents::{Intents, Trail},
     listeners::Listeners,
     look::Look,
@@ -138,7 +139,7 @@ impl Service {
         let rates = Mutex::new(Rates::new(&compiled.config.spec.limits.rate, Duration::ZERO));
         let keep_at = dir.join("config.last");
         keep(&keep_at, &compiled);
-        let loaded_ms = Arrival::now().ms;
+        let loaded_ms = now_ms();
         metrics.config_hash.get_or_create(&HashLabel { hash: compiled.config.hash.clone() }).set(1);
         metrics.config_loaded.set(loaded_ms as i64 / 1000);
         let registry = Arc::new(metrics.registry());
@@ -150,6 +151,7 @@ impl Service {
             look: Look::new(started.shared.clone(), IdKey(started.id_key), started.uuid, dir),
             shared: started.shared,
             key: IdKey(started.id_key),
+            identity_key: HashKey { id: "journal".into(), key: started.id_key.to_vec() },
             metrics,
             rates,
             listener_faults: Mutex::default(),

@@ -45,13 +45,23 @@ pub struct Fill {
     pub writer: Arc<str>,
 }
 
-/// What the sidecar supplies for one event.
-#[derive(Debug, Clone, Copy)]
-pub struct Supplied<'a> {
-    /// The event's id, where the client sent none.
-    pub event_id: &'a str,
-    /// When it was received, RFC 3339.
-    pub received_at: &'a str,
+/// When events were received.
+#[derive(Debug, Clone)]
+pub struct Received {
+    ms: u64,
+    text: String,
+}
+
+impl Received {
+    /// At a time in milliseconds since 1970.
+    pub fn at(ms: u64) -> Self {
+        Self { ms, text: time::format_millis(ms) }
+    }
+
+    /// Milliseconds since 1970.
+    pub fn ms(&self) -> u64 {
+        self.ms
+    }
 }
 
 /// Members that [`Draft::complete`] filled in because the client left them out, as a set of bits.
@@ -195,21 +205,26 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Fills in what is missing and adds the sidecar's members. Says which members were missing.
-    pub fn complete(&mut self, fill: &Fill, supplied: Supplied<'_>) -> Filled {
+    /// Gives the event an id, if it has none. Before redaction, so that an id from a header passes it like one from the body.
+    pub fn supply_id(&mut self, id: &str) {
+        if !self.members.contains("eventId") {
+            self.members.insert("eventId", Json::String(Cow::Owned(id.to_owned())));
+        }
+    }
+
+    /// Fills in what is missing and adds the sidecar's members. Says which members were missing. Nothing that a client chose enters a record here: what was
+    /// not there before redaction cannot come in behind it.
+    pub fn complete(&mut self, fill: &Fill, received: &Received) -> Filled {
         let mut filled = Filled::default();
         let text = |text: &str| Json::String(Cow::Owned(text.to_owned()));
         let mut added: Vec<(Cow<'a, str>, Json<'a>)> = Vec::with_capacity(Filled::NAMES.len() + 5);
-        if !self.members.contains("eventId") {
-            added.push(("eventId".into(), text(supplied.event_id)));
-        }
         for (bit, name) in Filled::NAMES.into_iter().enumerate() {
             if self.members.contains(name) {
                 continue;
             }
             filled.0 |= 1 << bit;
             let value = match name {
-                "occurredAt" => Json::String(time::lengthened(supplied.received_at).into()),
+                "occurredAt" => Json::String(time::lengthened(&received.text).into()),
                 "service" => text(&fill.service),
                 "category" => text(&fill.category),
                 "outcome" => text(&fill.outcome),
@@ -226,7 +241,7 @@ impl<'a> Draft<'a> {
             actor.insert("type", Json::text(kind));
         }
         added.push(("kind".into(), Json::text("Event")));
-        added.push(("receivedAt".into(), text(supplied.received_at)));
+        added.push(("receivedAt".into(), text(&received.text)));
         added.push(("schemaVersion".into(), Json::text(SCHEMA_VERSION)));
         added.push(("writer".into(), Json::Raw(fill.writer.clone())));
         self.members.extend(added);

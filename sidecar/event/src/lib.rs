@@ -32,7 +32,7 @@ pub mod names;
 mod split;
 mod time;
 
-pub use draft::{Draft, Fill, Filled, Invalid, Supplied};
+pub use draft::{Draft, Fill, Filled, Invalid, Received};
 pub use encode::{Halves, encode, escape_into, hex};
 pub use fingerprint::{IdKey, fingerprint, identity};
 pub use split::{Items, array_items, ndjson};

@@ -42,7 +42,7 @@ pub fn opened(private: &Private, made: &Made<'_>) -> String {
     let resource = Object::of([("id", text(&private.entity_id)), ("type", text(&private.dto_type))]);
     let intent = Object::of([("operation", text(&private.operation)), ("replayKey", Json::Object(label))]);
     let mut chosen = Object::of([("resource", Json::Object(resource)), ("intent", Json::Object(intent))]);
-    let report = made.redactor.apply(&mut chosen);
+    let report = made.redactor.apply(&mut chosen, Some(made.key));
     let mut record = Object::default();
     if report.failed {
         // Fail closed: what could not be made safe does not leave the pod.

@@ -222,8 +222,8 @@ fn mark(members: &mut Object<'_>, original: usize, mut marks: Vec<(String, usize
     members.insert("truncation", Json::Object(truncation));
 }
 
-/// Members that hold no text of the client's own making, or as good as none.
-const SAFE: &[&str] = &["category", "durationMs", "occurredAt", "outcome", "severity"];
+/// Members that hold no text of the client's own making.
+const SAFE: &[&str] = &["durationMs", "occurredAt", "severity"];
 
 /// Fails closed: of an event whose redaction failed only what cannot hold a secret stays, and that it failed.
 pub fn metadata_only(members: &mut Object<'_>) {

@@ -7,11 +7,11 @@
 //! - A redacted node remembers what is shown and what the fingerprint sees ([`steno_event::json::Redacted`]): a fixed marker in place of
 //!   each secret, so that neither a secret nor a rotated key enters the fingerprint.
 //! - What is done is listed by path, rule and action, never by value; beyond 64 entries it folds to counts by rule.
-//! - In identifier members (`steno_event::names::IDENTIFIERS`) a detector's hit becomes a hash of the whole value, so that equal ids
-//!   stay equal; without a key, `[REDACTED]`.
+//! - In identifier members (`steno_event::names::IDENTIFIERS`) a hit becomes a hash of the whole value, so that equal ids stay equal and others
+//!   different; by the journal's own key where the policy has none.
 //!
 //! # Where things are
-//! [`names`] which member names are secret; [`detect`] what is found inside text; `rules` how a policy compiles; `walk` the one pass over the
+//! [`names`] which member names are secret; `pairs` values whose name stands beside them; [`detect`] what is found inside text; `rules` how a policy compiles; `walk` the one pass over the
 //! tree; `action` what replaces a value; `fit` cutting what is too large. `tests/corpus` holds labelled cases; `make test` prints recall and
 //! precision.
 
@@ -19,6 +19,7 @@ mod action;
 mod detect;
 mod fit;
 mod names;
+mod pairs;
 mod plain;
 mod report;
 mod rules;

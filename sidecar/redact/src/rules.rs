@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Changes whenever the builtin rules find or do something else, so that fingerprints of two versions are not compared blindly.
-const BUILTIN_VERSION: u32 = 2;
+const BUILTIN_VERSION: u32 = 3;
 
 /// Why rules do not compile. The policy's validation refuses all of these first.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,13 @@ impl std::fmt::Debug for Redactor {
     }
 }
 
+/// A regex by its own text, so that who reads a record knows the rule.
+fn regex_id(text: &str) -> String {
+    const MOST: usize = 48;
+    let short: String = text.chars().take(MOST).collect();
+    if short.len() < text.len() { format!("regex:{short}…") } else { format!("regex:{short}") }
+}
+
 fn detector_id(detector: Detector) -> &'static str {
     match detector {
         Detector::SecretName => "name:secret",
@@ -129,7 +136,7 @@ impl Redactor {
             } else if let Some(text) = &rule.regex {
                 let regex = regex::RegexBuilder::new(text).size_limit(REGEX_SIZE_LIMIT).build();
                 let regex = regex.map_err(|error| Error::Regex(index, error.to_string()))?;
-                made.texts.push(TextRule { regex, action: rule.action, id: format!("regex:{index}").into(), except });
+                made.texts.push(TextRule { regex, action: rule.action, id: regex_id(text).into(), except });
             } else if let Some(detector) = rule.detector {
                 let action = builtin(detector).map_or(rule.action, |known| known.max(rule.action));
                 found.entry(detector).or_default().push(Found { action, id: detector_id(detector).into(), except });
@@ -157,10 +164,11 @@ impl Redactor {
         self.generation
     }
 
-    /// Redacts in place, and says what was done.
-    pub fn apply(&self, members: &mut Object<'_>) -> Report {
+    /// Redacts in place, and says what was done. `identity` hashes identifiers where the policy has no key, so that what was distinct stays distinct;
+    /// without both, they are replaced.
+    pub fn apply(&self, members: &mut Object<'_>, identity: Option<&HashKey>) -> Report {
         // Where another thread has it, this one does without.
-        let mut walk = Walk::new(self, self.plain.try_lock());
+        let mut walk = Walk::new(self, self.plain.try_lock(), identity);
         walk.event(members);
         report(walk.entries)
     }

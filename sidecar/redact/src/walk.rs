@@ -9,9 +9,11 @@ use steno_event::{
 };
 
 use crate::{
+    HashKey,
     action::{self, REPLACED},
     detect::{self, Hit, INSIDE},
-    names,
+    names::{self, Class},
+    pairs,
     plain::PlainNames,
     report::Entry,
     rules::{Found, Redactor},
@@ -22,8 +24,12 @@ pub(crate) struct Walk<'r> {
     rules: &'r Redactor,
     pub(crate) entries: Vec<Entry>,
     hits: Vec<Hit>,
-    /// Inside JSON that stood in a string: it is looked into once only.
-    nested: bool,
+    /// How many strings of JSON this is in.
+    nested: u8,
+    /// The event is about Kubernetes Secrets: what lies under `data` and `stringData` is one.
+    is_of_secrets: bool,
+    /// Hashes identifiers where the policy has no key.
+    identity: Option<&'r HashKey>,
     plain: Option<MutexGuard<'r, PlainNames>>,
 }
 
@@ -48,6 +54,19 @@ struct Span {
     rule: Arc<str>,
 }
 
+/// A member whose name held secrets.
+struct Renamed {
+    index: usize,
+    /// Bytes of the old name.
+    length: usize,
+    spans: Vec<Span>,
+    /// What was found below it.
+    entries: std::ops::Range<usize>,
+}
+
+/// Levels of JSON in strings that are looked into as JSON; deeper ones as text.
+const NESTED: u8 = 4;
+
 impl Place {
     fn excepted(&self, except: &[usize]) -> bool {
         except.iter().any(|pattern| self.except.contains(pattern))
@@ -62,8 +81,9 @@ impl Place {
 // === impl Walk ===
 
 impl<'r> Walk<'r> {
-    pub(crate) fn new(rules: &'r Redactor, plain: Option<MutexGuard<'r, PlainNames>>) -> Self {
-        Self { rules, entries: Vec::new(), hits: Vec::new(), nested: false, plain }
+    pub(crate) fn new(rules: &'r Redactor, plain: Option<MutexGuard<'r, PlainNames>>, identity: Option<&'r HashKey>) -> Self {
+        let (entries, hits) = Default::default();
+        Self { rules, entries, hits, nested: 0, is_of_secrets: false, identity, plain }
     }
 
     /// Redacts an event's members.
@@ -71,6 +91,7 @@ impl<'r> Walk<'r> {
         let patterns = self.rules.paths.len() + self.rules.patterns.len();
         let place =
             Place { states: (0..patterns).map(|pattern| (pattern, 0)).collect(), identifier: Some(0), ..Place::default() };
+        self.is_of_secrets = pairs::is_about_secrets(members);
         self.object(members, &place, true);
     }
 
@@ -128,9 +149,12 @@ impl<'r> Walk<'r> {
     // --- containers ---
 
     fn object(&mut self, object: &mut Object<'_>, place: &Place, top: bool) {
-        self.header_pair(object, place);
-        let mut renamed: Vec<(String, Vec<Span>)> = Vec::new();
-        for (name, value) in object.iter_mut() {
+        self.pair(object, place);
+        if !top {
+            self.kube_secret(object, place);
+        }
+        let mut renamed: Vec<Renamed> = Vec::new();
+        for (index, (name, value)) in object.iter_mut().enumerate() {
             let begun = self.entries.len();
             let plain = self.is_plain(name);
             self.member(name, value, place, top, plain);
@@ -141,7 +165,7 @@ impl<'r> Walk<'r> {
             if !plain && !top && !matches!(value, Json::Removed) {
                 let spans = self.spans(name, place);
                 if !spans.is_empty() {
-                    renamed.push((name.to_owned(), spans));
+                    renamed.push(Renamed { index, length: name.len(), spans, entries: begun..self.entries.len() });
                 }
             }
         }
@@ -156,7 +180,7 @@ impl<'r> Walk<'r> {
             return true;
         }
         let is_plain =
-            !names::is_secret(name) && self.uncaptured(name).is_none() && self.spans(name, &Place::default()).is_empty();
+            names::class(name) == Class::Plain && self.uncaptured(name).is_none() && self.spans(name, &Place::default()).is_empty();
         if is_plain && let Some(plain) = &mut self.plain {
             plain.keep(name);
         }
@@ -186,8 +210,7 @@ impl<'r> Walk<'r> {
             }
         }
         if !plain
-            && let Some(found) = self.secret_name(name, &next)
-            && !is_nothing(value)
+            && let Some(found) = self.secret_name(name, value, &next)
         {
             wants(found.action, &found.id);
         }
@@ -211,8 +234,14 @@ impl<'r> Walk<'r> {
         }
     }
 
-    fn secret_name(&self, name: &str, place: &Place) -> Option<&'r Found> {
-        if names::is_secret(name) { place.strongest(&self.rules.names) } else { None }
+    /// The rule for a member whose name is secret, unless its value is none.
+    fn secret_name(&self, name: &str, value: &Json<'_>, place: &Place) -> Option<&'r Found> {
+        let is_secret = match names::class(name) {
+            Class::Plain => false,
+            Class::Soft => value.as_str().is_some_and(|text| names::looks_random(text) && !text.contains("://")),
+            Class::Secret => !pairs::says_nothing(name, value),
+        };
+        if is_secret { place.strongest(&self.rules.names) } else { None }
     }
 
     /// Raw bodies are kept only where the policy says so.
@@ -221,14 +250,14 @@ impl<'r> Walk<'r> {
             return None;
         }
         match fold_name(name).as_str() {
-            "requestbody" | "requestobject" if !self.rules.capture.request_bodies => Some("capture:request".into()),
+            "requestbody" | "requestobject" | "rawrequestbody" if !self.rules.capture.request_bodies => Some("capture:request".into()),
             "responsebody" | "responseobject" if !self.rules.capture.response_bodies => Some("capture:response".into()),
             _ => None,
         }
     }
 
     fn whole(&mut self, value: &mut Json<'_>, action: Action, rule: Arc<str>, identifier: bool) {
-        let key = self.rules.key.as_ref();
+        let key = self.rules.key.as_ref().or_else(|| self.identity.filter(|_| identifier));
         let done = action::whole(action, value, key);
         let no_key = action == Action::Hash && done == Action::Remove;
         if identifier && matches!(value, Json::Removed) {
@@ -238,23 +267,45 @@ impl<'r> Walk<'r> {
         self.entries.push(Entry { path: String::new(), rule, action: done, name: false, no_key });
     }
 
-    /// `{"name": "Authorization", "value": …}`: the value goes.
-    fn header_pair(&mut self, object: &mut Object<'_>, place: &Place) {
+    /// A member that goes whole because of what stands beside it.
+    fn beside(&mut self, name: &str, value: &mut Json<'_>, found: &Found) {
+        if matches!(value, Json::Redacted(_) | Json::Removed | Json::Raw(_) | Json::Bool(_)) || is_nothing(value) {
+            return;
+        }
+        self.whole(value, found.action, found.id.clone(), false);
+        if let Some(entry) = self.entries.last_mut() {
+            name.clone_into(&mut entry.path);
+        }
+    }
+
+    /// `{"name": "Authorization", "value": …}` and the like: the value goes.
+    fn pair(&mut self, object: &mut Object<'_>, place: &Place) {
         let rules = self.rules;
         let Some(found) = place.strongest(&rules.names) else { return };
-        let is_one_of = |name: &str, known: &[&str]| known.iter().any(|known| known.eq_ignore_ascii_case(name));
-        let names_secret = |(name, value): &(Cow<'_, str>, Json<'_>)| {
-            is_one_of(name, &["name", "key", "header", "field"]) && value.as_str().is_some_and(names::is_secret)
-        };
-        if !object.iter().any(names_secret) {
+        let is_jwk = pairs::is_private_jwk(object);
+        let is_pair = pairs::names_secret(object, self.is_of_secrets);
+        let is_snmp = pairs::is_snmp(object);
+        if !is_jwk && !is_pair && !is_snmp {
             return;
         }
         for (name, value) in object.iter_mut() {
-            if is_one_of(name, &["value", "values", "val"]) && !is_nothing(value) {
-                self.whole(value, found.action, found.id.clone(), false);
-                if let Some(entry) = self.entries.last_mut() {
-                    name.clone_into(&mut entry.path);
-                }
+            if is_pair && pairs::is_value(name) || is_jwk && pairs::is_private_part(name) || is_snmp && name == "community" {
+                self.beside(name, value, found);
+            }
+        }
+    }
+
+    /// A Kubernetes Secret: each value of `data` and `stringData`.
+    fn kube_secret(&mut self, object: &mut Object<'_>, place: &Place) {
+        if !self.is_of_secrets && object.get("kind").and_then(Json::as_str) != Some("Secret") {
+            return;
+        }
+        let rules = self.rules;
+        let Some(found) = place.strongest(&rules.names) else { return };
+        for (part, values) in object.iter_mut().filter(|(name, _)| matches!(*name, "data" | "stringData")) {
+            let Json::Object(values) = values else { continue };
+            for (name, value) in values.iter_mut() {
+                self.beside(&format!("{part}.{name}"), value, found);
             }
         }
     }
@@ -269,7 +320,7 @@ impl<'r> Walk<'r> {
                 }
             }
             Json::Number(number) if number.abs() >= 1e11 && number.fract() == 0.0 => {
-                let text = format!("{number:.0}");
+                let text = format!("{:.0}", number.abs());
                 if let Some(redacted) = self.text(&text, place) {
                     *value = redacted;
                 }
@@ -279,11 +330,10 @@ impl<'r> Walk<'r> {
     }
 
     fn array(&mut self, items: &mut [Json<'_>], place: &Place, name: &str) {
-        let pairs = !items.is_empty() && items.iter().any(|item| matches!(item, Json::Array(pair) if pair.len() == 2));
+        let is_row = |item: &Json<'_>| matches!(item, Json::Array(row) if (2..=4).contains(&row.len()));
+        let pairs = items.iter().any(is_row);
         let headers = name.to_ascii_lowercase().contains("header");
-        if headers && items.len() == 2 && !pairs {
-            self.array_pair(items, place);
-        }
+        self.flat(items, place, headers && items.len().is_multiple_of(2));
         for (index, item) in items.iter_mut().enumerate() {
             let begun = self.entries.len();
             let (next, matched) = self.step(place, None);
@@ -298,9 +348,9 @@ impl<'r> Walk<'r> {
                     let (action, id) = (rule.action, rule.id.clone());
                     self.whole(item, action, id, false);
                 }
-                (None, Json::Array(pair)) if pairs => {
-                    self.array_pair(pair, &next);
-                    self.array(pair, &next, "");
+                (None, Json::Array(row)) if pairs => {
+                    self.row(row, &next);
+                    self.array(row, &next, "");
                 }
                 (None, item) => self.value(item, &next, name),
             }
@@ -311,15 +361,31 @@ impl<'r> Walk<'r> {
         }
     }
 
-    /// `["Authorization", …]`: the second goes.
-    fn array_pair(&mut self, pair: &mut [Json<'_>], place: &Place) {
+    /// `["Authorization", …]`, `["password", old, new]`: what follows goes.
+    fn row(&mut self, row: &mut [Json<'_>], place: &Place) {
         let rules = self.rules;
         let Some(found) = place.strongest(&rules.names) else { return };
-        let [first, second] = pair else { return };
-        if first.as_str().is_some_and(names::is_secret) && !is_nothing(second) {
-            self.whole(second, found.action, found.id.clone(), false);
-            if let Some(entry) = self.entries.last_mut() {
-                "[1]".clone_into(&mut entry.path);
+        let [first, rest @ ..] = row else { return };
+        if rest.len() > 3 || !first.as_str().is_some_and(names::is_secret) {
+            return;
+        }
+        for (index, value) in rest.iter_mut().enumerate() {
+            self.beside(&format!("[{}]", index + 1), value, found);
+        }
+    }
+
+    /// A flat list of names and values (raw headers), or a command line: what follows `--password` goes.
+    fn flat(&mut self, items: &mut [Json<'_>], place: &Place, is_headers: bool) {
+        let rules = self.rules;
+        let Some(found) = place.strongest(&rules.names) else { return };
+        for index in 1..items.len() {
+            let (before, from) = items.split_at_mut(index);
+            let Some(name) = before[index - 1].as_str() else { continue };
+            let flag = name.strip_prefix("--").or_else(|| name.strip_prefix('-')).filter(|flag| !flag.contains(['=', ' ']));
+            let is_name = is_headers && index % 2 == 1 && names::is_secret(name) || flag.is_some_and(names::is_secret);
+            let is_flag = |value: &Json<'_>| !is_headers && value.as_str().is_some_and(|value| value.starts_with("--"));
+            if is_name && !is_flag(&from[0]) {
+                self.beside(&format!("[{index}]"), &mut from[0], found);
             }
         }
     }
@@ -331,7 +397,7 @@ impl<'r> Walk<'r> {
         if text.len() < 3 {
             return None;
         }
-        if !self.nested && matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'[')) && text.len() > 4 {
+        if self.nested < NESTED && matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'[')) && text.len() > 4 {
             let begun = self.entries.len();
             match self.json_inside(text, place) {
                 Some(Some(_)) if place.is_identifier => {
@@ -355,7 +421,7 @@ impl<'r> Walk<'r> {
 
     /// An identifier with a secret in it: equal ones stay equal, and nobody can read them.
     fn identifier(&mut self, text: &str, rules: Vec<Arc<str>>) -> Json<'static> {
-        let hashed = self.rules.key.as_ref().and_then(|key| action::hash(key, text));
+        let hashed = self.rules.key.as_ref().or(self.identity).and_then(|key| action::hash(key, text));
         let (action, no_key) = if hashed.is_some() { (Action::Hash, false) } else { (Action::Replace, true) };
         for rule in rules {
             self.entries.push(Entry { path: String::new(), rule, action, name: false, no_key });
@@ -363,14 +429,14 @@ impl<'r> Walk<'r> {
         Json::Redacted(Box::new(Redacted { shown: hashed.unwrap_or_else(|| REPLACED.into()), print: MARKER.into() }))
     }
 
-    /// JSON inside a string, one level: redacted as if it stood outside. Outer `None`: it is no JSON; inner: nothing was found.
+    /// JSON inside a string: redacted as if it stood outside. Outer `None`: it is no JSON; inner: nothing was found.
     #[allow(clippy::option_option)]
     fn json_inside(&mut self, text: &str, place: &Place) -> Option<Option<Json<'static>>> {
         let mut inner = parse(text.trim()).ok().filter(|inner| matches!(inner, Json::Object(_) | Json::Array(_)))?;
         let begun = self.entries.len();
-        self.nested = true;
+        self.nested += 1;
         self.value(&mut inner, place, "");
-        self.nested = false;
+        self.nested -= 1;
         if self.entries.len() == begun {
             return Some(None);
         }
@@ -448,32 +514,37 @@ impl<'r> Walk<'r> {
         (shown, print)
     }
 
-    /// Names that held secrets get others; those that come out alike are told apart by `~2`.
-    fn rename(&mut self, object: &mut Object<'_>, renamed: Vec<(String, Vec<Span>)>) {
-        let mut taken = HashMap::new();
-        for (old, spans) in renamed {
-            let Some(value) = object.remove(&old) else { continue };
+    /// Names that held secrets get others; those that come out alike are told apart by `~2`. Linear in the members.
+    fn rename(&mut self, object: &mut Object<'_>, renamed: Vec<Renamed>) {
+        let mut members = std::mem::take(object).into_members();
+        let mut taken: HashMap<String, usize> = HashMap::with_capacity(members.len());
+        for (name, _) in &members {
+            taken.insert(name.to_string(), 1);
+        }
+        for Renamed { index, length, spans, entries } in renamed {
             let begun = self.entries.len();
             // Never by hash or mask: a name enters the fingerprint as it is shown, and no key may.
             let plain = spans.into_iter().map(|span| Span { action: Action::Replace, ..span }).collect::<Vec<_>>();
-            let (shown, _) = self.cut(&old, &plain);
+            let (shown, _) = self.cut(&members[index].0, &plain);
             let mut name = shown.clone();
-            let count = taken.entry(shown.clone()).or_insert(1usize);
-            while object.contains(&name) {
+            while let Some(count) = taken.get_mut(&shown) {
                 *count += 1;
                 name = format!("{shown}~{count}");
+                if !taken.contains_key(&name) {
+                    break;
+                }
             }
+            taken.insert(name.clone(), 1);
             for entry in &mut self.entries[begun..] {
                 (entry.path, entry.name) = (name.clone(), true);
             }
             // What was found below it must not tell the old name either.
-            for entry in &mut self.entries[..begun] {
-                if let Some(rest) = entry.path.strip_prefix(&old) {
-                    entry.path = format!("{name}{rest}");
-                }
+            for entry in &mut self.entries[entries] {
+                entry.path.replace_range(..length, &name);
             }
-            object.insert(Cow::<str>::Owned(name), value);
+            members[index].0 = Cow::Owned(name);
         }
+        *object = Object::from_members(members).unwrap_or_default();
     }
 }
 

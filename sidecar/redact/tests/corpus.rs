@@ -10,6 +10,19 @@ use steno_event::{
 };
 use steno_redact::Redactor;
 
+/// An event of a kind that real applications emit.
+#[derive(Deserialize)]
+struct Application<'a> {
+    name: String,
+    /// `claimed`: the documentation says it is found. `bar`: users of scanners expect it. `beyond`: no scanner finds it. `keep`: must stay.
+    /// `debatable`: opinions differ.
+    tier: String,
+    #[serde(borrow)]
+    event: &'a serde_json::value::RawValue,
+    secret: Vec<String>,
+    keep: Vec<String>,
+}
+
 #[derive(Deserialize)]
 struct Case<'a> {
     name: String,
@@ -69,7 +82,7 @@ fn every_labelled_secret_goes_and_every_near_miss_stays() {
                 (Err(_), Json::Object(object)) => object,
                 _ => panic!("{}: not an object", case.name),
             };
-            let report = redactor.apply(&mut members);
+            let report = redactor.apply(&mut members, None);
             let mut seen = Vec::new();
             texts(&Json::Object(members), &mut seen);
             if let Some(redactions) = &report.redactions {
@@ -107,4 +120,51 @@ fn every_labelled_secret_goes_and_every_near_miss_stays() {
         eprintln!("  {line}");
     }
     assert!(cases >= 300 && missed.is_empty() && taken.is_empty() && wrong_rule.is_empty());
+}
+
+#[derive(Debug, Default)]
+struct Tier {
+    cases: usize,
+    leaked: Vec<String>,
+    altered: Vec<String>,
+}
+
+#[test]
+fn events_of_applications_keep_what_they_may_and_no_secret() {
+    let policy = include_str!("../../../examples/quickstart/auditpolicy.yaml");
+    let policy: serde_json::Value = serde_yaml::from_str(policy).unwrap();
+    let redaction: Redaction = serde_json::from_value(policy["spec"]["redaction"].clone()).unwrap();
+    let redactor = Redactor::compile(&redaction, &Capture::default(), None).unwrap();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/applications/cases.jsonl");
+    let lines = fs::read_to_string(file).unwrap();
+    let mut tiers: std::collections::BTreeMap<String, Tier> = std::collections::BTreeMap::new();
+    for line in lines.lines() {
+        let case: Application<'_> = serde_json::from_str(line).unwrap();
+        let mut members = Draft::from_json(parse(case.event.get()).unwrap()).unwrap().members;
+        let report = redactor.apply(&mut members, None);
+        let mut seen = Vec::new();
+        texts(&Json::Object(members), &mut seen);
+        if let Some(redactions) = &report.redactions {
+            texts(redactions, &mut seen);
+        }
+        let tier = tiers.entry(case.tier.clone()).or_default();
+        tier.cases += 1;
+        if case.secret.iter().any(|secret| seen.iter().any(|text| text.contains(secret.as_str()))) {
+            tier.leaked.push(case.name.clone());
+        }
+        if !case.keep.iter().all(|keep| seen.iter().any(|text| text.contains(keep.as_str()))) {
+            tier.altered.push(case.name);
+        }
+    }
+    for (name, tier) in &tiers {
+        eprintln!("redaction of applications' events, {name}: {} cases, {} leaked, {} altered", tier.cases, tier.leaked.len(), tier.altered.len());
+        for case in tier.leaked.iter().map(|name| format!("leaked: {name}")).chain(tier.altered.iter().map(|name| format!("altered: {name}"))) {
+            eprintln!("  {case}");
+        }
+    }
+    let percent = |part: usize, tier: &Tier| part * 100 <= tier.cases * 2;
+    assert!(tiers["claimed"].leaked.is_empty());
+    assert!(percent(tiers["bar"].leaked.len(), &tiers["bar"]));
+    assert!(percent(tiers["keep"].altered.len(), &tiers["keep"]));
+    assert!(tiers["claimed"].altered.is_empty() && tiers["bar"].altered.is_empty(), "more was cut out than the secret");
 }

@@ -319,7 +319,7 @@ fn is_plain(text: &str) -> bool {
     let builtin = BUILTIN.get_or_init(|| Redactor::compile(&Redaction::default(), &Capture::default(), None).ok());
     let mut looked = Object::of([("message", Json::String(text.to_owned().into()))]);
     builtin.as_ref().is_some_and(|builtin| {
-        let report = builtin.apply(&mut looked);
+        let report = builtin.apply(&mut looked, None);
         !report.failed && report.redactions.is_none()
     })
 }

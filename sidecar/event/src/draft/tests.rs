@@ -79,7 +79,9 @@ fn an_enforced_tenant_cannot_be_renamed_and_required_members_must_be_there() {
 #[test]
 fn what_was_left_out_is_filled_in_and_known_to_be() {
     let mut draft = draft(r#"{"action":"a","severity":"ERROR","user_id":"u"}"#).unwrap();
-    let filled = draft.complete(&fill(), Supplied { event_id: "id", received_at: "2026-03-01T10:00:00.000Z" });
+    draft.supply_id("id");
+    draft.supply_id("another");
+    let filled = draft.complete(&fill(), &Received::at(1_772_359_200_000));
     assert_eq!(
         canonical(&Json::Object(draft.members)),
         r#"{"action":"a","actor":{"id":"u","type":"user"},"category":"user-action","eventId":"id","kind":"Event","occurredAt":"2026-03-01T10:00:00.000000000Z","outcome":"unknown","receivedAt":"2026-03-01T10:00:00.000Z","schemaVersion":"1","service":"shop","severity":"error","tenantId":"prod","writer":{}}"#

@@ -1,14 +1,23 @@
 //! What is found inside text: spans of secrets, each by a detector.
 //!
-//! A cheap look at the bytes decides which detectors can match at all; most text has none of what they need.
+//! One pass over the bytes decides which detectors can match at all, and finds the tokens of providers; most text has none of what the others need. The
+//! same is done for what the text means: with look-alikes folded, with percent-encoding decoded ([`view`]), and for what base64 in it
+//! contains ([`container`]).
 use std::sync::OnceLock;
 
 use aho_corasick::{Anchored, MatchKind, automaton::Automaton as _, dfa::DFA};
 use steno_crds::Detector;
 
+mod container;
 mod credentials;
+mod kv;
 mod numbers;
+mod providers;
 mod tokens;
+mod view;
+
+use self::view::View;
+pub(crate) use self::view::fold_name;
 
 /// A secret's place in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,33 +50,12 @@ pub(crate) const fn bit(detector: Detector) -> Set {
     1 << detector as u32
 }
 
-const ANCHORS: [(&str, Detector); 35] = [
+/// Anchors of detectors that look at the whole text, in lower case. Those of providers' tokens stand behind them in one automaton.
+const ANCHORS: &[(&str, Detector)] = &[
     ("eyj", Detector::Jwt),
-    ("private key-----", Detector::Pem),
-    ("akia", Detector::CloudKey),
-    ("asia", Detector::CloudKey),
-    ("agpa", Detector::CloudKey),
-    ("aida", Detector::CloudKey),
-    ("aroa", Detector::CloudKey),
-    ("anpa", Detector::CloudKey),
-    ("anva", Detector::CloudKey),
-    ("abia", Detector::CloudKey),
-    ("acca", Detector::CloudKey),
-    ("aiza", Detector::CloudKey),
-    ("ghp_", Detector::CloudKey),
-    ("gho_", Detector::CloudKey),
-    ("ghu_", Detector::CloudKey),
-    ("ghs_", Detector::CloudKey),
-    ("ghr_", Detector::CloudKey),
-    ("github_pat_", Detector::CloudKey),
-    ("xox", Detector::CloudKey),
-    ("k_live_", Detector::CloudKey),
-    ("k_test_", Detector::CloudKey),
-    ("glpat-", Detector::CloudKey),
-    ("npm_", Detector::CloudKey),
-    ("pypi-", Detector::CloudKey),
-    ("sk-", Detector::CloudKey),
-    ("accountkey=", Detector::CloudKey),
+    ("ew0", Detector::Jwt),
+    ("ewo", Detector::Jwt),
+    ("private key", Detector::Pem),
     ("bearer", Detector::Bearer),
     ("basic", Detector::Bearer),
     ("://", Detector::UrlCredentials),
@@ -75,15 +63,60 @@ const ANCHORS: [(&str, Detector); 35] = [
     ("pwd", Detector::Kv),
     ("secret", Detector::Kv),
     ("key", Detector::Kv),
-    ("_token", Detector::Kv),
-    ("-token", Detector::Kv),
+    ("token", Detector::Kv),
+    ("auth", Detector::Kv),
+    ("cookie", Detector::Kv),
+    ("cred", Detector::Kv),
+    ("cvv", Detector::Kv),
+    ("cvc", Detector::Kv),
+    ("cvn", Detector::Kv),
+    ("csc", Detector::Kv),
+    ("otp", Detector::Kv),
+    ("pin", Detector::Kv),
+    ("ssn", Detector::Kv),
+    ("social", Detector::Kv),
+    ("sess", Detector::Kv),
+    ("dsn", Detector::Kv),
+    ("conn", Detector::Kv),
+    ("phrase", Detector::Kv),
+    ("mnemonic", Detector::Kv),
+    ("code", Detector::Kv),
+    ("card", Detector::Kv),
+    ("communit", Detector::Kv),
+    ("snmp", Detector::Kv),
+    ("identified", Detector::Kv),
+    ("docker", Detector::Kv),
+    ("sqlplus", Detector::Kv),
+    ("jdbc:", Detector::Kv),
+    (")))/", Detector::Kv),
+    ("--user", Detector::Kv),
+    (" -u", Detector::Kv),
+    (" -p", Detector::Kv),
+    ("net user", Detector::Kv),
+    ("rabbitmqctl", Detector::Kv),
+    ("vault ", Detector::Kv),
+    ("rootpw", Detector::Kv),
+    ("setuser", Detector::Kv),
+    ("pgp_sym", Detector::Kv),
+    ("putty", Detector::Kv),
+    ("contras", Detector::Kv),
+    ("senha", Detector::Kv),
+    ("wort", Detector::Kv),
+    ("woord", Detector::Kv),
+    ("senord", Detector::Kv),
+    ("parol", Detector::Kv),
+    ("sifre", Detector::Kv),
+    ("haslo", Detector::Kv),
+    ("heslo", Detector::Kv),
+    ("lozinka", Detector::Kv),
+    ("geheim", Detector::Kv),
 ];
 
 fn anchors() -> Option<&'static DFA> {
     static ANCHORS_BUILT: OnceLock<Option<DFA>> = OnceLock::new();
     ANCHORS_BUILT
         .get_or_init(|| {
-            let names = ANCHORS.iter().map(|(text, _)| *text);
+            let names = ANCHORS.iter().map(|(text, _)| *text).chain(providers::ROWS.iter().map(|row| row.anchor));
             DFA::builder().ascii_case_insensitive(true).match_kind(MatchKind::Standard).build(names).ok()
         })
         .as_ref()
@@ -95,15 +128,25 @@ const COLON: u8 = 4;
 const QUERY: u8 = 8;
 const AT: u8 = 16;
 const DOT: u8 = 32;
+const ENCODED: u8 = 64;
 
 /// What each byte says.
 const CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
-    let mut digit = b'0';
-    while digit <= b'9' {
-        classes[digit as usize] = DIGIT;
-        digit += 1;
+    let mut byte = b'0';
+    while byte <= b'z' {
+        if byte.is_ascii_alphanumeric() {
+            classes[byte as usize] = ENCODED;
+        }
+        if byte.is_ascii_digit() {
+            classes[byte as usize] |= DIGIT;
+        }
+        byte += 1;
     }
+    classes[b'+' as usize] = ENCODED;
+    classes[b'/' as usize] = ENCODED;
+    classes[b'-' as usize] = ENCODED;
+    classes[b'_' as usize] = ENCODED;
     classes[b'=' as usize] = EQUALS;
     classes[b':' as usize] = COLON;
     classes[b'?' as usize] = QUERY;
@@ -113,33 +156,52 @@ const CLASSES: [u8; 256] = {
     classes
 };
 
-/// Which detectors may match in a text. One table look-up a byte for what it is, one for where it leads.
-fn candidates(text: &str) -> Set {
+/// What a first look at a text finds.
+struct Look {
+    /// Which detectors may match.
+    set: Set,
+    /// Tokens of providers.
+    tokens: Vec<(usize, usize)>,
+    /// The longest run of characters of base64.
+    longest: usize,
+    has_dot: bool,
+}
+
+/// Looks at a text once: one table look-up a byte for what it is, one for where it leads.
+fn look(text: &str, wants_tokens: bool) -> Look {
     let (mut digits, mut classes, mut set): (usize, u8, Set) = (0, 0, 0);
+    let mut tokens = Vec::new();
+    let (mut run, mut longest) = (0usize, 0usize);
     let start = anchors().and_then(|dfa| dfa.start_state(Anchored::No).ok().map(|start| (dfa, start)));
     if let Some((dfa, mut state)) = start {
-        for byte in text.bytes() {
+        for (at, byte) in text.bytes().enumerate() {
             let class = CLASSES[usize::from(byte)];
             digits += usize::from(class & DIGIT);
             classes |= class;
+            run = if class & ENCODED == 0 { 0 } else { run + 1 };
+            longest = longest.max(run);
             state = dfa.next_state(Anchored::No, state, byte);
             if dfa.is_special(state) && dfa.is_match(state) {
                 for index in 0..dfa.match_len(state) {
-                    set |= bit(ANCHORS[dfa.match_pattern(state, index).as_usize()].1);
+                    let pattern = dfa.match_pattern(state, index).as_usize();
+                    if let Some((_, detector)) = ANCHORS.get(pattern) {
+                        set |= bit(*detector);
+                    } else if wants_tokens {
+                        let row = pattern - ANCHORS.len();
+                        let begin = at + 1 - providers::ROWS[row].anchor.len();
+                        tokens.extend(providers::verify(text, row, begin));
+                    }
                 }
             }
         }
     } else {
         digits = text.len();
-        (classes, set) = (u8::MAX, Set::MAX);
+        (classes, set, longest) = (u8::MAX, Set::MAX, text.len());
     }
     let has = |class: u8| classes & class != 0;
     let (equals, colon, at) = (has(EQUALS), has(COLON), has(AT));
-    if !equals && !colon {
-        set &= !bit(Detector::Kv);
-    }
     // `user:password@` needs both; a parameter needs a `=`.
-    if !(equals || colon && at) {
+    if !(equals || at) {
         set &= !bit(Detector::UrlCredentials);
     }
     if digits >= 12 {
@@ -151,7 +213,7 @@ fn candidates(text: &str) -> Set {
     if digits >= 8 && text.len() >= 15 {
         set |= bit(Detector::Iban);
     }
-    if has(QUERY) && equals {
+    if equals {
         set |= bit(Detector::UrlCredentials);
     }
     if at {
@@ -160,12 +222,58 @@ fn candidates(text: &str) -> Set {
     if (has(DOT) && digits >= 4) || colon {
         set |= bit(Detector::Ip);
     }
-    set
+    Look { set, tokens, longest, has_dot: has(DOT) && digits > 0 }
 }
 
 /// Secrets in a text, by the detectors that are on; spans may overlap.
 pub(crate) fn find(text: &str, on: Set, hits: &mut Vec<Hit>) {
-    let set = candidates(text) & on;
+    find_at(text, on, 0, hits);
+    let mut views = Vec::new();
+    if let Some(view) = View::folded(text) {
+        views.push(view);
+    }
+    if let Some(view) = View::decoded(text) {
+        views.push(view);
+    }
+    for view in views {
+        let begun = hits.len();
+        find_at(&view.text, on, 0, hits);
+        // Encoded twice, or what is decoded is not ASCII.
+        let again = View::decoded(&view.text).or_else(|| View::folded(&view.text).filter(|again| again.text != view.text));
+        if let Some(again) = again {
+            let from = hits.len();
+            find_at(&again.text, on, 0, hits);
+            for hit in &mut hits[from..] {
+                (hit.start, hit.end) = again.original(hit.start, hit.end);
+            }
+        }
+        for hit in &mut hits[begun..] {
+            (hit.start, hit.end) = view.original(hit.start, hit.end);
+        }
+    }
+    hits.retain(|hit| hit.start < hit.end);
+}
+
+/// Levels of encoding that are looked through: base64 and hexadecimal.
+const DEPTH: usize = 2;
+
+fn find_at(text: &str, on: Set, depth: usize, hits: &mut Vec<Hit>) {
+    let wants_tokens = on & bit(Detector::CloudKey) != 0;
+    let Look { set, tokens, longest, has_dot } = look(text, wants_tokens);
+    hits.extend(tokens.into_iter().map(|(start, end)| Hit { start, end, by: Detector::CloudKey }));
+    if wants_tokens && (has_dot || longest >= 86) {
+        let mut add = |start: usize, end: usize| hits.push(Hit { start, end, by: Detector::CloudKey });
+        if has_dot && text.len() >= 20 {
+            providers::dotted(text, &mut add);
+        }
+        if longest >= 86 {
+            providers::bare(text, &mut add);
+        }
+    }
+    if longest >= container::LEAST && depth < DEPTH {
+        container::look_inside(text, on, depth, hits);
+    }
+    let set = set & on;
     if set == 0 {
         return;
     }
@@ -180,13 +288,12 @@ pub(crate) fn find(text: &str, on: Set, hits: &mut Vec<Hit>) {
             Detector::Iban => numbers::iban(text, &mut add),
             Detector::Jwt => tokens::jwt(text, &mut add),
             Detector::Pem => tokens::pem(text, &mut add),
-            Detector::CloudKey => tokens::cloud_key(text, &mut add),
             Detector::Bearer => credentials::bearer(text, &mut add),
             Detector::UrlCredentials => credentials::url(text, &mut add),
-            Detector::Kv => credentials::kv(text, &mut add),
+            Detector::Kv => kv::kv(text, &mut add),
             Detector::Email => credentials::email(text, &mut add),
             Detector::Ip => numbers::ip(text, &mut add),
-            Detector::SecretName => {}
+            Detector::CloudKey | Detector::SecretName => {}
         }
     }
 }
@@ -196,7 +303,13 @@ macro_rules! pattern {
     ($name:ident, $text:expr) => {
         fn $name() -> Option<&'static regex::Regex> {
             static BUILT: std::sync::OnceLock<Option<regex::Regex>> = std::sync::OnceLock::new();
-            BUILT.get_or_init(|| regex::Regex::new($text).ok()).as_ref()
+            BUILT
+                .get_or_init(|| {
+                    let built = regex::Regex::new($text);
+                    debug_assert!(built.is_ok(), "{built:?}");
+                    built.ok()
+                })
+                .as_ref()
         }
     };
 }

@@ -1,20 +1,64 @@
 //! Numbers with a check of their own: payment cards, social security numbers, bank accounts, addresses.
 use super::pattern;
 
-/// Lengths of an issuer's numbers, by prefix (ISO/IEC 7812; the issuers' published ranges).
+/// Networks: first digits (from, to, how many digits these are), lengths of their numbers (ISO/IEC 7812, the networks' published ranges). The more
+/// specific ones come first.
+const NETWORKS: &[(u32, u32, usize, std::ops::RangeInclusive<usize>)] = &[
+    // Verve, Elo, RuPay, Troy.
+    (506_099, 506_198, 6, 16..=19),
+    (507_865, 507_964, 6, 16..=19),
+    (650_002, 650_027, 6, 16..=19),
+    (504_175, 504_175, 6, 16..=16),
+    (506_699, 506_778, 6, 16..=16),
+    (509_000, 509_999, 6, 16..=16),
+    (627_780, 627_780, 6, 16..=16),
+    (636_297, 636_297, 6, 16..=16),
+    (636_368, 636_368, 6, 16..=16),
+    (606_282, 606_282, 6, 16..=19),
+    (9792, 9792, 4, 16..=16),
+    // Mir, Borica, Mastercard.
+    (2200, 2205, 4, 16..=19),
+    (2221, 2720, 4, 16..=16),
+    (51, 55, 2, 16..=16),
+    // American Express, JCB, Diners Club.
+    (34, 34, 2, 15..=15),
+    (37, 37, 2, 15..=15),
+    (3528, 3589, 4, 16..=19),
+    (300, 305, 3, 14..=19),
+    (3095, 3095, 4, 14..=19),
+    (36, 36, 2, 14..=19),
+    (38, 39, 2, 14..=19),
+    // Dankort, Maestro.
+    (5019, 5019, 4, 16..=16),
+    (5018, 5020, 4, 12..=19),
+    (5038, 5038, 4, 12..=19),
+    (5893, 5893, 4, 12..=19),
+    (5612, 5612, 4, 12..=19),
+    (6304, 6304, 4, 12..=19),
+    (6390, 6390, 4, 12..=19),
+    (67, 67, 2, 12..=19),
+    (508, 508, 3, 16..=16),
+    (50, 50, 2, 16..=19),
+    // Discover, UnionPay, InstaPayment, InterPayment, RuPay.
+    (6011, 6011, 4, 16..=19),
+    (644, 649, 3, 16..=19),
+    (65, 65, 2, 16..=19),
+    (606_985, 608_500, 6, 16..=16),
+    (62, 62, 2, 16..=19),
+    (636, 639, 3, 16..=19),
+    (8100, 8171, 4, 16..=19),
+    (817_200, 820_199, 6, 16..=16),
+    // Uzcard, Humo.
+    (8600, 8600, 4, 16..=16),
+    (9860, 9860, 4, 16..=16),
+    // Visa.
+    (40, 49, 2, 13..=19),
+];
+
+/// Lengths of an issuer's numbers.
 fn issuer_length(digits: &[u8]) -> Option<std::ops::RangeInclusive<usize>> {
     let prefix = |count: usize| digits.iter().take(count).fold(0u32, |sum, digit| sum * 10 + u32::from(*digit));
-    let (two, three, four) = (prefix(2), prefix(3), prefix(4));
-    Some(match (two, three, four) {
-        (_, _, 2221..=2720) | (51..=55, _, _) => 16..=16,
-        (34 | 37, _, _) => 15..=15,
-        (_, _, 3528..=3589) => 16..=19,
-        (36 | 38, _, _) | (_, 300..=305, _) => 14..=19,
-        (40..=49, _, _) => 13..=19,
-        (_, _, 6011) | (_, 644..=649, _) | (62 | 65, _, _) => 16..=19,
-        (_, _, 5018 | 5020 | 5038 | 5893 | 6304 | 6759 | 6761..=6763) => 12..=19,
-        _ => return None,
-    })
+    NETWORKS.iter().find(|(from, to, count, _)| (*from..=*to).contains(&prefix(*count))).map(|(.., lengths)| lengths.clone())
 }
 
 fn luhn(digits: &[u8]) -> bool {
@@ -38,7 +82,8 @@ fn is_card(digits: &[u8]) -> bool {
         && luhn(digits)
 }
 
-/// Payment card numbers: issuer prefix, length, Luhn; digits in groups by single spaces or dashes.
+/// Payment card numbers: issuer prefix, length, Luhn; digits in groups. Between groups stands a space, a dash, or, where all have four
+/// digits, another sign or a line break. The tracks of a card (`%B…^`, `;…=` and `;…D`) are found, too.
 pub(super) fn pan(text: &str, add: &mut dyn FnMut(usize, usize)) {
     let bytes = text.as_bytes();
     let mut at = 0;
@@ -47,34 +92,54 @@ pub(super) fn pan(text: &str, add: &mut dyn FnMut(usize, usize)) {
             at += 1;
             continue;
         }
-        // A run: groups of digits with single separators between them.
+        // A run: groups of digits with separators between them.
         let mut groups: Vec<(usize, usize)> = Vec::new();
         let run_start = at;
+        let mut separator = None;
         loop {
             let start = at;
             while at < bytes.len() && bytes[at].is_ascii_digit() {
                 at += 1;
             }
             groups.push((start, at));
-            let separated = at + 1 < bytes.len() && matches!(bytes[at], b' ' | b'-') && bytes[at + 1].is_ascii_digit();
-            if !separated {
+            let length = separator_length(&bytes[at..], at - start == 4 && (groups.len() < 2 || separator == bytes.get(at).copied()));
+            if length == 0 {
                 break;
             }
-            at += 1;
+            separator = Some(bytes[at]);
+            at += length;
         }
-        let word = |byte: u8| byte.is_ascii_alphanumeric() || byte >= 0x80;
-        if run_start > 0 && word(bytes[run_start - 1]) {
+        let of_track_1 = run_start > 1 && bytes[run_start - 2] == b'%' && bytes[run_start - 1].eq_ignore_ascii_case(&b'b');
+        if run_start > 0 && bytes[run_start - 1].is_ascii_alphanumeric() && !of_track_1 {
             groups.remove(0);
         }
-        if at < bytes.len() && word(bytes[at]) {
+        // `D` stands for the `=` of track 2 where that was read in hexadecimal.
+        let of_track_2 = bytes.get(at).is_some_and(|byte| byte.eq_ignore_ascii_case(&b'd'))
+            && bytes.get(at + 1..at + 8).is_some_and(|rest| rest.iter().all(u8::is_ascii_digit));
+        if at < bytes.len() && bytes[at].is_ascii_alphanumeric() && !of_track_2 {
             groups.pop();
         }
         card_in(bytes, &groups, add);
     }
 }
 
+/// Bytes of what separates two groups; 0: the run ends.
+fn separator_length(rest: &[u8], of_four: bool) -> usize {
+    let digit = |at: usize| rest.get(at).is_some_and(u8::is_ascii_digit);
+    match rest {
+        [b' ' | b'-', ..] if digit(1) => 1,
+        [b' ', b'-', b' ', ..] if digit(3) => 3,
+        [b'+' | b'_' | b'.' | b'/' | b'\n' | b'\t', ..] if of_four && digit(1) => 1,
+        _ => 0,
+    }
+}
+
 /// Cards made of neighbouring groups, longest first.
 fn card_in(bytes: &[u8], groups: &[(usize, usize)], add: &mut dyn FnMut(usize, usize)) {
+    // The digits of a UUID are no card's.
+    if groups.iter().map(|(start, end)| end - start).eq([8, 4, 4, 4, 12]) {
+        return;
+    }
     let mut from = 0;
     'groups: while from < groups.len() {
         // No card has more than 19 digits: what is further away is not looked at, so that the cost stays linear.
@@ -95,18 +160,26 @@ fn card_in(bytes: &[u8], groups: &[(usize, usize)], add: &mut dyn FnMut(usize, u
     }
 }
 
-/// US social security numbers (ddd-dd-dddd; SSA's rules for area, group and serial).
+/// US social security numbers (ddd-dd-dddd; SSA's rules for area, group and serial). With dots only where the text says what it is.
 pub(super) fn ssn(text: &str, add: &mut dyn FnMut(usize, usize)) {
-    pattern!(shape, r"[0-9]{3}-[0-9]{2}-[0-9]{4}");
+    pattern!(shape, r"[0-9]{3}([-.])[0-9]{2}([-.])[0-9]{4}");
+    pattern!(named, r"(?i)(?:ssn|social security)[^0-9]{0,24}$");
     let bytes = text.as_bytes();
-    let joined = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let joined = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
     for found in shape().into_iter().flat_map(|shape| shape.find_iter(text)) {
         let (start, end) = (found.start(), found.end());
         let part = found.as_str();
         let (area, group, serial) = (&part[..3], &part[4..6], &part[7..]);
         let valid = area != "000" && area != "666" && !area.starts_with('9') && group != "00" && serial != "0000";
-        let alone = (start == 0 || !joined(bytes[start - 1])) && bytes.get(end).is_none_or(|byte| !joined(*byte));
-        if valid && alone {
+        let is_same = part.as_bytes()[3] == part.as_bytes()[6];
+        let mut from = start.saturating_sub(48);
+        while !text.is_char_boundary(from) {
+            from += 1;
+        }
+        let is_named = named().is_some_and(|named| named.is_match(&text[from..start]));
+        let alone = (start == 0 || !joined(bytes[start - 1]) || is_named)
+            && bytes.get(end).is_none_or(|byte| !joined(*byte) || *byte == b'.' && !bytes.get(end + 1).is_some_and(u8::is_ascii_digit));
+        if valid && is_same && alone && (part.as_bytes()[3] == b'-' || is_named) {
             add(start, end);
         }
     }
@@ -117,6 +190,29 @@ const IBAN_LENGTHS: &[(&str, usize)] = &[
     ("AD", 24),
     ("AE", 23),
     ("AL", 28),
+    // Countries that use them without a place in the registry.
+    ("AO", 25),
+    ("BF", 28),
+    ("BJ", 28),
+    ("CF", 27),
+    ("CG", 27),
+    ("CI", 28),
+    ("CM", 27),
+    ("CV", 25),
+    ("DZ", 26),
+    ("GA", 27),
+    ("GQ", 27),
+    ("GW", 25),
+    ("IR", 26),
+    ("KM", 27),
+    ("MA", 28),
+    ("MG", 27),
+    ("ML", 28),
+    ("MZ", 25),
+    ("NE", 28),
+    ("SN", 28),
+    ("TD", 27),
+    ("TG", 28),
     ("AT", 20),
     ("AZ", 28),
     ("BA", 20),
@@ -214,7 +310,7 @@ pub(super) fn iban(text: &str, add: &mut dyn FnMut(usize, usize)) {
             && bytes[at + 1].is_ascii_alphabetic()
             && bytes[at + 2].is_ascii_digit()
             && bytes[at + 3].is_ascii_digit()
-            && (at == 0 || !(bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] >= 0x80));
+            && (at == 0 || !bytes[at - 1].is_ascii_alphanumeric());
         if begins && let Some(end) = iban_end(bytes, at) {
             add(at, end);
             at = end;
@@ -231,13 +327,16 @@ fn iban_end(bytes: &[u8], start: usize) -> Option<usize> {
     while characters.len() < *length {
         let byte = *bytes.get(at)?;
         match byte {
-            b' ' if bytes.get(at + 1).is_some_and(u8::is_ascii_alphanumeric) => {}
+            b' ' | b'-' | b'.' if bytes.get(at + 1).is_some_and(u8::is_ascii_alphanumeric) => {}
             byte if byte.is_ascii_alphanumeric() => characters.push(byte.to_ascii_uppercase()),
             _ => return None,
         }
         at += 1;
     }
-    if bytes.get(at).is_some_and(u8::is_ascii_alphanumeric) {
+    // A currency may follow.
+    let is_currency = bytes.get(at..at + 3).is_some_and(|code| code.iter().all(u8::is_ascii_uppercase))
+        && !bytes.get(at + 3).is_some_and(u8::is_ascii_alphanumeric);
+    if bytes.get(at).is_some_and(u8::is_ascii_alphanumeric) && !is_currency {
         return None;
     }
     let rearranged = characters[4..].iter().chain(&characters[..4]);

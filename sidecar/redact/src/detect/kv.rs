@@ -1,0 +1,741 @@
+//! A secret name with a value beside it, in free text: `password=…`, JSON that no parser takes, YAML, header lines, command lines, SQL, XML, multipart.
+//!
+//! The scan goes through the text once. At each sign that may stand between a name and a value it reads the name before it
+//! ([`crate::names::class`]) and then the value behind it. A value ends where its notation says so: at its own quote (escaped and doubled quotes are part
+//! of it), at the end of the line in YAML, INI and headers, at `</`, and otherwise at a space or at a separator that is
+//! followed by the next name. So a password with a comma or a brace in it is cut out whole.
+use super::pattern;
+use crate::names::{Class, class, is_secret, is_small, looks_random};
+
+/// Longest name that is read.
+const NAME: usize = 80;
+/// Longest beginning of a line that is looked at.
+const LINE: usize = 200;
+
+/// Words that stand where a secret would, and are none.
+const STOP: &[&str] = &[
+    "absent", "changed", "cleared", "deleted", "disabled", "empty", "enabled", "expired", "false", "filtered", "hidden", "incorrect",
+    "invalid", "is", "masked", "mismatch", "missing", "must", "n/a", "nil", "no", "none", "not", "null", "omitted", "optional", "redacted",
+    "removed", "required", "reset", "revoked", "rotated", "secret", "too", "true", "unchanged", "undefined", "unset", "updated", "was",
+    "wrong", "yes", "password", "token",
+];
+
+/// Whether a value stands for a secret without being one: a reference to a variable, a template, a mark of redaction, a word.
+pub(super) fn is_placeholder(value: &str) -> bool {
+    let value = value.trim();
+    let inner = |open: &str, close: &str| {
+        value.strip_prefix(open).and_then(|rest| rest.strip_suffix(close)).filter(|inner| !inner.contains(close))
+    };
+    let is_words = |text: &str| text.chars().all(|c| c.is_alphabetic() || matches!(c, ' ' | '_' | '-' | '.' | ':' | '*' | '/' | '|'));
+    let is_mask = |c: char| matches!(c, '*' | 'x' | 'X' | '•' | '.' | '#' | '?' | '-' | '_');
+    if value.chars().all(is_mask) && (value.len() != 1 || value == "*" || value == "-") {
+        return true;
+    }
+    if [("<", ">"), ("[", "]"), ("{", "}"), ("(", ")")].iter().any(|(open, close)| inner(open, close).is_some_and(is_words)) {
+        return true;
+    }
+    if [("${", "}"), ("$(", ")"), ("{{", "}}"), ("<%", "%>"), ("#{", "}"), ("%{", "}")]
+        .iter()
+        .any(|(open, close)| inner(open, close).is_some())
+    {
+        return true;
+    }
+    if inner("%", "%").is_some_and(|name| name.len() > 1 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')) {
+        return true;
+    }
+    // `%s`, `%[1]v`, `%(name)s`; `$NAME` and `$1`.
+    if let Some(rest) = value.strip_prefix('%') {
+        let verb = rest.trim_start_matches(|c: char| matches!(c, '[' | ']' | '(' | ')' | '_') || c.is_ascii_digit() || rest.starts_with('('));
+        if verb.len() == 1 && verb.bytes().all(|byte| byte.is_ascii_lowercase()) || rest.starts_with('(') && rest.ends_with(")s") {
+            return true;
+        }
+    }
+    if let Some(rest) = value.strip_prefix('$') {
+        let is_name = rest.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+        let is_short = rest.bytes().all(|byte| byte.is_ascii_digit()) && rest.len() < 3;
+        if is_short || is_name && rest.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return true;
+        }
+    }
+    let word = value.trim_end_matches(['.', '!', ':', ',', ';', ')']);
+    // A parameter of a statement.
+    let is_bound = value.strip_prefix([':', '@']).is_some_and(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
+    if value == "?" || is_bound {
+        return true;
+    }
+    STOP.iter().any(|stop| stop.eq_ignore_ascii_case(word)) || value.starts_with("(empty")
+}
+
+/// A name's place.
+struct Name<'t> {
+    text: &'t str,
+    start: usize,
+    /// It stands between quotes of its own.
+    is_quoted: bool,
+    /// A quote is open before it, which the value may share.
+    opened: Option<u8>,
+    /// It is a parameter of a URL.
+    is_parameter: bool,
+    /// Nothing else stands before it in its line.
+    begins_line: bool,
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-') || byte >= 0x80
+}
+
+/// The name that ends before a sign.
+fn name_before(text: &str, sign: usize) -> Option<Name<'_>> {
+    let bytes = text.as_bytes();
+    let mut end = sign;
+    let spaces = bytes[..end].iter().rev().take(8).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    end -= spaces;
+    let mut closed = None;
+    let mut decorations = 0;
+    while end > 0 && decorations < 8 && matches!(bytes[end - 1], b'"' | b'\'' | b'`' | b'\\' | b']' | b')' | b'[' | b'*' | b'?') {
+        if matches!(bytes[end - 1], b'"' | b'\'' | b'`') {
+            closed = Some(bytes[end - 1]);
+        }
+        end -= 1;
+        decorations += 1;
+    }
+    let length = bytes[..end].iter().rev().take(NAME).take_while(|byte| is_name_byte(**byte)).count();
+    let mut start = end - length;
+    while start < end && !text.is_char_boundary(start) {
+        start += 1;
+    }
+    if start >= end || !bytes[start..end].iter().any(|byte| byte.is_ascii_alphabetic() || *byte >= 0x80) {
+        return None;
+    }
+    let opened = start.checked_sub(1).map(|at| bytes[at]).filter(|byte| matches!(byte, b'"' | b'\'' | b'`'));
+    let is_quoted = closed.is_some() && opened.is_some();
+    let is_parameter = start > 0 && matches!(bytes[start - 1], b'?' | b'&') && bytes[sign] == b'=';
+    // `arn:aws:secretsmanager:…:secret:name`
+    if start > 0 && bytes[start - 1] == b':' && bytes[sign] == b':' {
+        let from = bytes[..start].iter().rev().take(NAME).take_while(|byte| !byte.is_ascii_whitespace()).count();
+        if bytes[start - from..start].starts_with(b"arn:") {
+            return None;
+        }
+    }
+    let from = start.saturating_sub(LINE);
+    let line = bytes[from..start].iter().rposition(|byte| matches!(byte, b'\n' | b'\r')).map_or(from, |at| from + at + 1);
+    let before = &bytes[line..start];
+    let has_begun = line == 0 || line > from || start < LINE;
+    let begins_line = has_begun
+        && (before.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'-' | b'"' | b'\'' | b'#' | b'+' | b'*' | b'>' | b'<' | b'['))
+            || before.trim_ascii() == b"export"
+            || before.trim_ascii() == b"set");
+    Some(Name { text: &text[start..end], start, is_quoted, opened: opened.filter(|_| !is_quoted && closed.is_none()), is_parameter, begins_line })
+}
+
+/// Whether a name before a sign, or what it belongs to (`Password for bob:`), is secret.
+fn class_at(text: &str, name: &Name<'_>) -> Class {
+    let found = class(name.text);
+    if found != Class::Plain || name.is_quoted {
+        return found;
+    }
+    let before = &text[..name.start];
+    let Some(before) = before.strip_suffix(' ').and_then(|before| before.strip_suffix("for")) else { return found };
+    let before = before.trim_end_matches(' ');
+    let word = before.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+    if word.len() <= 24 { class(word) } else { found }
+}
+
+/// Finds them.
+pub(super) fn kv(text: &str, add: &mut dyn FnMut(usize, usize)) {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let sign = bytes[at];
+        let next = match sign {
+            b':' if bytes[at..].starts_with(b"://") => at + 3,
+            b'=' | b':' => beside_sign(text, at, add),
+            b'-' if bytes.get(at + 1) == Some(&b'>') => beside_sign(text, at, add),
+            b'-' if bytes.get(at + 1) == Some(&b'-') => flag(text, at, add),
+            b'<' => element(text, at, add),
+            _ => at + 1,
+        };
+        at = next.max(at + 1);
+    }
+    let lower = text.to_ascii_lowercase();
+    spaced(text, &lower, add);
+    commands(text, &lower, add);
+    blocks(text, &lower, add);
+}
+
+/// At `=`, `:`, `=>`, `:=`, `==`, `->`, `::`. Gives back where the scan goes on.
+fn beside_sign(text: &str, at: usize, add: &mut dyn FnMut(usize, usize)) -> usize {
+    let bytes = text.as_bytes();
+    let end = at + bytes[at..].iter().take(3).take_while(|byte| matches!(byte, b'=' | b':' | b'>' | b'-')).count().max(1);
+    let end = if bytes[at] == b'=' || bytes[at] == b':' {
+        // Only the signs themselves: a value may begin with `-`.
+        at + bytes[at..].iter().take(3).take_while(|byte| matches!(byte, b'=' | b':' | b'>')).count().max(1)
+    } else {
+        end
+    };
+    let Some(name) = name_before(text, at) else { return end };
+    let found = class_at(text, &name);
+    if found == Class::Plain {
+        return end;
+    }
+    let is_colon = bytes[at] == b':' && end == at + 1;
+    let Some((start, stop)) = value_after(text, end, &name, is_colon) else { return end };
+    let value = &text[start..stop];
+    let is_none = is_placeholder(value)
+        || is_small(name.text, value)
+        || found == Class::Soft && !looks_random(value.trim_end_matches(['"', '\'']))
+        || is_directory(name.text, value)
+        || is_address(value);
+    if !is_none {
+        add(start, stop);
+        return stop;
+    }
+    end
+}
+
+/// `PWD=/srv/app` is where somebody is.
+fn is_directory(name: &str, value: &str) -> bool {
+    let folded = name.to_ascii_lowercase();
+    matches!(folded.as_str(), "pwd" | "oldpwd" | "passwd") && (value.starts_with(['/', '~', '.']) || value.get(1..3) == Some(":\\"))
+}
+
+/// The name of a secret that is kept elsewhere.
+fn is_address(value: &str) -> bool {
+    value.starts_with("arn:aws:secretsmanager:") || value.starts_with("arn:aws:ssm:") || value.starts_with("vault:") && !value.contains('=')
+}
+
+/// Where the value behind a sign stands.
+fn value_after(text: &str, from: usize, name: &Name<'_>, is_colon: bool) -> Option<(usize, usize)> {
+    let bytes = text.as_bytes();
+    let blanks = |at: usize| at + bytes[at..].iter().take(32).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let mut start = blanks(from);
+    let first = *bytes.get(start)?;
+    if matches!(first, b'\n' | b'\r') {
+        return None;
+    }
+    if matches!(first, b'|' | b'>') && is_colon && name.begins_line {
+        return block_scalar(text, start, name.start);
+    }
+    // `Some("…")`, `PASSWORD('…')`, `b'…'`
+    let wrapped = bytes[start..].iter().take(24).take_while(|byte| is_name_byte(**byte) || **byte == b':').count();
+    match bytes.get(start + wrapped) {
+        Some(b'(') if matches!(bytes.get(start + wrapped + 1), Some(b'"' | b'\'')) => start += wrapped + 1,
+        Some(b'"' | b'\'') if wrapped == 1 && bytes[start].is_ascii_alphabetic() => start += 1,
+        _ => {}
+    }
+    let escapes = bytes[start..].iter().take(16).take_while(|byte| **byte == b'\\').count();
+    if let Some(quote @ (b'"' | b'\'' | b'`')) = bytes.get(start + escapes).copied()
+        && name.opened != Some(quote)
+    {
+        let begin = start + escapes + 1;
+        return Some((begin, quoted_end(bytes, begin, quote, escapes)));
+    }
+    if name.is_quoted && matches!(bytes[start], b'{' | b'[') {
+        return Some((start, nested_end(bytes, start)));
+    }
+    if bytes[start..].starts_with(b"<![CDATA[") {
+        let end = memchr::memmem::find(&bytes[start..], b"]]>").map_or(text.len(), |at| start + at);
+        return Some((start + 9, end));
+    }
+    let is_header = is_colon && matches!(class_of_header(name.text), Some(())) ;
+    // A scheme is no secret, and tells what kind of one follows.
+    if is_header && let Some(after) = scheme(text, start) {
+        start = after;
+    }
+    if let Some(quote) = name.opened {
+        let end = bytes[start..].iter().position(|byte| *byte == quote || *byte == b'\n').map_or(text.len(), |at| start + at);
+        return Some((start, end)).filter(|(start, end)| start < end);
+    }
+    let line_end = bytes[start..].iter().position(|byte| matches!(byte, b'\n' | b'\r')).map_or(text.len(), |at| start + at);
+    let is_line = is_colon && !name.is_quoted && (name.begins_line && text.contains('\n') || is_header && name.begins_line);
+    if is_line {
+        let mut end = line_end;
+        while end > start && matches!(bytes[end - 1], b' ' | b'\t' | b',') {
+            end -= 1;
+        }
+        return Some((start, end)).filter(|(start, end)| start < end);
+    }
+    if bytes[start..].starts_with(b"{{") || bytes[start..].starts_with(b"${{") {
+        let end = memchr::memmem::find(&bytes[start..line_end], b"}}").map_or(line_end, |at| start + at + 2);
+        return Some((start, end));
+    }
+    if name.is_parameter {
+        let rest = &text[start..line_end];
+        // A `&` that no name follows is part of it: nobody escaped it.
+        let end = rest.find(['#', ' ', '"', '\'', '<', '>', ';']).map_or(line_end, |at| start + at);
+        let end = bytes[start..end].iter().enumerate().position(|(at, byte)| *byte == b'&' && is_name_next(bytes, start + at + 1, line_end)).map_or(end, |at| start + at);
+        return Some((start, end)).filter(|(start, end)| start < end);
+    }
+    let mut end = bare_end(bytes, start, line_end);
+    // What it opened it closes.
+    for (open, close) in [(b'{', b'}'), (b'(', b')'), (b'[', b']'), (b'<', b'>')] {
+        let count = |sign: u8| bytes[start..end].iter().filter(|byte| **byte == sign).count();
+        if end < line_end && bytes[end] == close && count(open) > count(close) {
+            end += 1;
+        }
+    }
+    Some((start, end)).filter(|(start, end)| start < end)
+}
+
+/// A header whose whole value is secret.
+fn class_of_header(name: &str) -> Option<()> {
+    let folded = name.to_ascii_lowercase();
+    (folded.ends_with("authorization") || folded.ends_with("cookie")).then_some(())
+}
+
+/// Where the credentials begin behind a scheme of HTTP authentication; `None`: there is none.
+fn scheme(text: &str, start: usize) -> Option<usize> {
+    pattern!(
+        shape,
+        r#"(?i)^(?:bearer|basic|digest|token|negotiate|ntlm|hawk|hmac|aws4-hmac-sha256|sharedkey|sharedkeylite|geniekey|ssws|splunk|apikey|api-key|key|mac|oauth|dpop|gnap|scram-sha-(?:1|256)|vapid|privatetoken|bot)(?:[ \t+]|%20)+["']?"#
+    );
+    let found = shape()?.find(text.get(start..)?)?;
+    Some(start + found.end()).filter(|end| *end < text.len())
+}
+
+/// The end of a quoted value. A quote is part of it where it is escaped once more than the opening one, or doubled.
+fn quoted_end(bytes: &[u8], begin: usize, quote: u8, escapes: usize) -> usize {
+    let mut at = begin;
+    while at < bytes.len() {
+        if bytes[at] != quote {
+            at += 1;
+            continue;
+        }
+        let before = bytes[begin..at].iter().rev().take_while(|byte| **byte == b'\\').count();
+        let is_escaped = if escapes == 0 { before % 2 == 1 } else { before > escapes };
+        let is_doubled = escapes == 0 && quote == b'\'' && bytes.get(at + 1) == Some(&quote);
+        if is_doubled {
+            at += 2;
+            continue;
+        }
+        if !is_escaped {
+            return at - before.min(escapes);
+        }
+        at += 1;
+    }
+    bytes.len()
+}
+
+/// The end of an object or a list, or of the text.
+fn nested_end(bytes: &[u8], start: usize) -> usize {
+    let (mut depth, mut is_text, mut at) = (0usize, false, start);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' => at += 1,
+            b'"' => is_text = !is_text,
+            b'{' | b'[' if !is_text => depth += 1,
+            b'}' | b']' if !is_text => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    return at + 1;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    bytes.len()
+}
+
+/// The end of a value without quotes: a space, or a separator with the next name behind it, or a closing sign at the end.
+fn bare_end(bytes: &[u8], start: usize, line_end: usize) -> usize {
+    let mut at = start;
+    while at < line_end {
+        let byte = bytes[at];
+        match byte {
+            b' ' | b'\t' => return at,
+            b'&' if is_name_next(bytes, at + 1, line_end) => return at,
+            b',' | b';' | b'&' | b')' | b'}' | b']' | b'"' | b'\'' | b'>' | b'<' | b'`' | b'|' => {
+                let signs = bytes[at..line_end]
+                    .iter()
+                    .take_while(|byte| matches!(byte, b',' | b';' | b')' | b'}' | b']' | b'"' | b'\'' | b'>' | b'/' | b'`' | b'|'))
+                    .count()
+                    .max(1);
+                let behind = at + signs;
+                if behind >= line_end || matches!(bytes[behind], b' ' | b'\t') || is_name_next(bytes, behind, line_end) || byte == b'<' {
+                    return at;
+                }
+                at = behind;
+            }
+            _ => at += 1,
+        }
+    }
+    line_end
+}
+
+/// Whether a name and a sign follow.
+fn is_name_next(bytes: &[u8], from: usize, line_end: usize) -> bool {
+    let rest = &bytes[from..line_end];
+    let length = rest.iter().take(NAME).take_while(|byte| is_name_byte(**byte) || matches!(byte, b'[' | b'"' | b'\'')).count();
+    length > 0 && matches!(rest[length..].iter().find(|byte| **byte != b' '), Some(b'=' | b':'))
+}
+
+/// A block of YAML (`|`, `>`): the lines that are indented more than the name.
+fn block_scalar(text: &str, sign: usize, name: usize) -> Option<(usize, usize)> {
+    let bytes = text.as_bytes();
+    let header = bytes[sign..].iter().position(|byte| *byte == b'\n')? + sign;
+    if !bytes[sign + 1..header].iter().all(|byte| matches!(byte, b'-' | b'+' | b' ' | b'\r') || byte.is_ascii_digit()) {
+        return None;
+    }
+    let line = bytes[..name].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let indent = name - line;
+    let (mut at, mut end) = (header + 1, header + 1);
+    while at < bytes.len() {
+        let stop = bytes[at..].iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |length| at + length);
+        let deep = bytes[at..stop].iter().take_while(|byte| **byte == b' ').count();
+        let is_blank = bytes[at..stop].iter().all(u8::is_ascii_whitespace);
+        if !is_blank && deep <= indent {
+            break;
+        }
+        if !is_blank {
+            end = stop;
+        }
+        at = stop + 1;
+    }
+    let start = header + 1 + bytes[header + 1..].iter().take_while(|byte| matches!(byte, b' ' | b'\n')).count();
+    Some((start, end)).filter(|(start, end)| start < end)
+}
+
+/// `--password x`. What has a `=` is found there.
+fn flag(text: &str, at: usize, add: &mut dyn FnMut(usize, usize)) -> usize {
+    let bytes = text.as_bytes();
+    let start = at + 2;
+    let length = bytes[start..].iter().take(NAME).take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')).count();
+    let end = start + length;
+    if length < 3 || !matches!(bytes.get(end), Some(b' ' | b'\t')) || bytes.get(at.wrapping_sub(1)).is_some_and(u8::is_ascii_alphanumeric) {
+        return end.min(at + 2);
+    }
+    if class(&text[start..end]) == Class::Plain {
+        return end;
+    }
+    word_after(text, end, add).unwrap_or(end)
+}
+
+/// The next word of a command line, if it is a value. Adds it; gives back its end.
+fn word_after(text: &str, from: usize, add: &mut dyn FnMut(usize, usize)) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let mut start = from + bytes[from..].iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let quote = bytes.get(start).copied().filter(|byte| matches!(byte, b'"' | b'\''));
+    let end = if let Some(quote) = quote {
+        start += 1;
+        quoted_end(bytes, start, quote, 0)
+    } else {
+        start + bytes[start..].iter().take_while(|byte| !byte.is_ascii_whitespace() && **byte != b'|').count()
+    };
+    let value = text.get(start..end)?;
+    if value.is_empty() || value.starts_with("--") || is_placeholder(value) {
+        return None;
+    }
+    add(start, end);
+    Some(end)
+}
+
+/// `<password>x</password>`, whatever its namespace and attributes.
+fn element(text: &str, at: usize, add: &mut dyn FnMut(usize, usize)) -> usize {
+    let bytes = text.as_bytes();
+    let length = bytes[at + 1..].iter().take(NAME).take_while(|byte| is_name_byte(**byte) || **byte == b':').count();
+    let end = at + 1 + length;
+    if length < 3 || !matches!(bytes.get(end), Some(b'>' | b' ' | b'\t' | b'\n')) {
+        return at + 1;
+    }
+    let Some(name) = text.get(at + 1..end) else { return at + 1 };
+    if !is_secret(name.rsplit(':').next().unwrap_or_default()) {
+        return at + 1;
+    }
+    let Some(close) = bytes[end..].iter().take(512).position(|byte| *byte == b'>').map(|close| end + close) else { return end };
+    if bytes[close - 1] == b'/' {
+        return end;
+    }
+    let mut start = close + 1;
+    let stop = if bytes[start..].starts_with(b"<![CDATA[") {
+        start += 9;
+        memchr::memmem::find(&bytes[start..], b"]]>").map_or(text.len(), |stop| start + stop)
+    } else {
+        // Without an end it is XML that was cut off, or no XML at all.
+        let stop = bytes[start..].iter().position(|byte| *byte == b'<').map(|stop| start + stop);
+        let is_xml = || text.trim_start().starts_with('<');
+        let Some(stop) = stop.or_else(|| is_xml().then_some(text.len())) else { return close };
+        stop
+    };
+    let value = &text[start..stop];
+    let is_none = is_placeholder(value) || is_small(name, value);
+    if start < stop && !value.trim().is_empty() && !is_none {
+        add(start, stop);
+    }
+    stop
+}
+
+// --- names with only a space behind them ---
+
+/// SQL and configuration files, where a space stands between a name and its value.
+fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
+    pattern!(quoted, r#"(?i)([A-Za-z][A-Za-z0-9_.-]{2,60})[ \t]+(?:'((?:[^']|'')*)'|"([^"]*)"|([^\s'"<>(){}\[\]]{10,}))"#);
+    pattern!(identified, r#"(?i)identified\s+(?:with\s+\S+\s+)?(?:by|as)\s+(?:password\s+)?(?:values\s+)?(?:'((?:[^']|''|\\')*)'|"([^"]*)"|([^\s;'"]+))"#);
+    pattern!(set, r#"(?i)set\s+password\s+(?:for\s+[^=;]{1,200})?=\s*(?:(?:old_)?password\s*\(\s*)?'((?:[^']|'')*)'"#);
+    pattern!(
+        server,
+        r"(?im)(?:^|\s)(?:requirepass|masterauth|rootpw|olcRootPW|enable secret(?: \d)?|snmp-server community|auth-pass|ACL SETUSER \S+ on >)[ \t]*([^\s>~]+)"
+    );
+    pattern!(crypt, r"(?i)pgp_sym_(?:en|de)crypt(?:_bytea)?\s*\([^']{0,200}?,\s*'((?:[^']|'')*)'");
+    pattern!(insert, r"(?i)insert\s+into\s+[^()]{1,80}\(([^()]{1,400})\)\s*values\s*\(([^()]{1,2000})\)");
+    pattern!(netrc, r"(?i)\bmachine\s+\S+\s+login\s+\S+\s+password\s+(\S+)");
+    pattern!(hcl, r#"(?s)variable\s+"([^"]{1,80})"\s*\{[^}]{0,400}?default\s*=\s*"([^"]*)""#);
+    let mut groups = |shape: Option<&'static regex::Regex>| {
+        for found in shape.into_iter().flat_map(|shape| shape.captures_iter(text)) {
+            if let Some(value) = found.iter().skip(1).flatten().next().filter(|value| !is_placeholder(value.as_str())) {
+                add(value.start(), value.end());
+            }
+        }
+    };
+    let has = |word: &str| lower.contains(word);
+    if has("identified") {
+        groups(identified());
+    }
+    if has("set password") {
+        groups(set());
+    }
+    if has("pass") || has("auth") || has("rootpw") || has("secret") || has("community") || has("setuser") {
+        groups(server());
+    }
+    if has("pgp_sym") {
+        groups(crypt());
+    }
+    if has("machine ") {
+        groups(netrc());
+    }
+    if has("variable") {
+        for found in hcl().into_iter().flat_map(|shape| shape.captures_iter(text)) {
+            if let (Some(name), Some(value)) = (found.get(1), found.get(2))
+                && is_secret(name.as_str())
+                && !is_placeholder(value.as_str())
+            {
+                add(value.start(), value.end());
+            }
+        }
+    }
+    if has("insert") {
+        inserted(insert(), text, add);
+    }
+    // A name, a space and a value in quotes, or one that looks random.
+    let mut at = 0;
+    while let Some(found) = quoted().and_then(|shape| shape.captures_at(text, at)) {
+        let (Some(name), Some(whole)) = (found.get(1), found.get(0)) else { break };
+        at = name.end();
+        if class(name.as_str()) != Class::Secret {
+            continue;
+        }
+        let bare = found.get(4);
+        let value = found.get(2).or_else(|| found.get(3)).or(bare);
+        let Some(value) = value.filter(|value| !is_placeholder(value.as_str())) else { continue };
+        // `secret "db-creds" not found` names one.
+        let is_password = ["pass", "pwd"].iter().any(|word| name.as_str().to_ascii_lowercase().contains(word));
+        if bare.is_none() && !is_password {
+            continue;
+        }
+        if bare.is_some() && !(looks_random(value.as_str()) && !value.as_str().contains([':', '=', '/', '@'])) {
+            continue;
+        }
+        add(value.start(), value.end());
+        at = whole.end();
+    }
+}
+
+/// `INSERT INTO users(email, password) VALUES ('a', '…')`: the value of the column.
+fn inserted(shape: Option<&'static regex::Regex>, text: &str, add: &mut dyn FnMut(usize, usize)) {
+    for found in shape.into_iter().flat_map(|shape| shape.captures_iter(text)) {
+        let (Some(columns), Some(values)) = (found.get(1), found.get(2)) else { continue };
+        let columns = columns.as_str().split(',').map(|column| is_secret(column.trim_matches([' ', '"', '`', '[', ']'])));
+        let mut at = values.start();
+        for is_secret in columns {
+            let rest = &text.as_bytes()[at..values.end()];
+            let blanks = rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+            let start = at + blanks;
+            let (from, to, next) = if rest.get(blanks) == Some(&b'\'') {
+                let end = quoted_end(text.as_bytes(), start + 1, b'\'', 0).min(values.end());
+                (start + 1, end, end + 1)
+            } else {
+                let end = rest.iter().position(|byte| *byte == b',').map_or(values.end(), |length| at + length);
+                (start, end, end)
+            };
+            if is_secret && from < to && !is_placeholder(&text[from..to]) {
+                add(from, to);
+            }
+            let comma = text.as_bytes()[next.min(values.end())..values.end()].iter().position(|byte| *byte == b',');
+            let Some(comma) = comma else { break };
+            at = next + comma + 1;
+        }
+    }
+}
+
+/// Command lines whose short options carry a secret.
+fn commands(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
+    pattern!(mysql, r"(?i)\b(?:mysql|mysqldump|mysqladmin|mariadb|mariadb-dump|7za?|7zz|rar|unrar)\b[^\n|;]{0,200}?\s-p([^\s'\x22-][^\s]*|'[^']*'|\x22[^\x22]*\x22)");
+    pattern!(
+        spaced,
+        r"(?i)\b(?:sshpass|docker|podman|nerdctl|helm|skopeo|buildah|oras|crane|mongo|mongosh|mongodump|useradd|usermod|openssl|ldap\w+|mosquitto_\w+|psexec|winexe|oc|az|cf|gcloud|rabbitmqadmin|kinit|keytool|zip|unzip|ansible-vault|redis-cli|valkey-cli)\b[^\n|;]{0,200}?\s-(?:p|P|a|w|storepass|keypass|passin|passout)[ \t]*(?:pass:)?('[^']+'|\x22[^\x22]+\x22|[^\s'\x22-][^\s]*)"
+    );
+    pattern!(user, r"(?i)(?:\s-u|--user|--proxy-user|--userpass|-U)[ =]*['\x22]?([^\s:'\x22/]{1,80}):([^\s'\x22]+)");
+    pattern!(snmp, r"(?i)\bsnmp\w+\b[^\n|;]{0,160}?\s-(?:c|A|X)\s*(\S+)(?:[^\n|;]{0,80}?\s-X\s*(\S+))?");
+    pattern!(oracle, r#"(?i)(?:\b(?:sqlplus|sqlcl|expdp|impdp|sqlldr|rman target)\b\s+(?:-\S+\s+)*|jdbc:oracle:(?:thin|oci8?):|\)\)\)/)[A-Za-z][A-Za-z0-9_$#.]{0,60}/("[^"]+"|[^\s@"]+)"#);
+    pattern!(after_user, r"(?i)\b(?:net\s+user|rabbitmqctl\s+(?:add_user|change_password|authenticate_user)|htpasswd\s+-\w*b\w*\s+\S+|smbpasswd\s+\S*|svn\s+--username)\s+\S+\s+([^\s/-]\S*)");
+    pattern!(chpasswd, r#"(?i)echo\s+(?:-\w+\s+)?["']?[^\s:"']+:([^\s"']+)["']?\s*\|\s*(?:sudo\s+)?chpasswd"#);
+    pattern!(piped, r#"(?i)echo\s+(?:-\w+\s+)?["']?([^\s"'|]+)["']?\s*\|\s*(?:sudo\s+-S|docker\s+login|passwd\s+--stdin)"#);
+    pattern!(vault, r"(?i)\bvault\s+(?:kv\s+put|write)\s+(\S+)((?:\s+[A-Za-z0-9_.-]+=\S+)+)");
+    pattern!(otp, r"(?i)\b(?:verification|security|login|confirmation|authentication|one[- ]time|access|2fa|mfa|otp|passcode)\s+(?:pass)?(?:code|pin|password|otp)?\s*(?:is|:|=)\s*([0-9]{4,8})\b");
+    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    let mut groups = |shape: Option<&'static regex::Regex>| {
+        for found in shape.into_iter().flat_map(|shape| shape.captures_iter(text)) {
+            for value in found.iter().skip(1).flatten() {
+                if !is_placeholder(value.as_str()) {
+                    add(value.start(), value.end());
+                }
+            }
+        }
+    };
+    if has(&[" -p"]) && has(&["mysql", "mariadb", "7z", "rar"]) {
+        groups(mysql());
+    }
+    if has(&[" -p", " -a", " -w", "-storepass", "-keypass", "-pass"]) {
+        groups(spaced());
+    }
+    if has(&["snmp"]) {
+        groups(snmp());
+    }
+    if has(&["sqlplus", "sqlcl", "expdp", "impdp", "sqlldr", "rman", "jdbc:oracle", ")))/"]) {
+        groups(oracle());
+    }
+    if has(&["net user", "rabbitmqctl", "htpasswd", "smbpasswd"]) {
+        groups(after_user());
+    }
+    if has(&["chpasswd"]) {
+        groups(chpasswd());
+    }
+    if has(&["echo"]) {
+        groups(piped());
+    }
+    if has(&["code", "2fa", "mfa", "otp", "pin", "one-time", "one time"]) {
+        groups(otp());
+    }
+    if has(&[" -u", "--user", "--proxy-user"]) {
+        for found in user().into_iter().flat_map(|shape| shape.captures_iter(text)) {
+            if let Some(value) = found.get(2).filter(|value| !is_placeholder(value.as_str()) && !value.as_str().bytes().all(|byte| byte.is_ascii_digit())) {
+                add(value.start(), value.end());
+            }
+        }
+    }
+    if has(&["vault "]) {
+        for found in vault().into_iter().flat_map(|shape| shape.captures_iter(text)).filter_map(|found| found.get(2)) {
+            let mut at = found.start();
+            for pair in found.as_str().split_ascii_whitespace() {
+                let start = at + text[at..].find(pair).unwrap_or_default();
+                if let Some((name, value)) = pair.split_once('=').filter(|(_, value)| !is_placeholder(value)) {
+                    add(start + name.len() + 1, start + name.len() + 1 + value.len());
+                }
+                at = start + pair.len();
+            }
+        }
+    }
+}
+
+/// What spans lines: a form's part, a Kubernetes Secret, an RFC 822 body of a credential.
+fn blocks(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
+    pattern!(part, r#"(?is)content-disposition:\s*form-data;[^\n]*?name="?([^"\n;]{1,80})"?[^\n]*\n(?:[^\n]+\n)*?\r?\n(.*?)(?:\r?\n--|\z)"#);
+    if lower.contains("form-data") {
+        for found in part().into_iter().flat_map(|shape| shape.captures_iter(text)) {
+            if let (Some(name), Some(value)) = (found.get(1), found.get(2))
+                && is_secret(name.as_str())
+                && !is_placeholder(value.as_str())
+            {
+                add(value.start(), value.end());
+            }
+        }
+    }
+    if lower.contains("kind: secret") {
+        secret_manifest(text, add);
+    }
+    if lower.contains("putty-user-key-file") || lower.contains("private-lines") {
+        pattern!(ppk, r"(?s)Private-Lines:\s*\d+\s*\n(.*?)(?:\nPrivate-MAC|\z)");
+        for value in ppk().into_iter().flat_map(|shape| shape.captures_iter(text)).filter_map(|found| found.get(1)) {
+            add(value.start(), value.end());
+        }
+    }
+}
+
+/// A Secret in YAML: each value under `data` and `stringData`.
+fn secret_manifest(text: &str, add: &mut dyn FnMut(usize, usize)) {
+    let (mut at, mut is_secret, mut section) = (0, false, None);
+    for line in text.split_inclusive('\n') {
+        let begin = at;
+        at += line.len();
+        let trimmed = line.trim();
+        let indent = line.len() - line.trim_start().len();
+        if trimmed == "---" {
+            (is_secret, section) = (false, None);
+        }
+        if trimmed.eq_ignore_ascii_case("kind: Secret") {
+            is_secret = true;
+        }
+        if section.is_some_and(|section| indent <= section) && !trimmed.is_empty() {
+            section = None;
+        }
+        if let (Some(_), Some((_, value))) = (section, trimmed.split_once(':'))
+            && is_secret
+            && !value.trim().is_empty()
+        {
+            let value = value.trim();
+            let start = begin + line.find(value).unwrap_or_default();
+            add(start, start + value.len());
+        } else if section.is_some() && is_secret && !trimmed.is_empty() && !trimmed.ends_with(':') {
+            let start = begin + indent;
+            add(start, start + trimmed.len());
+        }
+        if matches!(trimmed, "data:" | "stringData:") {
+            section = Some(indent);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::found, *};
+
+    #[test]
+    fn a_value_is_cut_out_whole_and_nothing_else() {
+        for (text, wanted) in [
+            ("Server=db;Password=s3cr3t; DB_PASSWORD = 'a b' api-key: k9", &["s3cr3t", "a b", "k9"][..]),
+            (r#"{\"password\":\"hunter2\"} pwd="two warm so"#, &["hunter2", "two warm so"]),
+            ("password=aB3,x}y)z next", &["aB3,x}y)z"]),
+            ("Login(user=bob, password=a,b, mfa=false)", &["a,b"]),
+            (r#"password="a\"b" x"#, &[r#"a\"b"#]),
+            ("password='a''b' x", &["a''b"]),
+            ("password: one two three\nhost: x", &["one two three"]),
+            ("a:\n  password: |\n    one\n    two\n  b: x", &["one\n    two"]),
+            ("Authorization: Bearer abc def", &["abc def"]),
+            ("curl -H 'X-Api-Key: abc def' http://x", &["abc def"]),
+            ("<ns:password a=\"b\">x y</ns:password>", &["x y"]),
+            ("tool --password x --verbose", &["x"]),
+            ("password => \"x\", token := 'y'", &["x", "y"]),
+            (r#"{"a": 12345678901234567890, "token": {"x": "}"}, "b": 1}"#, &[r#"{"x": "}"}"#]),
+            ("Password for bob: x", &["x"]),
+            ("a=1&password=x&y&b=2", &["x&y"]),
+        ] {
+            assert_eq!(found(kv, text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_only_talks_about_a_secret_stays() {
+        for text in [
+            "password:\nuser: bob",
+            "password: required, password=***, pwd=${DB_PASSWORD} secret=null",
+            "password={{ .Values.pw }}",
+            "wrong password: 3 attempts left",
+            "pwd=/srv/app shell=bash",
+            "using password: YES",
+            "password length: 14",
+            "password=[REDACTED] token=<token> secret=%s",
+        ] {
+            assert!(found(kv, text).is_empty(), "{text}: {:?}", found(kv, text));
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Values whose name stands beside them: `{"name": "Authorization", "value": …}`, `{"field": "password", "oldValue": …}`, JSON Patch, keys of JOSE.
+use steno_crds::fold_name;
+use steno_event::json::{Json, Object};
+
+use crate::names;
+
+/// Members that name something.
+const NAMES: &[&str] = &[
+    "name", "key", "header", "field", "fieldname", "attribute", "attributename", "parameter", "param", "property", "propertyname", "k",
+    "label", "variable", "option", "column", "columnname", "path", "setting", "id", "type", "inputtype", "kind", "claim", "arg",
+];
+
+/// Members that have its value.
+const VALUES: &[&str] = &[
+    "value", "values", "val", "v", "rawvalue", "oldvalue", "newvalue", "old", "new", "before", "after", "from", "to", "current", "previous",
+    "default", "defaultvalue", "stringvalue", "original", "updated", "was", "now", "content", "text", "plaintext", "oldval", "newval",
+    "valuebefore", "valueafter", "currentvalue", "previousvalue",
+];
+
+/// Members of an object that only refers to a secret.
+const REFERENCES: &[&str] = &[
+    "secretname", "name", "namespace", "key", "optional", "items", "defaultmode", "audience", "audiences", "expirationseconds", "path", "mode",
+    "driver", "readonly", "uid", "kind", "apiversion", "group", "version", "ref", "arn", "type", "id", "provider", "required", "enabled",
+    "rotated", "status",
+];
+
+fn is_one_of(name: &str, known: &[&str]) -> bool {
+    name.len() <= 20 && known.contains(&fold_name(name).as_str())
+}
+
+/// Whether a value is that of what is named beside it.
+pub(crate) fn is_value(name: &str) -> bool {
+    is_one_of(name, VALUES)
+}
+
+/// Whether an object names a secret that has its value beside it.
+pub(crate) fn names_secret(object: &Object<'_>, is_of_secrets: bool) -> bool {
+    let mut has_value = false;
+    let mut has_name = false;
+    for (name, value) in object.iter() {
+        if name.len() > 20 {
+            continue;
+        }
+        has_value |= is_value(name);
+        let Some(text) = value.as_str().filter(|text| text.len() <= 256) else { continue };
+        let is_patch = is_of_secrets && &**name == "path" && (text.starts_with("/data/") || text.starts_with("/stringData/"));
+        has_name |= is_patch || is_one_of(name, NAMES) && names::is_secret(text);
+    }
+    has_name && has_value
+}
+
+/// Whether a value under a secret name is no secret: nothing, a yes or no, a number below ten, or a reference.
+pub(crate) fn says_nothing(name: &str, value: &Json<'_>) -> bool {
+    match value {
+        // These are names of Secrets.
+        Json::String(_) | Json::Array(_) if name.eq_ignore_ascii_case("imagePullSecrets") => true,
+        Json::Null | Json::Removed | Json::Bool(_) => true,
+        Json::Number(number) => {
+            let counts = name.ends_with("okens") || name.len() >= 3 && name[name.len() - 3..].eq_ignore_ascii_case("pan") && number.abs() < 1e7;
+            number.abs() < 10.0 || counts
+        }
+        Json::String(text) => text.is_empty() || text.starts_with("arn:aws:secretsmanager:") || names::is_small(name, text),
+        Json::Object(object) => {
+            object.iter().next().is_some()
+                && object.iter().all(|(name, value)| {
+                    is_one_of(name, REFERENCES) && (matches!(value, Json::Array(_)) || value.as_str().is_none_or(|text| text.len() <= 253))
+                })
+                && object.iter().any(|(name, _)| matches!(fold_name(name).as_str(), "secretname" | "name" | "audience" | "audiences" | "ref" | "arn" | "enabled" | "required"))
+        }
+        Json::Array(items) => {
+            // A list of references.
+            items.iter().all(|item| matches!(item, Json::Object(_) | Json::Null) && says_nothing(name, item))
+        }
+        Json::Redacted(_) | Json::Raw(_) => false,
+    }
+}
+
+/// Whether an object is a private key of JOSE (RFC 7517, 7518).
+pub(crate) fn is_private_jwk(object: &Object<'_>) -> bool {
+    object.get("kty").is_some_and(|kind| kind.as_str().is_some()) && (object.get("d").is_some() || object.get("k").is_some())
+}
+
+/// Members of such a key that are secret.
+pub(crate) fn is_private_part(name: &str) -> bool {
+    matches!(name, "d" | "p" | "q" | "dp" | "dq" | "qi" | "oth" | "k")
+}
+
+/// Whether an object is a message of SNMP: its community is a password.
+pub(crate) fn is_snmp(object: &Object<'_>) -> bool {
+    let version = object.get("version");
+    let is_version = version.is_some_and(|version| match version {
+        Json::String(text) => matches!(text.trim_start_matches('v'), "1" | "2" | "2c" | "3"),
+        Json::Number(_) => true,
+        _ => false,
+    });
+    object.get("community").is_some() && (is_version || object.get("oid").is_some() || object.get("pdu").is_some())
+}
+
+/// Whether an event is about Kubernetes Secrets.
+pub(crate) fn is_about_secrets(event: &Object<'_>) -> bool {
+    let text = |value: Option<&Json<'_>>, name: &str| match value {
+        Some(Json::Object(object)) => object.get(name).and_then(Json::as_str).map(str::to_owned),
+        _ => None,
+    };
+    let metadata = match event.get("metadata") {
+        Some(Json::Object(metadata)) => text(metadata.get("objectRef"), "resource"),
+        _ => None,
+    };
+    [text(event.get("resource"), "type"), text(event.get("objectRef"), "resource"), metadata]
+        .into_iter()
+        .flatten()
+        .any(|kind| matches!(kind.to_ascii_lowercase().as_str(), "secret" | "secrets" | "v1/secrets" | "core/v1/secrets" | "kubernetes.secret"))
+}
