@@ -3,7 +3,7 @@
 //! A name is a list of words: `http.request.header.x-api-key`, `user[password][]` and `MYSQL_PWD` are split where a separator stands or the case changes,
 //! after folding ([`crate::detect::fold_name`]). What counts are the last words, without those that only say which form of it this is
 //! (`passwordHash`, `secretValue`). So `passwordPolicy`, `tokenCount` and `secretName` are no secrets.
-use std::sync::OnceLock;
+use std::{collections::HashMap, sync::OnceLock};
 
 use crate::detect::fold_name;
 
@@ -88,7 +88,6 @@ const COMPOUNDS: &[&str] = &[
     "masterkey",
     "mfacode",
     "otpcode",
-    "pass word",
     "passkey",
     "pincode",
     "privatekey",
@@ -235,21 +234,77 @@ const SCRIPTS: &[&str] = &[
 
 /// Last words that say which form of a secret this is.
 const FORMS: &[&str] = &[
-    "again", "b64", "base", "base64", "bytes", "clear", "cleartext", "confirm", "confirmation", "current", "data", "decoded", "digest",
-    "enc", "encoded", "encrypted", "field", "full", "hash", "hashed", "header", "hex", "input", "md5", "new", "old", "param", "pem",
-    "plain", "plaintext", "raw", "repeat", "salt", "sha1", "sha256", "str", "string", "text", "val", "value", "var",
+    "again",
+    "b64",
+    "base",
+    "base64",
+    "bytes",
+    "clear",
+    "cleartext",
+    "confirm",
+    "confirmation",
+    "current",
+    "data",
+    "decoded",
+    "digest",
+    "enc",
+    "encoded",
+    "encrypted",
+    "field",
+    "full",
+    "hash",
+    "hashed",
+    "header",
+    "hex",
+    "input",
+    "md5",
+    "new",
+    "old",
+    "param",
+    "pem",
+    "plain",
+    "plaintext",
+    "raw",
+    "repeat",
+    "salt",
+    "sha1",
+    "sha256",
+    "str",
+    "string",
+    "text",
+    "val",
+    "value",
+    "var",
 ];
 
 /// First words of names that ask or state something about a secret.
 const ABOUT: &[&str] = &[
-    "allow", "allows", "can", "did", "disable", "disabled", "enable", "enabled", "forgot", "has", "have", "hide", "invalid", "is",
-    "missing", "must", "need", "needs", "no", "requires", "should", "show", "skip", "supports", "uses", "valid", "was", "without",
+    "allow", "allows", "can", "did", "disable", "disabled", "enable", "enabled", "forgot", "has", "have", "hide", "invalid",
+    "is", "missing", "must", "need", "needs", "no", "requires", "should", "show", "skip", "supports", "uses", "valid", "was",
+    "without",
 ];
 
 /// Words before `token` that make it a place in a list, or a count.
 const TOKENS_OF_LISTS: &[&str] = &[
-    "completion", "continuation", "continue", "cursor", "delta", "input", "max", "min", "next", "output", "page", "paging",
-    "pagination", "prompt", "resume", "skip", "sync", "total", "usage",
+    "completion",
+    "continuation",
+    "continue",
+    "cursor",
+    "delta",
+    "input",
+    "max",
+    "min",
+    "next",
+    "output",
+    "page",
+    "paging",
+    "pagination",
+    "prompt",
+    "resume",
+    "skip",
+    "sync",
+    "total",
+    "usage",
 ];
 
 /// Query parameters that are secret besides.
@@ -322,8 +377,40 @@ fn singular(word: &str) -> &str {
     if word.len() > 3 && !word.ends_with("ss") { word.strip_suffix('s').unwrap_or(word) } else { word }
 }
 
-fn is_one_of(word: &str, sorted: &[&str]) -> bool {
-    sorted.contains(&word)
+const NOUN: u8 = 1;
+const SOFTLY: u8 = 2;
+const COMPOUND: u8 = 4;
+const FORM: u8 = 8;
+const STATES: u8 = 16;
+const OF_LISTS: u8 = 32;
+
+/// What is known of a word, or of several joined.
+fn known(word: &str) -> u8 {
+    static TABLE: OnceLock<HashMap<&'static str, u8>> = OnceLock::new();
+    if !(3..=24).contains(&word.len()) && !matches!(word, "is" | "no" | "pw") {
+        return 0;
+    }
+    let table = TABLE.get_or_init(|| {
+        let mut table = HashMap::new();
+        let lists = [
+            (NOUNS, NOUN),
+            (LATIN, NOUN),
+            (SOFT, SOFTLY),
+            (COMPOUNDS, COMPOUND),
+            (FORMS, FORM),
+            (ABOUT, STATES),
+            (TOKENS_OF_LISTS, OF_LISTS),
+        ];
+        for (words, flag) in lists {
+            words.iter().for_each(|word| *table.entry(*word).or_default() |= flag);
+        }
+        table
+    });
+    table.get(word).copied().unwrap_or_default()
+}
+
+fn is(word: &str, flag: u8) -> bool {
+    known(word) & flag != 0
 }
 
 /// What a name says of its value.
@@ -359,20 +446,21 @@ fn class_of(name: &[u8]) -> Class {
     if count == 0 {
         return Class::Plain;
     }
-    if count > 1 && is_one_of(words.get(0), ABOUT) {
+    if count > 1 && is(words.get(0), STATES) {
         return Class::Plain;
     }
     let whole = count;
     let mut found = last_words(&words, count);
-    while found == Class::Plain && count > 1 && is_one_of(words.get(count - 1), FORMS) {
+    while found == Class::Plain && count > 1 && is(words.get(count - 1), FORM) {
         count -= 1;
         found = last_words(&words, count);
     }
     if found == Class::Plain {
         // `AuThOrIzAtIoN`: what looks like many words is one.
-        let tail: Vec<u8> = name.iter().rev().take(LONGEST).take_while(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase).collect();
+        let tail: Vec<u8> =
+            name.iter().rev().take(LONGEST).take_while(|byte| byte.is_ascii_alphanumeric()).map(u8::to_ascii_lowercase).collect();
         let tail: String = tail.iter().rev().map(|byte| char::from(*byte)).collect();
-        if words.count > 3 && is_one_of(&tail, NOUNS) {
+        if words.count > 3 && is(&tail, NOUN) {
             return Class::Secret;
         }
     }
@@ -384,14 +472,15 @@ fn last_words(words: &Words, count: usize) -> Class {
     let last = words.get(count - 1);
     let single = singular(last);
     let before = if count > 1 { words.get(count - 2) } else { "" };
-    if single == "token" && (is_one_of(before, TOKENS_OF_LISTS) || before.ends_with("page")) {
+    if single == "token" && (is(before, OF_LISTS) || before.ends_with("page")) {
         return Class::Plain;
     }
     // `PublicKey` and the like name what is no secret.
     if matches!(before, "public" | "pub") {
         return Class::Plain;
     }
-    if is_one_of(single, NOUNS) || is_one_of(last, NOUNS) || is_one_of(single, LATIN) || is_one_of(last, LATIN) {
+    let of_last = known(last);
+    if (of_last | known(single)) & NOUN != 0 {
         return Class::Secret;
     }
     if single == "key" && before.ends_with("api") {
@@ -407,18 +496,16 @@ fn last_words(words: &Words, count: usize) -> Class {
         }
         let text = std::str::from_utf8(&joined[..length]).unwrap_or_default();
         let text = singular(text);
-        if is_one_of(text, COMPOUNDS) || is_one_of(text, LATIN) {
+        if is(text, COMPOUND | NOUN) {
             return Class::Secret;
         }
-        if first + 2 <= count && first + 1 < count && is_one_of(text, NOUNS) {
-            return Class::Secret;
-        }
-        if ENDINGS.iter().any(|ending| text.ends_with(ending)) && !(text.ends_with("sessionid") && first + 1 < count) {
+        // Of words that stand apart, only the last one may have been run together.
+        if first + 1 == count && ENDINGS.iter().any(|ending| text.ends_with(ending)) {
             return Class::Secret;
         }
     }
     // An id of a session is an identity where it is written as two words, and a cookie where it is one.
-    if is_one_of(last, SOFT) { Class::Soft } else { Class::Plain }
+    if of_last & SOFTLY != 0 { Class::Soft } else { Class::Plain }
 }
 
 /// Whether a member of this name is secret.
@@ -429,9 +516,10 @@ pub(crate) fn is_secret(name: &str) -> bool {
 /// Whether a value looks as if a generator had made it.
 pub(crate) fn looks_random(value: &str) -> bool {
     let has = |test: fn(&u8) -> bool| value.bytes().any(|byte| test(&byte));
-    let kinds = usize::from(has(u8::is_ascii_digit)) + usize::from(has(u8::is_ascii_lowercase)) + usize::from(has(u8::is_ascii_uppercase));
-    value.len() >= 8 && (kinds == 3 || has(u8::is_ascii_digit) && kinds == 2 && value.len() >= 16)
-        && !value.contains(' ')
+    let kinds = usize::from(has(u8::is_ascii_digit))
+        + usize::from(has(u8::is_ascii_lowercase))
+        + usize::from(has(u8::is_ascii_uppercase));
+    value.len() >= 8 && (kinds == 3 || has(u8::is_ascii_digit) && kinds == 2 && value.len() >= 16) && !value.contains(' ')
 }
 
 /// Whether a query parameter is secret.
@@ -459,12 +547,53 @@ mod tests {
     #[test]
     fn secret_names_are_known_in_every_spelling() {
         for name in [
-            "password", "PASSWORD", "db_password", "X-Api-Key", "apiKey", "aws.secret.access.key", "Set-Cookie", "refresh_token",
-            "stripeSecretKey", "GITHUB_TOKEN", "HTTP_COOKIE", "MYSQL_PWD", "PGPASSWORD", "user[password][]", "passwords[0]", "password?",
-            "root['password']", "http.request.header.authorization", "X-Vault-Token", "apiKeys", "pass_word", "PassWord", "tls.key",
-            "client-key-data", "secretKeyBase", "passwordConfirmation", "encryption_key_base64", "JSESSIONID", "sessId", "X-Rapidapi-Key",
-            "DD-API-KEY", "ｐａｓｓｗｏｒｄ", "pаssword", "pass\u{200b}word", "pāssword", "motDePasse", "senha", "密码", "contraseña", "пароль",
-            "şifre", "비밀번호", "card_cvv", "login.otp", "X-Forwarded-Authorization", "secretAccessKey", "recoveryCodes",
+            "password",
+            "PASSWORD",
+            "db_password",
+            "X-Api-Key",
+            "apiKey",
+            "aws.secret.access.key",
+            "Set-Cookie",
+            "refresh_token",
+            "stripeSecretKey",
+            "GITHUB_TOKEN",
+            "HTTP_COOKIE",
+            "MYSQL_PWD",
+            "PGPASSWORD",
+            "user[password][]",
+            "passwords[0]",
+            "password?",
+            "root['password']",
+            "http.request.header.authorization",
+            "X-Vault-Token",
+            "apiKeys",
+            "pass_word",
+            "PassWord",
+            "tls.key",
+            "client-key-data",
+            "secretKeyBase",
+            "passwordConfirmation",
+            "encryption_key_base64",
+            "JSESSIONID",
+            "sessId",
+            "X-Rapidapi-Key",
+            "DD-API-KEY",
+            "ｐａｓｓｗｏｒｄ",
+            "pаssword",
+            "pass\u{200b}word",
+            "pāssword",
+            "motDePasse",
+            "senha",
+            "密码",
+            "contraseña",
+            "пароль",
+            "şifre",
+            "비밀번호",
+            "card_cvv",
+            "login.otp",
+            "X-Forwarded-Authorization",
+            "secretAccessKey",
+            "recoveryCodes",
         ] {
             assert_eq!(class(name), Class::Secret, "{name}");
         }
@@ -473,10 +602,41 @@ mod tests {
     #[test]
     fn names_about_secrets_are_no_secrets() {
         for name in [
-            "passwordChangedAt", "tokenType", "secretName", "keyId", "pinned", "author", "cookieConsent", "sessionId", "session_id", "id", "",
-            "pants", "passwordPolicy", "hasPassword", "isSecret", "tokenCount", "nextPageToken", "maxTokens", "secretary", "tokenizer",
-            "publicKey", "sshPublicKey", "partitionKey", "company", "spinner", "passportControl", "secretsManagerArn", "resetPasswordUrl",
-            "authorization_code_flow", "OSSAccessKeyId", "secretKeyRef", "compass", "key", "code", "bypass",
+            "passwordChangedAt",
+            "tokenType",
+            "secretName",
+            "keyId",
+            "pinned",
+            "author",
+            "cookieConsent",
+            "sessionId",
+            "session_id",
+            "id",
+            "",
+            "pants",
+            "passwordPolicy",
+            "hasPassword",
+            "isSecret",
+            "tokenCount",
+            "nextPageToken",
+            "maxTokens",
+            "secretary",
+            "tokenizer",
+            "publicKey",
+            "sshPublicKey",
+            "partitionKey",
+            "company",
+            "spinner",
+            "passportControl",
+            "secretsManagerArn",
+            "resetPasswordUrl",
+            "authorization_code_flow",
+            "OSSAccessKeyId",
+            "secretKeyRef",
+            "compass",
+            "key",
+            "code",
+            "bypass",
         ] {
             assert_ne!(class(name), Class::Secret, "{name}");
         }

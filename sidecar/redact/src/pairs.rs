@@ -6,26 +6,112 @@ use crate::names;
 
 /// Members that name something.
 const NAMES: &[&str] = &[
-    "name", "key", "header", "field", "fieldname", "attribute", "attributename", "parameter", "param", "property", "propertyname", "k",
-    "label", "variable", "option", "column", "columnname", "path", "setting", "id", "type", "inputtype", "kind", "claim", "arg",
+    "name",
+    "key",
+    "header",
+    "field",
+    "fieldname",
+    "attribute",
+    "attributename",
+    "parameter",
+    "param",
+    "property",
+    "propertyname",
+    "k",
+    "label",
+    "variable",
+    "option",
+    "column",
+    "columnname",
+    "path",
+    "setting",
+    "id",
+    "type",
+    "inputtype",
+    "kind",
+    "claim",
+    "arg",
 ];
 
 /// Members that have its value.
 const VALUES: &[&str] = &[
-    "value", "values", "val", "v", "rawvalue", "oldvalue", "newvalue", "old", "new", "before", "after", "from", "to", "current", "previous",
-    "default", "defaultvalue", "stringvalue", "original", "updated", "was", "now", "content", "text", "plaintext", "oldval", "newval",
-    "valuebefore", "valueafter", "currentvalue", "previousvalue",
+    "value",
+    "values",
+    "val",
+    "v",
+    "rawvalue",
+    "oldvalue",
+    "newvalue",
+    "old",
+    "new",
+    "before",
+    "after",
+    "from",
+    "to",
+    "current",
+    "previous",
+    "default",
+    "defaultvalue",
+    "stringvalue",
+    "original",
+    "updated",
+    "was",
+    "now",
+    "content",
+    "text",
+    "plaintext",
+    "oldval",
+    "newval",
+    "valuebefore",
+    "valueafter",
+    "currentvalue",
+    "previousvalue",
 ];
 
 /// Members of an object that only refers to a secret.
 const REFERENCES: &[&str] = &[
-    "secretname", "name", "namespace", "key", "optional", "items", "defaultmode", "audience", "audiences", "expirationseconds", "path", "mode",
-    "driver", "readonly", "uid", "kind", "apiversion", "group", "version", "ref", "arn", "type", "id", "provider", "required", "enabled",
-    "rotated", "status",
+    "secretname",
+    "name",
+    "namespace",
+    "key",
+    "optional",
+    "items",
+    "defaultmode",
+    "audience",
+    "audiences",
+    "expirationseconds",
+    "path",
+    "mode",
+    "driver",
+    "readonly",
+    "uid",
+    "kind",
+    "apiversion",
+    "group",
+    "version",
+    "ref",
+    "arn",
+    "type",
+    "id",
+    "provider",
+    "required",
+    "enabled",
+    "rotated",
+    "status",
 ];
 
 fn is_one_of(name: &str, known: &[&str]) -> bool {
     name.len() <= 20 && known.contains(&fold_name(name).as_str())
+}
+
+/// What the name of a member says to its object.
+pub(crate) const VALUE: u8 = 1;
+/// The object may be of a kind of its own: a key of JOSE, a message of SNMP, a Kubernetes Secret.
+pub(crate) const KIND: u8 = 2;
+
+/// What a name says, as bits.
+pub(crate) fn says(name: &str) -> u8 {
+    u8::from(is_value(name)) * VALUE + u8::from(matches!(name, "kty" | "community" | "kind" | "data" | "stringData")) * KIND
 }
 
 /// Whether a value is that of what is named beside it.
@@ -56,16 +142,23 @@ pub(crate) fn says_nothing(name: &str, value: &Json<'_>) -> bool {
         Json::String(_) | Json::Array(_) if name.eq_ignore_ascii_case("imagePullSecrets") => true,
         Json::Null | Json::Removed | Json::Bool(_) => true,
         Json::Number(number) => {
-            let counts = name.ends_with("okens") || name.len() >= 3 && name[name.len() - 3..].eq_ignore_ascii_case("pan") && number.abs() < 1e7;
+            let counts = name.ends_with("okens")
+                || name.len() >= 3 && name[name.len() - 3..].eq_ignore_ascii_case("pan") && number.abs() < 1e7;
             number.abs() < 10.0 || counts
         }
         Json::String(text) => text.is_empty() || text.starts_with("arn:aws:secretsmanager:") || names::is_small(name, text),
         Json::Object(object) => {
             object.iter().next().is_some()
                 && object.iter().all(|(name, value)| {
-                    is_one_of(name, REFERENCES) && (matches!(value, Json::Array(_)) || value.as_str().is_none_or(|text| text.len() <= 253))
+                    is_one_of(name, REFERENCES)
+                        && (matches!(value, Json::Array(_)) || value.as_str().is_none_or(|text| text.len() <= 253))
                 })
-                && object.iter().any(|(name, _)| matches!(fold_name(name).as_str(), "secretname" | "name" | "audience" | "audiences" | "ref" | "arn" | "enabled" | "required"))
+                && object.iter().any(|(name, _)| {
+                    matches!(
+                        fold_name(name).as_str(),
+                        "secretname" | "name" | "audience" | "audiences" | "ref" | "arn" | "enabled" | "required"
+                    )
+                })
         }
         Json::Array(items) => {
             // A list of references.
@@ -106,8 +199,10 @@ pub(crate) fn is_about_secrets(event: &Object<'_>) -> bool {
         Some(Json::Object(metadata)) => text(metadata.get("objectRef"), "resource"),
         _ => None,
     };
-    [text(event.get("resource"), "type"), text(event.get("objectRef"), "resource"), metadata]
-        .into_iter()
-        .flatten()
-        .any(|kind| matches!(kind.to_ascii_lowercase().as_str(), "secret" | "secrets" | "v1/secrets" | "core/v1/secrets" | "kubernetes.secret"))
+    [text(event.get("resource"), "type"), text(event.get("objectRef"), "resource"), metadata].into_iter().flatten().any(|kind| {
+        matches!(
+            kind.to_ascii_lowercase().as_str(),
+            "secret" | "secrets" | "v1/secrets" | "core/v1/secrets" | "kubernetes.secret"
+        )
+    })
 }

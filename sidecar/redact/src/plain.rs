@@ -7,11 +7,13 @@
 const PLACES: usize = 256;
 /// Longest name that is kept, in bytes.
 const LONGEST: usize = 47;
+/// Bits of the last byte that have the length; what else is kept of a name is above them.
+const LENGTH: u8 = 63;
 
 /// A fixed table: each name has one place, and the last one that came has it.
 #[derive(Default)]
 pub(crate) struct PlainNames {
-    /// The name's bytes and, last, its length; made with the first name.
+    /// The name's bytes and, last, its length and bits; made with the first name.
     places: Vec<[u8; LONGEST + 1]>,
 }
 
@@ -26,19 +28,19 @@ fn place(name: &[u8]) -> usize {
 // === impl PlainNames ===
 
 impl PlainNames {
-    /// Whether this name is known to need nothing.
-    pub(crate) fn contains(&self, name: &str) -> bool {
+    /// The bits of a name that is known to need nothing; `None`: it is not known.
+    pub(crate) fn get(&self, name: &str) -> Option<u8> {
         let bytes = name.as_bytes();
-        !bytes.is_empty()
-            && bytes.len() <= LONGEST
-            && self
-                .places
-                .get(place(bytes))
-                .is_some_and(|kept| usize::from(kept[LONGEST]) == bytes.len() && kept[..bytes.len()] == *bytes)
+        if bytes.is_empty() || bytes.len() > LONGEST {
+            return None;
+        }
+        let kept = self.places.get(place(bytes))?;
+        let is_it = usize::from(kept[LONGEST] & LENGTH) == bytes.len() && kept[..bytes.len()] == *bytes;
+        is_it.then_some(kept[LONGEST] >> 6)
     }
 
-    /// Keeps a name that needs nothing.
-    pub(crate) fn keep(&mut self, name: &str) {
+    /// Keeps a name that needs nothing, with two bits.
+    pub(crate) fn keep(&mut self, name: &str, bits: u8) {
         let bytes = name.as_bytes();
         if bytes.is_empty() || bytes.len() > LONGEST {
             return;
@@ -48,7 +50,7 @@ impl PlainNames {
         }
         let mut kept = [0; LONGEST + 1];
         kept[..bytes.len()].copy_from_slice(bytes);
-        kept[LONGEST] = bytes.len() as u8;
+        kept[LONGEST] = bytes.len() as u8 | bits << 6;
         self.places[place(bytes)] = kept;
     }
 }
@@ -60,20 +62,20 @@ mod tests {
     #[test]
     fn only_the_very_name_is_known() {
         let mut names = PlainNames::default();
-        assert!(!names.contains("") && !names.contains("region"));
-        names.keep("region");
-        names.keep("");
-        names.keep(&"n".repeat(48));
-        assert!(names.contains("region"));
+        assert!(names.get("").is_none() && names.get("region").is_none());
+        names.keep("region", 2);
+        names.keep("", 2);
+        names.keep(&"n".repeat(48), 2);
+        assert_eq!(names.get("region"), Some(2));
         for other in ["", "regio", "regions", "Region", "region\0", "\0region"] {
-            assert!(!names.contains(other), "{other:?}");
+            assert!(names.get(other).is_none(), "{other:?}");
         }
-        assert!(!names.contains(&"n".repeat(48)));
+        assert!(names.get(&"n".repeat(48)).is_none());
         for index in 0..10_000 {
             let name = format!("member{index}");
-            names.keep(&name);
-            assert!(names.contains(&name));
-            assert!(!names.contains(&format!("member{index}x")));
+            names.keep(&name, 2);
+            assert!(names.get(&name).is_some());
+            assert!(names.get(&format!("member{index}x")).is_none());
         }
     }
 }

@@ -149,14 +149,12 @@ impl<'r> Walk<'r> {
     // --- containers ---
 
     fn object(&mut self, object: &mut Object<'_>, place: &Place, top: bool) {
-        self.pair(object, place);
-        if !top {
-            self.kube_secret(object, place);
-        }
         let mut renamed: Vec<Renamed> = Vec::new();
+        let mut says = 0;
         for (index, (name, value)) in object.iter_mut().enumerate() {
             let begun = self.entries.len();
-            let plain = self.is_plain(name);
+            let (plain, bits) = self.is_plain(name);
+            says |= bits;
             self.member(name, value, place, top, plain);
             for entry in &mut self.entries[begun..] {
                 let joint = if entry.path.is_empty() || entry.path.starts_with('[') { "" } else { "." };
@@ -169,22 +167,29 @@ impl<'r> Walk<'r> {
                 }
             }
         }
+        if says != 0 && !top {
+            self.pair(object, place, says);
+            self.kube_secret(object, place);
+        }
         if !renamed.is_empty() {
             self.rename(object, renamed);
         }
     }
 
-    /// Whether neither detectors nor rules for names have anything to say about a name. Rules on paths are another matter.
-    fn is_plain(&mut self, name: &str) -> bool {
-        if self.plain.as_ref().is_some_and(|plain| plain.contains(name)) {
-            return true;
+    /// Whether neither detectors nor rules for names have anything to say about a name, and what it says to its object. Rules on paths are another
+    /// matter.
+    fn is_plain(&mut self, name: &str) -> (bool, u8) {
+        if let Some(bits) = self.plain.as_ref().and_then(|plain| plain.get(name)) {
+            return (true, bits);
         }
-        let is_plain =
-            names::class(name) == Class::Plain && self.uncaptured(name).is_none() && self.spans(name, &Place::default()).is_empty();
+        let is_plain = names::class(name) == Class::Plain
+            && self.uncaptured(name).is_none()
+            && self.spans(name, &Place::default()).is_empty();
+        let bits = pairs::says(name);
         if is_plain && let Some(plain) = &mut self.plain {
-            plain.keep(name);
+            plain.keep(name, bits);
         }
-        is_plain
+        (is_plain, bits)
     }
 
     fn member(&mut self, name: &str, value: &mut Json<'_>, place: &Place, top: bool, plain: bool) {
@@ -209,9 +214,7 @@ impl<'r> Walk<'r> {
                 wants(rule.action, &rule.id);
             }
         }
-        if !plain
-            && let Some(found) = self.secret_name(name, value, &next)
-        {
+        if !plain && let Some(found) = self.secret_name(name, value, &next) {
             wants(found.action, &found.id);
         }
         if !plain && let Some(id) = self.uncaptured(name) {
@@ -250,7 +253,9 @@ impl<'r> Walk<'r> {
             return None;
         }
         match fold_name(name).as_str() {
-            "requestbody" | "requestobject" | "rawrequestbody" if !self.rules.capture.request_bodies => Some("capture:request".into()),
+            "requestbody" | "requestobject" | "rawrequestbody" if !self.rules.capture.request_bodies => {
+                Some("capture:request".into())
+            }
             "responsebody" | "responseobject" if !self.rules.capture.response_bodies => Some("capture:response".into()),
             _ => None,
         }
@@ -269,9 +274,10 @@ impl<'r> Walk<'r> {
 
     /// A member that goes whole because of what stands beside it.
     fn beside(&mut self, name: &str, value: &mut Json<'_>, found: &Found) {
-        if matches!(value, Json::Redacted(_) | Json::Removed | Json::Raw(_) | Json::Bool(_)) || is_nothing(value) {
+        if matches!(value, Json::Removed | Json::Raw(_) | Json::Bool(_)) || is_nothing(value) || is_replaced(value) {
             return;
         }
+        // What a detector found in it says less than this does.
         self.whole(value, found.action, found.id.clone(), false);
         if let Some(entry) = self.entries.last_mut() {
             name.clone_into(&mut entry.path);
@@ -279,12 +285,12 @@ impl<'r> Walk<'r> {
     }
 
     /// `{"name": "Authorization", "value": …}` and the like: the value goes.
-    fn pair(&mut self, object: &mut Object<'_>, place: &Place) {
+    fn pair(&mut self, object: &mut Object<'_>, place: &Place, says: u8) {
         let rules = self.rules;
         let Some(found) = place.strongest(&rules.names) else { return };
-        let is_jwk = pairs::is_private_jwk(object);
-        let is_pair = pairs::names_secret(object, self.is_of_secrets);
-        let is_snmp = pairs::is_snmp(object);
+        let is_pair = says & pairs::VALUE != 0 && pairs::names_secret(object, self.is_of_secrets);
+        let is_jwk = says & pairs::KIND != 0 && pairs::is_private_jwk(object);
+        let is_snmp = says & pairs::KIND != 0 && pairs::is_snmp(object);
         if !is_jwk && !is_pair && !is_snmp {
             return;
         }
@@ -546,6 +552,11 @@ impl<'r> Walk<'r> {
         }
         *object = Object::from_members(members).unwrap_or_default();
     }
+}
+
+/// Whether nothing of a value is left to see.
+fn is_replaced(value: &Json<'_>) -> bool {
+    matches!(value, Json::Redacted(redacted) if redacted.print == MARKER)
 }
 
 fn is_nothing(value: &Json<'_>) -> bool {

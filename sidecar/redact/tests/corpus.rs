@@ -157,8 +157,18 @@ fn events_of_applications_keep_what_they_may_and_no_secret() {
         }
     }
     for (name, tier) in &tiers {
-        eprintln!("redaction of applications' events, {name}: {} cases, {} leaked, {} altered", tier.cases, tier.leaked.len(), tier.altered.len());
-        for case in tier.leaked.iter().map(|name| format!("leaked: {name}")).chain(tier.altered.iter().map(|name| format!("altered: {name}"))) {
+        eprintln!(
+            "redaction of applications' events, {name}: {} cases, {} leaked, {} altered",
+            tier.cases,
+            tier.leaked.len(),
+            tier.altered.len()
+        );
+        for case in tier
+            .leaked
+            .iter()
+            .map(|name| format!("leaked: {name}"))
+            .chain(tier.altered.iter().map(|name| format!("altered: {name}")))
+        {
             eprintln!("  {case}");
         }
     }

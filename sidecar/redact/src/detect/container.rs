@@ -45,9 +45,8 @@ pub(super) fn look_inside(text: &str, on: Set, depth: usize, hits: &mut Vec<Hit>
 /// The text that a run encodes, if it is readable.
 fn decoded(run: &str) -> Option<String> {
     let is_hex = run.len().is_multiple_of(2) && run.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let from_hex = || -> Option<Vec<u8>> {
-        (0..run.len()).step_by(2).map(|at| u8::from_str_radix(&run[at..at + 2], 16).ok()).collect()
-    };
+    let from_hex =
+        || -> Option<Vec<u8>> { (0..run.len()).step_by(2).map(|at| u8::from_str_radix(&run[at..at + 2], 16).ok()).collect() };
     let bytes = if is_hex {
         from_hex()
     } else if run.contains(['+', '/']) {
@@ -74,9 +73,10 @@ mod tests {
             look_inside(text, on, 0, &mut hits);
             hits.iter().map(|hit| text[hit.start..hit.end].to_owned()).collect::<Vec<_>>()
         };
-        assert_eq!(found("p=eyJ1c2VyIjogImJvYiIsICJwYXNzd29yZCI6ICJacTdEWDV0WHpCdGUifQ== x"), [
-            "eyJ1c2VyIjogImJvYiIsICJwYXNzd29yZCI6ICJacTdEWDV0WHpCdGUifQ=="
-        ]);
+        assert_eq!(
+            found("p=eyJ1c2VyIjogImJvYiIsICJwYXNzd29yZCI6ICJacTdEWDV0WHpCdGUifQ== x"),
+            ["eyJ1c2VyIjogImJvYiIsICJwYXNzd29yZCI6ICJacTdEWDV0WHpCdGUifQ=="]
+        );
         assert_eq!(found("70617373776f72643d5a7137575974323343596a5a").len(), 1);
         assert!(found("41111111-1111-4111-8111-111111111112 aGVsbG8gd29ybGQsIGhlbGxvIHdvcmxk").is_empty());
     }

@@ -26,7 +26,8 @@ pub(super) fn bearer(text: &str, add: &mut dyn FnMut(usize, usize)) {
 fn is_token(token: &str) -> bool {
     let has_digit = token.bytes().any(|byte| byte.is_ascii_digit());
     // `com.example.BearerFilter`: letters with dots between them.
-    let is_class = token.contains('.') && token.split('.').all(|part| part.len() > 1 && part.bytes().all(|byte| byte.is_ascii_alphabetic()));
+    let is_class =
+        token.contains('.') && token.split('.').all(|part| part.len() > 1 && part.bytes().all(|byte| byte.is_ascii_alphabetic()));
     has_digit || token.len() >= 20 && !is_class
 }
 
@@ -66,7 +67,10 @@ pub(super) fn url(text: &str, add: &mut dyn FnMut(usize, usize)) {
         }
     }
     // With a space in it.
-    pattern!(spaced, r"(?:postgres(?:ql)?|mysql|mariadb|mongodb(?:\+srv)?|redis|rediss|amqps?)://[^\s/?#@:]+:([^/?#@\n]{1,80})@[A-Za-z0-9\[]");
+    pattern!(
+        spaced,
+        r"(?:postgres(?:ql)?|mysql|mariadb|mongodb(?:\+srv)?|redis|rediss|amqps?)://[^\s/?#@:]+:([^/?#@\n]{1,80})@[A-Za-z0-9\[]"
+    );
     for found in spaced().into_iter().flat_map(|shape| shape.captures_iter(text)).filter_map(|found| found.get(1)) {
         if found.as_str().contains(' ') {
             add(found.start(), found.end());
@@ -91,18 +95,57 @@ pub(super) fn url(text: &str, add: &mut dyn FnMut(usize, usize)) {
 
 /// Endings of files and units that look like a domain.
 const NO_DOMAINS: &[&str] = &[
-    "automount", "conf", "cpp", "css", "device", "gif", "go", "html", "ico", "jpeg", "jpg", "js", "json", "log", "mount", "path", "pdf", "php",
-    "png", "py", "rb", "rs", "scope", "service", "slice", "socket", "svg", "swap", "target", "tgz", "timer", "ts", "txt", "webp", "xml",
-    "yaml", "yml", "zip",
+    "automount",
+    "conf",
+    "cpp",
+    "css",
+    "device",
+    "gif",
+    "go",
+    "html",
+    "ico",
+    "jpeg",
+    "jpg",
+    "js",
+    "json",
+    "log",
+    "mount",
+    "path",
+    "pdf",
+    "php",
+    "png",
+    "py",
+    "rb",
+    "rs",
+    "scope",
+    "service",
+    "slice",
+    "socket",
+    "svg",
+    "swap",
+    "target",
+    "tgz",
+    "timer",
+    "ts",
+    "txt",
+    "webp",
+    "xml",
+    "yaml",
+    "yml",
+    "zip",
 ];
 /// Users of version control over SSH.
 const NO_USERS: &[&str] = &["git", "hg", "svn", "gitea", "gitlab", "aur"];
 /// Hosts that these users are of.
-const FORGES: &[&str] = &["github.com", "gitlab.com", "bitbucket.org", "codeberg.org", "ssh.dev.azure.com", "gitea.com", "aur.archlinux.org"];
+const FORGES: &[&str] =
+    &["github.com", "gitlab.com", "bitbucket.org", "codeberg.org", "ssh.dev.azure.com", "gitea.com", "aur.archlinux.org"];
 
 /// E-mail addresses, internationalised ones too (RFC 6531).
 pub(super) fn email(text: &str, add: &mut dyn FnMut(usize, usize)) {
-    pattern!(shape, r"([A-Za-z0-9\x{a1}-\x{10FFFF}._%+'-]{1,64})@((?:[A-Za-z0-9\x{a1}-\x{10FFFF}-]{1,63}\.){1,8}[A-Za-z\x{a1}-\x{10FFFF}][A-Za-z0-9\x{a1}-\x{10FFFF}-]{1,62}|\[[0-9A-Fa-f:.]{3,45}\])");
+    pattern!(
+        shape,
+        r"([A-Za-z0-9\x{a1}-\x{10FFFF}._%+'-]{1,64})@((?:[A-Za-z0-9\x{a1}-\x{10FFFF}-]{1,63}\.){1,8}[A-Za-z\x{a1}-\x{10FFFF}][A-Za-z0-9\x{a1}-\x{10FFFF}-]{1,62}|\[[0-9A-Fa-f:.]{3,45}\])"
+    );
     for found in shape().into_iter().flat_map(|shape| shape.captures_iter(text)) {
         let (Some(all), Some(user), Some(host)) = (found.get(0), found.get(1), found.get(2)) else { continue };
         let host = host.as_str().to_ascii_lowercase();

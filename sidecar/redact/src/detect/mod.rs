@@ -16,8 +16,11 @@ mod providers;
 mod tokens;
 mod view;
 
-use self::view::View;
 pub(crate) use self::view::fold_name;
+use self::{
+    kv::{BLOCKS, COMMANDS, SIGNS, SPACED},
+    view::View,
+};
 
 /// A secret's place in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,64 +62,91 @@ const ANCHORS: &[(&str, Detector)] = &[
     ("bearer", Detector::Bearer),
     ("basic", Detector::Bearer),
     ("://", Detector::UrlCredentials),
-    ("pass", Detector::Kv),
-    ("pwd", Detector::Kv),
-    ("secret", Detector::Kv),
-    ("key", Detector::Kv),
-    ("token", Detector::Kv),
-    ("auth", Detector::Kv),
-    ("cookie", Detector::Kv),
-    ("cred", Detector::Kv),
-    ("cvv", Detector::Kv),
-    ("cvc", Detector::Kv),
-    ("cvn", Detector::Kv),
-    ("csc", Detector::Kv),
-    ("otp", Detector::Kv),
-    ("pin", Detector::Kv),
-    ("ssn", Detector::Kv),
-    ("social", Detector::Kv),
-    ("sess", Detector::Kv),
-    ("dsn", Detector::Kv),
-    ("conn", Detector::Kv),
-    ("phrase", Detector::Kv),
-    ("mnemonic", Detector::Kv),
-    ("code", Detector::Kv),
-    ("card", Detector::Kv),
-    ("communit", Detector::Kv),
-    ("snmp", Detector::Kv),
-    ("identified", Detector::Kv),
-    ("docker", Detector::Kv),
-    ("sqlplus", Detector::Kv),
-    ("jdbc:", Detector::Kv),
-    (")))/", Detector::Kv),
-    ("--user", Detector::Kv),
-    (" -u", Detector::Kv),
-    (" -p", Detector::Kv),
-    ("net user", Detector::Kv),
-    ("rabbitmqctl", Detector::Kv),
-    ("vault ", Detector::Kv),
-    ("rootpw", Detector::Kv),
-    ("setuser", Detector::Kv),
-    ("pgp_sym", Detector::Kv),
-    ("putty", Detector::Kv),
-    ("contras", Detector::Kv),
-    ("senha", Detector::Kv),
-    ("wort", Detector::Kv),
-    ("woord", Detector::Kv),
-    ("senord", Detector::Kv),
-    ("parol", Detector::Kv),
-    ("sifre", Detector::Kv),
-    ("haslo", Detector::Kv),
-    ("heslo", Detector::Kv),
-    ("lozinka", Detector::Kv),
-    ("geheim", Detector::Kv),
+];
+
+/// Anchors of [`kv`], and which of its parts they are for.
+const KV_ANCHORS: &[(&str, u8)] = &[
+    ("pass", SIGNS | SPACED),
+    ("pwd", SIGNS | SPACED),
+    ("secret", SIGNS | SPACED),
+    ("key", SIGNS | SPACED),
+    ("token", SIGNS | SPACED),
+    ("auth", SIGNS | SPACED),
+    ("cookie", SIGNS),
+    ("cred", SIGNS),
+    ("cvv", SIGNS),
+    ("cvc", SIGNS),
+    ("cvn", SIGNS),
+    ("csc", SIGNS),
+    ("otp", SIGNS | COMMANDS),
+    ("pin", SIGNS | COMMANDS),
+    ("ssn", SIGNS),
+    ("social", SIGNS),
+    ("sess", SIGNS),
+    ("dsn", SIGNS),
+    ("conn", SIGNS),
+    ("phrase", SIGNS),
+    ("mnemonic", SIGNS),
+    ("code", SIGNS | COMMANDS),
+    ("card", SIGNS),
+    ("communit", SIGNS | SPACED),
+    ("snmp", COMMANDS | SPACED),
+    ("identified", SPACED),
+    ("docker", SIGNS | COMMANDS),
+    ("sqlplus", COMMANDS),
+    ("sqlcl", COMMANDS),
+    ("expdp", COMMANDS),
+    ("impdp", COMMANDS),
+    ("sqlldr", COMMANDS),
+    ("jdbc:", COMMANDS),
+    (")))/", COMMANDS),
+    ("--user", COMMANDS),
+    (" -u", COMMANDS),
+    (" -p", COMMANDS),
+    (" -a ", COMMANDS),
+    (" -w ", COMMANDS),
+    ("-storepass", COMMANDS),
+    ("-keypass", COMMANDS),
+    ("net user", COMMANDS),
+    ("rabbitmqctl", COMMANDS),
+    ("htpasswd", COMMANDS),
+    ("echo ", COMMANDS),
+    ("vault ", COMMANDS),
+    ("2fa", COMMANDS),
+    ("mfa", COMMANDS),
+    ("one-time", COMMANDS),
+    ("one time", COMMANDS),
+    ("rootpw", SPACED),
+    ("setuser", SPACED),
+    ("pgp_sym", SPACED),
+    ("machine ", SPACED),
+    ("variable", SPACED),
+    ("insert ", SPACED),
+    ("putty", BLOCKS),
+    ("form-data", BLOCKS),
+    ("kind: secret", BLOCKS),
+    ("contras", SIGNS),
+    ("senha", SIGNS),
+    ("wort", SIGNS),
+    ("woord", SIGNS),
+    ("senord", SIGNS),
+    ("parol", SIGNS),
+    ("sifre", SIGNS),
+    ("haslo", SIGNS),
+    ("heslo", SIGNS),
+    ("lozinka", SIGNS),
+    ("geheim", SIGNS),
+    ("jwt", SIGNS),
+    ("instrumentation", SIGNS),
+    ("sid", SIGNS),
 ];
 
 fn anchors() -> Option<&'static DFA> {
     static ANCHORS_BUILT: OnceLock<Option<DFA>> = OnceLock::new();
     ANCHORS_BUILT
         .get_or_init(|| {
-            let names = ANCHORS.iter().map(|(text, _)| *text).chain(providers::ROWS.iter().map(|row| row.anchor));
+            let names = ANCHORS.iter().map(|(text, _)| *text);
+            let names = names.chain(KV_ANCHORS.iter().map(|(text, _)| *text)).chain(providers::ROWS.iter().map(|row| row.anchor));
             DFA::builder().ascii_case_insensitive(true).match_kind(MatchKind::Standard).build(names).ok()
         })
         .as_ref()
@@ -129,6 +159,7 @@ const QUERY: u8 = 8;
 const AT: u8 = 16;
 const DOT: u8 = 32;
 const ENCODED: u8 = 64;
+const PERCENT: u8 = 128;
 
 /// What each byte says.
 const CLASSES: [u8; 256] = {
@@ -151,6 +182,7 @@ const CLASSES: [u8; 256] = {
     classes[b':' as usize] = COLON;
     classes[b'?' as usize] = QUERY;
     classes[b'&' as usize] = QUERY;
+    classes[b'%' as usize] = PERCENT;
     classes[b'@' as usize] = AT;
     classes[b'.' as usize] = DOT;
     classes
@@ -165,11 +197,15 @@ struct Look {
     /// The longest run of characters of base64.
     longest: usize,
     has_dot: bool,
+    /// There may be percent-encoding, or a command line in parameters.
+    is_encoded: bool,
+    /// Which parts of [`kv`] may find something.
+    hints: u8,
 }
 
 /// Looks at a text once: one table look-up a byte for what it is, one for where it leads.
 fn look(text: &str, wants_tokens: bool) -> Look {
-    let (mut digits, mut classes, mut set): (usize, u8, Set) = (0, 0, 0);
+    let (mut digits, mut classes, mut set, mut hints): (usize, u8, Set, u8) = (0, 0, 0, 0);
     let mut tokens = Vec::new();
     let (mut run, mut longest) = (0usize, 0usize);
     let start = anchors().and_then(|dfa| dfa.start_state(Anchored::No).ok().map(|start| (dfa, start)));
@@ -186,8 +222,11 @@ fn look(text: &str, wants_tokens: bool) -> Look {
                     let pattern = dfa.match_pattern(state, index).as_usize();
                     if let Some((_, detector)) = ANCHORS.get(pattern) {
                         set |= bit(*detector);
+                    } else if let Some((_, parts)) = KV_ANCHORS.get(pattern - ANCHORS.len()) {
+                        set |= bit(Detector::Kv);
+                        hints |= parts;
                     } else if wants_tokens {
-                        let row = pattern - ANCHORS.len();
+                        let row = pattern - ANCHORS.len() - KV_ANCHORS.len();
                         let begin = at + 1 - providers::ROWS[row].anchor.len();
                         tokens.extend(providers::verify(text, row, begin));
                     }
@@ -196,7 +235,7 @@ fn look(text: &str, wants_tokens: bool) -> Look {
         }
     } else {
         digits = text.len();
-        (classes, set, longest) = (u8::MAX, Set::MAX, text.len());
+        (classes, set, longest, hints) = (u8::MAX, Set::MAX, text.len(), u8::MAX);
     }
     let has = |class: u8| classes & class != 0;
     let (equals, colon, at) = (has(EQUALS), has(COLON), has(AT));
@@ -222,20 +261,14 @@ fn look(text: &str, wants_tokens: bool) -> Look {
     if (has(DOT) && digits >= 4) || colon {
         set |= bit(Detector::Ip);
     }
-    Look { set, tokens, longest, has_dot: has(DOT) && digits > 0 }
+    Look { set, hints, tokens, longest, has_dot: has(DOT) && digits > 0, is_encoded: has(PERCENT) || has(QUERY) }
 }
 
 /// Secrets in a text, by the detectors that are on; spans may overlap.
 pub(crate) fn find(text: &str, on: Set, hits: &mut Vec<Hit>) {
-    find_at(text, on, 0, hits);
-    let mut views = Vec::new();
-    if let Some(view) = View::folded(text) {
-        views.push(view);
-    }
-    if let Some(view) = View::decoded(text) {
-        views.push(view);
-    }
-    for view in views {
+    let is_encoded = find_at(text, on, 0, hits);
+    let views = [View::folded(text), if is_encoded { View::decoded(text) } else { None }];
+    for view in views.into_iter().flatten() {
         let begun = hits.len();
         find_at(&view.text, on, 0, hits);
         // Encoded twice, or what is decoded is not ASCII.
@@ -257,9 +290,10 @@ pub(crate) fn find(text: &str, on: Set, hits: &mut Vec<Hit>) {
 /// Levels of encoding that are looked through: base64 and hexadecimal.
 const DEPTH: usize = 2;
 
-fn find_at(text: &str, on: Set, depth: usize, hits: &mut Vec<Hit>) {
+/// Gives back whether there may be something encoded in the text.
+fn find_at(text: &str, on: Set, depth: usize, hits: &mut Vec<Hit>) -> bool {
     let wants_tokens = on & bit(Detector::CloudKey) != 0;
-    let Look { set, tokens, longest, has_dot } = look(text, wants_tokens);
+    let Look { set, hints, tokens, longest, has_dot, is_encoded } = look(text, wants_tokens);
     hits.extend(tokens.into_iter().map(|(start, end)| Hit { start, end, by: Detector::CloudKey }));
     if wants_tokens && (has_dot || longest >= 86) {
         let mut add = |start: usize, end: usize| hits.push(Hit { start, end, by: Detector::CloudKey });
@@ -275,7 +309,7 @@ fn find_at(text: &str, on: Set, depth: usize, hits: &mut Vec<Hit>) {
     }
     let set = set & on;
     if set == 0 {
-        return;
+        return is_encoded;
     }
     for detector in INSIDE {
         if set & bit(detector) == 0 {
@@ -290,12 +324,13 @@ fn find_at(text: &str, on: Set, depth: usize, hits: &mut Vec<Hit>) {
             Detector::Pem => tokens::pem(text, &mut add),
             Detector::Bearer => credentials::bearer(text, &mut add),
             Detector::UrlCredentials => credentials::url(text, &mut add),
-            Detector::Kv => kv::kv(text, &mut add),
+            Detector::Kv => kv::kv(text, hints, &mut add),
             Detector::Email => credentials::email(text, &mut add),
             Detector::Ip => numbers::ip(text, &mut add),
             Detector::CloudKey | Detector::SecretName => {}
         }
     }
+    is_encoded
 }
 
 /// A regex that is part of this crate; it compiles, as its tests show.

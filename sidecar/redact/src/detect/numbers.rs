@@ -87,13 +87,14 @@ fn is_card(digits: &[u8]) -> bool {
 pub(super) fn pan(text: &str, add: &mut dyn FnMut(usize, usize)) {
     let bytes = text.as_bytes();
     let mut at = 0;
+    let mut groups: Vec<(usize, usize)> = Vec::new();
     while at < bytes.len() {
         if !bytes[at].is_ascii_digit() {
             at += 1;
             continue;
         }
         // A run: groups of digits with separators between them.
-        let mut groups: Vec<(usize, usize)> = Vec::new();
+        groups.clear();
         let run_start = at;
         let mut separator = None;
         loop {
@@ -102,7 +103,8 @@ pub(super) fn pan(text: &str, add: &mut dyn FnMut(usize, usize)) {
                 at += 1;
             }
             groups.push((start, at));
-            let length = separator_length(&bytes[at..], at - start == 4 && (groups.len() < 2 || separator == bytes.get(at).copied()));
+            let length =
+                separator_length(&bytes[at..], at - start == 4 && (groups.len() < 2 || separator == bytes.get(at).copied()));
             if length == 0 {
                 break;
             }
@@ -178,7 +180,9 @@ pub(super) fn ssn(text: &str, add: &mut dyn FnMut(usize, usize)) {
         }
         let is_named = named().is_some_and(|named| named.is_match(&text[from..start]));
         let alone = (start == 0 || !joined(bytes[start - 1]) || is_named)
-            && bytes.get(end).is_none_or(|byte| !joined(*byte) || *byte == b'.' && !bytes.get(end + 1).is_some_and(u8::is_ascii_digit));
+            && bytes
+                .get(end)
+                .is_none_or(|byte| !joined(*byte) || *byte == b'.' && !bytes.get(end + 1).is_some_and(u8::is_ascii_digit));
         if valid && is_same && alone && (part.as_bytes()[3] == b'-' || is_named) {
             add(start, end);
         }

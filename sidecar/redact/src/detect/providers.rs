@@ -384,7 +384,8 @@ pub(super) fn verify(text: &str, row: usize, at: usize) -> Option<(usize, usize)
             }
             let secret = &bytes[from..from + length];
             // Names of constants and slugs have no digit, or words between their signs.
-            let needs_digit = matches!(shape, Shape::Mixed(..)) || matches!(anchor.len(), 0..=5) && !matches!(set, Set::Hex | Set::AnyHex);
+            let needs_digit =
+                matches!(shape, Shape::Mixed(..)) || matches!(anchor.len(), 0..=5) && !matches!(set, Set::Hex | Set::AnyHex);
             if needs_digit && !secret.iter().any(u8::is_ascii_digit) {
                 return None;
             }
@@ -444,7 +445,8 @@ pub(super) fn dotted(text: &str, add: &mut dyn FnMut(usize, usize)) {
     pattern!(discord, r"(?:^|[^A-Za-z0-9_.-])([MNO][A-Za-z0-9_-]{22,28}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,40})");
     pattern!(bootstrap, r"(?:^|[^A-Za-z0-9_./-])([a-z0-9]{6}\.[a-z0-9]{16})(?:$|[^A-Za-z0-9_./-])");
     pattern!(vault, r"(?:^|[^A-Za-z0-9_./-])([sbr]\.[A-Za-z0-9]{24,})(?:$|[^A-Za-z0-9_./-])");
-    let mixed = |text: &str| text.bytes().any(|byte| byte.is_ascii_digit()) && text.bytes().any(|byte| byte.is_ascii_alphabetic());
+    let mixed =
+        |text: &str| text.bytes().any(|byte| byte.is_ascii_digit()) && text.bytes().any(|byte| byte.is_ascii_alphabetic());
     for shape in [discord(), bootstrap(), vault()].into_iter().flatten() {
         for part in shape.captures_iter(text).filter_map(|found| found.get(1)) {
             if part.as_str().split('.').skip(1).all(mixed) {

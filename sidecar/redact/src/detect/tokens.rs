@@ -12,7 +12,10 @@ pub(super) fn jwt(text: &str, add: &mut dyn FnMut(usize, usize)) {
 
 /// PEM private keys, to their end or the end of the text.
 pub(super) fn pem(text: &str, add: &mut dyn FnMut(usize, usize)) {
-    pattern!(shape, r"(?s)-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|\z)");
+    pattern!(
+        shape,
+        r"(?s)-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----|\z)"
+    );
     for found in shape().into_iter().flat_map(|shape| shape.find_iter(text)) {
         add(found.start(), found.end());
     }
