@@ -20,6 +20,17 @@ pub(crate) enum Class {
 
 /// Last words that name a secret, without an `s`; sorted.
 const NOUNS: &[&str] = &[
+    "auths",
+    "pw",
+    "psk",
+    "mpin",
+    "csrfmiddlewaretoken",
+    "keytab",
+    "kubeconfig",
+    "ccnum",
+    "pepper",
+    "assertion",
+    "passw0rd",
     "authorization",
     "cookie",
     "credential",
@@ -46,10 +57,55 @@ const NOUNS: &[&str] = &[
 ];
 
 /// Last words that may name a secret.
-const SOFT: &[&str] = &["auth", "authentication", "dsn", "pas", "pass", "jwt", "sid"];
+const SOFT: &[&str] = &["tan", "auth", "authentication", "dsn", "pas", "pass", "jwt", "sid"];
 
 /// Last two to four words, joined, without an `s`; sorted.
 const COMPOUNDS: &[&str] = &[
+    "certificatekey",
+    "presharedkey",
+    "totpseed",
+    "walletseed",
+    "mnemonicphrase",
+    "onetimecode",
+    "otpauth",
+    "otpauthurl",
+    "oauthverifier",
+    "authheader",
+    "ccnumber",
+    "primaryaccountnumber",
+    "bankaccountiban",
+    "unlockkey",
+    "saltkey",
+    "noncesalt",
+    "loggedinkey",
+    "applicationkey",
+    "agekey",
+    "rolekey",
+    "insertkey",
+    "emailkey",
+    "authconfig",
+    "bcrypthash",
+    "shadowhash",
+    "ntlmhash",
+    "sajson",
+    "gcpsajson",
+    "credentialsjson",
+    "connectionstringsdefault",
+    "jwtassertion",
+    "samlresponse",
+    "clientassertion",
+    "codeverifier",
+    "secretanswer",
+    "wepkey",
+    "authorizationbearer",
+    "amzsignature",
+    "hubsignature256",
+    "hubsignature",
+    "slacksignature",
+    "stripesignature",
+    "squaresignature",
+    "twiliosignature",
+    "sessionidcookie",
     "accesskey",
     "accesskeysecret",
     "accountkey",
@@ -308,7 +364,7 @@ const TOKENS_OF_LISTS: &[&str] = &[
 ];
 
 /// Query parameters that are secret besides.
-const PARAMETERS: &[&str] = &["assertion", "hmac", "samlrequest", "samlresponse", "sig", "signature", "ticket"];
+const PARAMETERS: &[&str] = &["codeverifier", "assertion", "hmac", "samlrequest", "samlresponse", "sig", "signature", "ticket"];
 /// Query parameters that are secret if they look random.
 const SOFT_PARAMETERS: &[&str] = &["code", "jwt", "key", "k", "sessionid", "sid", "t", "auth", "hash"];
 
@@ -387,7 +443,7 @@ const OF_LISTS: u8 = 32;
 /// What is known of a word, or of several joined.
 fn known(word: &str) -> u8 {
     static TABLE: OnceLock<HashMap<&'static str, u8>> = OnceLock::new();
-    if !(3..=24).contains(&word.len()) && !matches!(word, "is" | "no" | "pw") {
+    if !(2..=28).contains(&word.len()) {
         return 0;
     }
     let table = TABLE.get_or_init(|| {
@@ -402,7 +458,9 @@ fn known(word: &str) -> u8 {
             (TOKENS_OF_LISTS, OF_LISTS),
         ];
         for (words, flag) in lists {
-            words.iter().for_each(|word| *table.entry(*word).or_default() |= flag);
+            for word in words {
+                *table.entry(*word).or_default() |= flag;
+            }
         }
         table
     });
@@ -415,7 +473,7 @@ fn is(word: &str, flag: u8) -> bool {
 
 /// What a name says of its value.
 pub(crate) fn class(name: &str) -> Class {
-    if name.len() < 3 {
+    if name.len() < 3 && !name.eq_ignore_ascii_case("pw") {
         return Class::Plain;
     }
     if name.is_ascii() {
@@ -455,6 +513,9 @@ fn class_of(name: &[u8]) -> Class {
         count -= 1;
         found = last_words(&words, count);
     }
+    if found == Class::Plain && words.count > 2 && (words.get(0), words.get(1)) == ("tf", "token") {
+        return Class::Secret;
+    }
     if found == Class::Plain {
         // `AuThOrIzAtIoN`: what looks like many words is one.
         let tail: Vec<u8> =
@@ -483,7 +544,7 @@ fn last_words(words: &Words, count: usize) -> Class {
     if (of_last | known(single)) & NOUN != 0 {
         return Class::Secret;
     }
-    if single == "key" && before.ends_with("api") {
+    if single == "key" && (before.ends_with("api") || before == "fastly") {
         return Class::Secret;
     }
     let mut joined = [0u8; LONGEST];
@@ -519,7 +580,11 @@ pub(crate) fn looks_random(value: &str) -> bool {
     let kinds = usize::from(has(u8::is_ascii_digit))
         + usize::from(has(u8::is_ascii_lowercase))
         + usize::from(has(u8::is_ascii_uppercase));
-    value.len() >= 8 && (kinds == 3 || has(u8::is_ascii_digit) && kinds == 2 && value.len() >= 16) && !value.contains(' ')
+    // Without a digit: the case changes more often than words do it.
+    let changes = value.as_bytes().windows(2).filter(|pair| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase()).count();
+    let is_mixed =
+        kinds == 3 || has(u8::is_ascii_digit) && kinds == 2 && value.len() >= 16 || changes >= 5 && changes * 5 >= value.len();
+    value.len() >= 8 && is_mixed && !value.contains(' ')
 }
 
 /// Whether a query parameter is secret.
@@ -597,6 +662,14 @@ mod tests {
         ] {
             assert_eq!(class(name), Class::Secret, "{name}");
         }
+    }
+
+    #[test]
+    fn weaker_names_are_told_apart() {
+        for name in ["auth", "DB_PASS", "dsn", "authentication", "ftp_pass", "sid", "jwt"] {
+            assert_eq!(class(name), Class::Soft, "{name}");
+        }
+        assert_eq!(class("auths"), Class::Secret);
     }
 
     #[test]

@@ -14,6 +14,9 @@ const NAMES: &[&str] = &[
     "attribute",
     "attributename",
     "parameter",
+    "parameterkey",
+    "configkey",
+    "settingname",
     "param",
     "property",
     "propertyname",
@@ -63,6 +66,13 @@ const VALUES: &[&str] = &[
     "oldval",
     "newval",
     "valuebefore",
+    "fromstring",
+    "tostring",
+    "lhs",
+    "rhs",
+    "parametervalue",
+    "configvalue",
+    "settingvalue",
     "valueafter",
     "currentvalue",
     "previousvalue",
@@ -119,6 +129,31 @@ pub(crate) fn is_value(name: &str) -> bool {
     is_one_of(name, VALUES)
 }
 
+/// Whether a value, or one in a list, looks as if a generator had made it.
+pub(crate) fn looks_random(value: &Json<'_>) -> bool {
+    match value {
+        Json::Array(items) => items.iter().any(looks_random),
+        value => value.as_str().is_some_and(|text| names::looks_random(text) && !text.contains("://")),
+    }
+}
+
+/// Whether a text, or the last step of a path, names a secret; of a weaker name only where the value looks random.
+fn names_one(name: &Json<'_>, object: &Object<'_>) -> bool {
+    let text = match name {
+        Json::Array(steps) => steps.last().and_then(Json::as_str),
+        name => name.as_str(),
+    };
+    let Some(text) = text.filter(|text| text.len() <= 256) else { return false };
+    match names::class(text) {
+        names::Class::Secret => true,
+        names::Class::Soft => object.iter().any(|(name, value)| is_value(name) && looks_random(value)),
+        // What is secret as a parameter of a URL is so here, too.
+        names::Class::Plain => object
+            .iter()
+            .any(|(name, value)| is_value(name) && value.as_str().is_some_and(|value| names::is_secret_parameter(text, value))),
+    }
+}
+
 /// Whether an object names a secret that has its value beside it.
 pub(crate) fn names_secret(object: &Object<'_>, is_of_secrets: bool) -> bool {
     let mut has_value = false;
@@ -128,9 +163,9 @@ pub(crate) fn names_secret(object: &Object<'_>, is_of_secrets: bool) -> bool {
             continue;
         }
         has_value |= is_value(name);
-        let Some(text) = value.as_str().filter(|text| text.len() <= 256) else { continue };
+        let text = value.as_str().unwrap_or_default();
         let is_patch = is_of_secrets && &**name == "path" && (text.starts_with("/data/") || text.starts_with("/stringData/"));
-        has_name |= is_patch || is_one_of(name, NAMES) && names::is_secret(text);
+        has_name |= is_patch || is_one_of(name, NAMES) && names_one(value, object);
     }
     has_name && has_value
 }

@@ -64,6 +64,8 @@ struct Renamed {
     entries: std::ops::Range<usize>,
 }
 
+/// Words of a command line that are looked at together.
+const MOST_WORDS: usize = 128;
 /// Levels of JSON in strings that are looked into as JSON; deeper ones as text.
 const NESTED: u8 = 4;
 
@@ -241,7 +243,7 @@ impl<'r> Walk<'r> {
     fn secret_name(&self, name: &str, value: &Json<'_>, place: &Place) -> Option<&'r Found> {
         let is_secret = match names::class(name) {
             Class::Plain => false,
-            Class::Soft => value.as_str().is_some_and(|text| names::looks_random(text) && !text.contains("://")),
+            Class::Soft => pairs::looks_random(value),
             Class::Secret => !pairs::says_nothing(name, value),
         };
         if is_secret { place.strongest(&self.rules.names) } else { None }
@@ -303,7 +305,19 @@ impl<'r> Walk<'r> {
 
     /// A Kubernetes Secret: each value of `data` and `stringData`.
     fn kube_secret(&mut self, object: &mut Object<'_>, place: &Place) {
-        if !self.is_of_secrets && object.get("kind").and_then(Json::as_str) != Some("Secret") {
+        let is_kind = |wanted: &str| object.get("kind").and_then(Json::as_str) == Some(wanted);
+        let (is_list, is_secret) = (is_kind("SecretList"), is_kind("Secret"));
+        if is_list && let Some(Json::Array(items)) = object.get_mut("items") {
+            let known = std::mem::replace(&mut self.is_of_secrets, true);
+            for item in items {
+                if let Json::Object(item) = item {
+                    self.kube_secret(item, place);
+                }
+            }
+            self.is_of_secrets = known;
+            return;
+        }
+        if !self.is_of_secrets && !is_secret {
             return;
         }
         let rules = self.rules;
@@ -388,10 +402,42 @@ impl<'r> Walk<'r> {
             let (before, from) = items.split_at_mut(index);
             let Some(name) = before[index - 1].as_str() else { continue };
             let flag = name.strip_prefix("--").or_else(|| name.strip_prefix('-')).filter(|flag| !flag.contains(['=', ' ']));
-            let is_name = is_headers && index % 2 == 1 && names::is_secret(name) || flag.is_some_and(names::is_secret);
+            let is_pair = index % 2 == 1 && (is_headers || pairs::looks_random(&from[0]));
+            let is_name = is_pair && names::is_secret(name) || flag.is_some_and(names::is_secret);
             let is_flag = |value: &Json<'_>| !is_headers && value.as_str().is_some_and(|value| value.starts_with("--"));
             if is_name && !is_flag(&from[0]) {
                 self.beside(&format!("[{index}]"), &mut from[0], found);
+            }
+        }
+        self.command_line(items, place);
+    }
+
+    /// A command line as a list of its words: what the words say together.
+    fn command_line(&mut self, items: &mut [Json<'_>], place: &Place) {
+        let is_option = |item: &Json<'_>| item.as_str().is_some_and(|text| text.len() > 1 && text.starts_with('-'));
+        if !(2..=MOST_WORDS).contains(&items.len()) || !items.iter().skip(1).any(is_option) {
+            return;
+        }
+        let Some(words) = items.iter().map(Json::as_str).collect::<Option<Vec<&str>>>() else { return };
+        let mut starts = Vec::with_capacity(words.len());
+        let mut line = String::new();
+        for word in &words {
+            starts.push(line.len());
+            line.push_str(word);
+            line.push(' ');
+        }
+        let spans = self.spans(&line, place);
+        for (index, item) in items.iter_mut().enumerate() {
+            let end = starts.get(index + 1).copied().unwrap_or(line.len());
+            let span = spans.iter().find(|span| span.start < end && span.end > starts[index]);
+            // What stands in one word alone is found there, and cut out of it.
+            let Some(span) = span.filter(|_| matches!(item, Json::String(_))) else { continue };
+            if span.start > starts[index] && !is_option(item) {
+                continue;
+            }
+            self.whole(item, span.action, span.rule.clone(), false);
+            if let Some(entry) = self.entries.last_mut() {
+                entry.path = format!("[{index}]");
             }
         }
     }

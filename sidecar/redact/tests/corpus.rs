@@ -129,18 +129,20 @@ struct Tier {
     altered: Vec<String>,
 }
 
-#[test]
-fn events_of_applications_keep_what_they_may_and_no_secret() {
+/// What became of the cases of a file, by tier. Prints it.
+fn tiers(file: &str) -> std::collections::BTreeMap<String, Tier> {
     let policy = include_str!("../../../examples/quickstart/auditpolicy.yaml");
     let policy: serde_json::Value = serde_yaml::from_str(policy).unwrap();
     let redaction: Redaction = serde_json::from_value(policy["spec"]["redaction"].clone()).unwrap();
     let redactor = Redactor::compile(&redaction, &Capture::default(), None).unwrap();
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/applications/cases.jsonl");
-    let lines = fs::read_to_string(file).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus/applications").join(file);
+    let lines = fs::read_to_string(path).unwrap();
     let mut tiers: std::collections::BTreeMap<String, Tier> = std::collections::BTreeMap::new();
     for line in lines.lines() {
         let case: Application<'_> = serde_json::from_str(line).unwrap();
-        let mut members = Draft::from_json(parse(case.event.get()).unwrap()).unwrap().members;
+        let Ok(tree) = parse(case.event.get()) else { continue };
+        let Ok(draft) = Draft::from_json(tree) else { continue };
+        let mut members = draft.members;
         let report = redactor.apply(&mut members, None);
         let mut seen = Vec::new();
         texts(&Json::Object(members), &mut seen);
@@ -157,24 +159,35 @@ fn events_of_applications_keep_what_they_may_and_no_secret() {
         }
     }
     for (name, tier) in &tiers {
-        eprintln!(
-            "redaction of applications' events, {name}: {} cases, {} leaked, {} altered",
-            tier.cases,
-            tier.leaked.len(),
-            tier.altered.len()
-        );
-        for case in tier
-            .leaked
-            .iter()
-            .map(|name| format!("leaked: {name}"))
-            .chain(tier.altered.iter().map(|name| format!("altered: {name}")))
-        {
+        let (leaked, altered) = (tier.leaked.len(), tier.altered.len());
+        eprintln!("redaction corpus, {file}, {name}: {} cases, {leaked} leaked, {altered} altered", tier.cases);
+        for case in tier.leaked.iter().chain(&tier.altered) {
             eprintln!("  {case}");
         }
     }
-    let percent = |part: usize, tier: &Tier| part * 100 <= tier.cases * 2;
+    tiers
+}
+
+/// Whether a part is at most so many in a hundred.
+fn at_most(percent: usize, part: &[String], tier: &Tier) -> bool {
+    part.len() * 100 <= tier.cases * percent
+}
+
+#[test]
+fn events_of_applications_keep_what_they_may_and_no_secret() {
+    let tiers = tiers("cases.jsonl");
     assert!(tiers["claimed"].leaked.is_empty());
-    assert!(percent(tiers["bar"].leaked.len(), &tiers["bar"]));
-    assert!(percent(tiers["keep"].altered.len(), &tiers["keep"]));
+    assert!(at_most(2, &tiers["bar"].leaked, &tiers["bar"]));
+    assert!(at_most(2, &tiers["keep"].altered, &tiers["keep"]));
     assert!(tiers["claimed"].altered.is_empty() && tiers["bar"].altered.is_empty(), "more was cut out than the secret");
+}
+
+/// Cases of others, who tried to get past it: by the rules of scanners, the tests of others, and what tools print. More is missed of them, and never more
+/// than now.
+#[test]
+fn what_strangers_tried_gets_past_no_more_often_than_it_did() {
+    let tiers = tiers("strangers.jsonl");
+    assert!(at_most(2, &tiers["claimed"].leaked, &tiers["claimed"]));
+    assert!(at_most(6, &tiers["bar"].leaked, &tiers["bar"]));
+    assert!(at_most(1, &tiers["keep"].altered, &tiers["keep"]));
 }

@@ -33,9 +33,9 @@ fn is_token(token: &str) -> bool {
 
 /// Passwords and tokens in URLs, and secret query parameters.
 pub(super) fn url(text: &str, add: &mut dyn FnMut(usize, usize)) {
-    pattern!(userinfo, r"[A-Za-z][A-Za-z0-9+.-]*://([^\s/?#@:]*):([^\s/?#]*)@([^\s/?#]*)");
+    pattern!(userinfo, r"(?:[A-Za-z][A-Za-z0-9+.-]*:(?://|\\/\\/)|(?:^|\s)//)([^\s/?#@:\\]*):([^\s/?#]*)@([^\s/?#]*)");
     pattern!(user, r"[A-Za-z][A-Za-z0-9+.-]*://([A-Za-z0-9_~.%-]{10,})@[A-Za-z0-9\[]");
-    pattern!(parameter, r#"(?:^|[?&;#\s"'])([A-Za-z0-9_.%\[\]-]+)=([^&\s#"'<>;]+)"#);
+    pattern!(parameter, r#"(?:^|[?&;#\s"']|\\u0026)([A-Za-z0-9_.%\[\]-]+)=([^&\s#"'<>;\\]+)"#);
     pattern!(query, r"^[A-Za-z0-9_.%\[\]-]+=[^\s&=]*(?:&[A-Za-z0-9_.%\[\]-]+=[^\s&]*)*$");
     for found in userinfo().into_iter().flat_map(|shape| shape.captures_iter(text)) {
         let (Some(user), Some(password), Some(host)) = (found.get(1), found.get(2), found.get(3)) else { continue };

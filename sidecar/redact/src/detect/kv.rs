@@ -9,6 +9,8 @@ use crate::names::{Class, class, is_secret, is_small, looks_random};
 
 /// Longest name that is read.
 const NAME: usize = 80;
+/// Bytes behind a weaker name that are looked at.
+const MOST_OF_SOFT: usize = 512;
 /// Longest beginning of a line that is looked at.
 const LINE: usize = 200;
 
@@ -58,6 +60,26 @@ const STOP: &[&str] = &[
     "yes",
     "password",
     "token",
+    "str",
+    "string",
+    "text",
+    "varchar",
+    "bool",
+    "boolean",
+    "int",
+    "bytes",
+    "accepted",
+    "declined",
+    "denied",
+    "granted",
+    "allowed",
+    "user",
+    "char",
+    "object",
+    "any",
+    "unknown",
+    "expected",
+    "unexpected",
 ];
 
 /// Whether a value stands for a secret without being one: a reference to a variable, a template, a mark of redaction, a word.
@@ -138,6 +160,12 @@ fn name_before(text: &str, sign: usize) -> Option<Name<'_>> {
     end -= spaces;
     let mut closed = None;
     let mut decorations = 0;
+    // `[password:protected] =>`
+    for kind in [":protected]", ":private]"] {
+        if text[..end].ends_with(kind) {
+            end -= kind.len();
+        }
+    }
     while end > 0 && decorations < 8 && matches!(bytes[end - 1], b'"' | b'\'' | b'`' | b'\\' | b']' | b')' | b'[' | b'*' | b'?') {
         if matches!(bytes[end - 1], b'"' | b'\'' | b'`') {
             closed = Some(bytes[end - 1]);
@@ -145,6 +173,7 @@ fn name_before(text: &str, sign: usize) -> Option<Name<'_>> {
         end -= 1;
         decorations += 1;
     }
+    end -= bytes[..end].iter().rev().take(8).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     let length = bytes[..end].iter().rev().take(NAME).take_while(|byte| is_name_byte(**byte)).count();
     let mut start = end - length;
     while start < end && !text.is_char_boundary(start) {
@@ -186,6 +215,13 @@ fn name_before(text: &str, sign: usize) -> Option<Name<'_>> {
 /// Whether a name before a sign, or what it belongs to (`Password for bob:`), is secret.
 fn class_at(text: &str, name: &Name<'_>) -> Class {
     let found = class(name.text);
+    // What a parser says of its own tokens.
+    let about = text[..name.start].trim_end();
+    if ["nexpected", "xpected", "nvalid", "unknown", "missing"].iter().any(|word| about.ends_with(word))
+        && name.text.eq_ignore_ascii_case("token")
+    {
+        return Class::Plain;
+    }
     if found != Class::Plain || name.is_quoted {
         return found;
     }
@@ -222,15 +258,37 @@ pub(super) fn kv(text: &str, parts: u8, add: &mut dyn FnMut(usize, usize)) {
     }
 }
 
+/// Where lines end. Asked for places that only go up, it looks at each byte once.
+struct Lines<'t> {
+    text: &'t str,
+    end: usize,
+    has_several: bool,
+}
+
+impl<'t> Lines<'t> {
+    fn of(text: &'t str) -> Self {
+        Self { text, end: 0, has_several: text.contains('\n') }
+    }
+
+    fn end_of(&mut self, at: usize) -> usize {
+        if at >= self.end || self.end == 0 {
+            let rest = &self.text.as_bytes()[at..];
+            self.end = memchr::memchr2(b'\n', b'\r', rest).map_or(self.text.len(), |length| at + length);
+        }
+        self.end.max(at)
+    }
+}
+
 fn signs(text: &str, add: &mut dyn FnMut(usize, usize)) {
     let bytes = text.as_bytes();
+    let lines = &mut Lines::of(text);
     let mut at = 0;
     while at < bytes.len() {
         let sign = bytes[at];
         let next = match sign {
             b':' if bytes[at..].starts_with(b"://") => at + 3,
-            b'=' | b':' => beside_sign(text, at, add),
-            b'-' if bytes.get(at + 1) == Some(&b'>') => beside_sign(text, at, add),
+            b'=' | b':' => beside_sign(lines, at, add),
+            b'-' if bytes.get(at + 1) == Some(&b'>') => beside_sign(lines, at, add),
             b'-' if bytes.get(at + 1) == Some(&b'-') => flag(text, at, add),
             b'<' => element(text, at, add),
             _ => at + 1,
@@ -240,7 +298,8 @@ fn signs(text: &str, add: &mut dyn FnMut(usize, usize)) {
 }
 
 /// At `=`, `:`, `=>`, `:=`, `==`, `->`, `::`. Gives back where the scan goes on.
-fn beside_sign(text: &str, at: usize, add: &mut dyn FnMut(usize, usize)) -> usize {
+fn beside_sign(lines: &mut Lines<'_>, at: usize, add: &mut dyn FnMut(usize, usize)) -> usize {
+    let text = lines.text;
     let bytes = text.as_bytes();
     let end = at + bytes[at..].iter().take(3).take_while(|byte| matches!(byte, b'=' | b':' | b'>' | b'-')).count().max(1);
     let end = if bytes[at] == b'=' || bytes[at] == b':' {
@@ -255,11 +314,14 @@ fn beside_sign(text: &str, at: usize, add: &mut dyn FnMut(usize, usize)) -> usiz
         return end;
     }
     let is_colon = bytes[at] == b':' && end == at + 1;
-    let Some((start, stop)) = value_after(text, end, &name, is_colon) else { return end };
+    // Of what is only perhaps a secret no more is looked at than a secret has.
+    let text = if found == Class::Soft { &text[..text.floor_char_boundary(end + MOST_OF_SOFT)] } else { text };
+    let Some((start, stop)) = value_after(text, lines, end, &name, is_colon) else { return end };
     let value = &text[start..stop];
     let is_none = is_placeholder(value)
         || is_small(name.text, value)
         || found == Class::Soft && !looks_random(value.trim_end_matches(['"', '\'']))
+        || name.text.to_ascii_lowercase().ends_with("tokens") && value.bytes().all(|byte| byte.is_ascii_digit())
         || is_directory(name.text, value)
         || is_address(value);
     if !is_none {
@@ -284,10 +346,14 @@ fn is_address(value: &str) -> bool {
 }
 
 /// Where the value behind a sign stands.
-fn value_after(text: &str, from: usize, name: &Name<'_>, is_colon: bool) -> Option<(usize, usize)> {
+fn value_after(text: &str, lines: &mut Lines<'_>, from: usize, name: &Name<'_>, is_colon: bool) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
     let blanks = |at: usize| at + bytes[at..].iter().take(32).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     let mut start = blanks(from);
+    // `string(15) "…"`, `!vault …`, `"""…"""`, `?= …`
+    if let Some(behind) = decoration(text, start) {
+        start = blanks(behind);
+    }
     let first = *bytes.get(start)?;
     if matches!(first, b'\n' | b'\r') {
         return None;
@@ -325,8 +391,8 @@ fn value_after(text: &str, from: usize, name: &Name<'_>, is_colon: bool) -> Opti
         let end = bytes[start..].iter().position(|byte| *byte == quote || *byte == b'\n').map_or(text.len(), |at| start + at);
         return Some((start, end)).filter(|(start, end)| start < end);
     }
-    let line_end = bytes[start..].iter().position(|byte| matches!(byte, b'\n' | b'\r')).map_or(text.len(), |at| start + at);
-    let is_line = is_colon && !name.is_quoted && (name.begins_line && text.contains('\n') || is_header && name.begins_line);
+    let line_end = lines.end_of(start).min(text.len());
+    let is_line = is_colon && !name.is_quoted && name.begins_line && (lines.has_several || is_header);
     if is_line {
         let mut end = line_end;
         while end > start && matches!(bytes[end - 1], b' ' | b'\t' | b',') {
@@ -349,15 +415,32 @@ fn value_after(text: &str, from: usize, name: &Name<'_>, is_colon: bool) -> Opti
             .map_or(end, |at| start + at);
         return Some((start, end)).filter(|(start, end)| start < end);
     }
+    if bytes[start..].starts_with(b"$(") {
+        let end = memchr::memchr(b')', &bytes[start..line_end]).map_or(line_end, |at| start + at + 1);
+        return Some((start, end));
+    }
     let mut end = bare_end(bytes, start, line_end);
     // What it opened it closes.
     for (open, close) in [(b'{', b'}'), (b'(', b')'), (b'[', b']'), (b'<', b'>')] {
-        let count = |sign: u8| bytes[start..end].iter().filter(|byte| **byte == sign).count();
+        let count = |sign: u8| memchr::memchr_iter(sign, &bytes[start..end]).count();
         if end < line_end && bytes[end] == close && count(open) > count(close) {
             end += 1;
         }
     }
     Some((start, end)).filter(|(start, end)| start < end)
+}
+
+/// Where the value begins behind what only says what it is.
+fn decoration(text: &str, start: usize) -> Option<usize> {
+    pattern!(shape, r"^(?:string\(\d+\)[ \t]*|!+[A-Za-z][A-Za-z0-9_/.:-]*[ \t]+)[^\s]");
+    let rest = text.get(start..)?;
+    if rest.starts_with("\"\"\"") {
+        return Some(start + 2);
+    }
+    if !rest.starts_with(['s', '!']) {
+        return None;
+    }
+    shape()?.find(rest).map(|found| start + found.end() - found.as_str().chars().next_back().map_or(0, char::len_utf8))
 }
 
 /// A header whose whole value is secret.
@@ -561,46 +644,104 @@ fn element(text: &str, at: usize, add: &mut dyn FnMut(usize, usize)) -> usize {
     stop
 }
 
+/// Adds the first group of each match that has one.
+fn first_group(text: &str, shape: Option<&'static regex::Regex>, add: &mut dyn FnMut(usize, usize)) {
+    for found in shape.into_iter().flat_map(|shape| shape.captures_iter(text)) {
+        if let Some(value) = found.iter().skip(1).flatten().next().filter(|value| !is_placeholder(value.as_str())) {
+            add(value.start(), value.end());
+        }
+    }
+}
+
+/// Adds all groups of each match.
+fn all_groups(text: &str, shape: Option<&'static regex::Regex>, add: &mut dyn FnMut(usize, usize)) {
+    for found in shape.into_iter().flat_map(|shape| shape.captures_iter(text)) {
+        for value in found.iter().skip(1).flatten().filter(|value| !is_placeholder(value.as_str())) {
+            add(value.start(), value.end());
+        }
+    }
+}
+
 // --- names with only a space behind them ---
 
 /// SQL and configuration files, where a space stands between a name and its value.
 fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
-    pattern!(quoted, r#"(?i)([A-Za-z][A-Za-z0-9_.-]{2,60})[ \t]+(?:'((?:[^']|'')*)'|"([^"]*)"|([^\s'"<>(){}\[\]]{10,}))"#);
     pattern!(
         identified,
         r#"(?i)identified\s+(?:with\s+\S+\s+)?(?:by|as)\s+(?:password\s+)?(?:values\s+)?(?:'((?:[^']|''|\\')*)'|"([^"]*)"|([^\s;'"]+))"#
     );
-    pattern!(set, r#"(?i)set\s+password\s+(?:for\s+[^=;]{1,200})?=\s*(?:(?:old_)?password\s*\(\s*)?'((?:[^']|'')*)'"#);
+    pattern!(set, r"(?i)set\s+password\s+(?:for\s+[^=;]{1,200})?=\s*(?:(?:old_)?password\s*\(\s*)?'((?:[^']|'')*)'");
     pattern!(
         server,
         r"(?im)(?:^|\s)(?:requirepass|masterauth|rootpw|olcRootPW|enable secret(?: \d)?|snmp-server community|auth-pass|ACL SETUSER \S+ on >)[ \t]*([^\s>~]+)"
+    );
+    pattern!(
+        called,
+        r#"(?i)(?:\bsp_(?:addlogin|password)\s+[^;\n]{0,80}?,|\bcreateUser\(\s*["'][^"']*["']\s*,|\bchangeUserPassword\(\s*["'][^"']*["']\s*,|\bdb\.auth\(\s*["'][^"']*["']\s*,|password\s+(?:from\s+'[^']*'\s+)?to|password\s+(?:like|<>|!=)|password\s+(?:E|N|U&))\s*N?["']([^"']+)["']"#
+    );
+    pattern!(redis, r"(?im)^\s*(?:\d+\)\s*)?AUTH\s+(?:[A-Za-z0-9_.-]+\s+)?([^\s]{4,})\s*$");
+    pattern!(connect, r"(?i)\bconnect\s+[A-Za-z0-9_$#]+/([^\s@]+)@");
+    pattern!(literal, r"(?i)--from-literal[= ]['\x22]?[A-Za-z0-9_.-]+=([^\s'\x22]+)");
+    pattern!(
+        changed,
+        r#"(?i)\b(?:password|passphrase|secret|token|api key|pin)["']?\s+(?:was\s+)?changed\s+from\s+["']?([^\s"']+)["']?\s+to\s+["']?([^\s"']+)"#
+    );
+    pattern!(
+        paired,
+        r#"(?im)\b(?:key|name|field|variable)\s*[=:]\s*["']?([A-Za-z0-9_.-]{3,80})["']?[\s,;]+value\s*[=:]\s*(?:"([^"]*)"|'([^']*)'|([^\s,;"']+))"#
     );
     pattern!(crypt, r"(?i)pgp_sym_(?:en|de)crypt(?:_bytea)?\s*\([^']{0,200}?,\s*'((?:[^']|'')*)'");
     pattern!(insert, r"(?i)insert\s+into\s+[^()]{1,80}\(([^()]{1,400})\)\s*values\s*\(([^()]{1,2000})\)");
     pattern!(netrc, r"(?i)\bmachine\s+\S+\s+login\s+\S+\s+password\s+(\S+)");
     pattern!(hcl, r#"(?s)variable\s+"([^"]{1,80})"\s*\{[^}]{0,400}?default\s*=\s*"([^"]*)""#);
-    let mut groups = |shape: Option<&'static regex::Regex>| {
-        for found in shape.into_iter().flat_map(|shape| shape.captures_iter(text)) {
-            if let Some(value) = found.iter().skip(1).flatten().next().filter(|value| !is_placeholder(value.as_str())) {
+    let has = |word: &str| lower.contains(word);
+    if has("identified") && ["user", "role", "grant", "database"].iter().any(|word| has(word)) {
+        first_group(text, identified(), add);
+    }
+    if has("set password") {
+        first_group(text, set(), add);
+    }
+    if has("pass") || has("auth") || has("rootpw") || has("secret") || has("community") || has("setuser") {
+        first_group(text, server(), add);
+    }
+    first_group(text, called(), add);
+    if has("auth") {
+        first_group(text, redis(), add);
+    }
+    if has("connect ") {
+        first_group(text, connect(), add);
+    }
+    if has("from-literal") {
+        first_group(text, literal(), add);
+    }
+    if has("changed from") {
+        for found in changed().into_iter().flat_map(|shape| shape.captures_iter(text)) {
+            for value in found.iter().skip(1).flatten() {
                 add(value.start(), value.end());
             }
         }
-    };
-    let has = |word: &str| lower.contains(word);
-    if has("identified") {
-        groups(identified());
     }
-    if has("set password") {
-        groups(set());
-    }
-    if has("pass") || has("auth") || has("rootpw") || has("secret") || has("community") || has("setuser") {
-        groups(server());
+    if has("value") {
+        if text.contains('<') {
+            markup(text, add);
+        }
+        for found in paired().into_iter().flat_map(|shape| shape.captures_iter(text)) {
+            let value = found.iter().skip(2).flatten().next();
+            if let (Some(name), Some(value)) = (found.get(1), value)
+                && is_secret(name.as_str())
+                && !is_placeholder(value.as_str())
+            {
+                add(value.start(), value.end());
+            }
+        }
+    } else if text.contains("</") {
+        markup(text, add);
     }
     if has("pgp_sym") {
-        groups(crypt());
+        first_group(text, crypt(), add);
     }
     if has("machine ") {
-        groups(netrc());
+        first_group(text, netrc(), add);
     }
     if has("variable") {
         for found in hcl().into_iter().flat_map(|shape| shape.captures_iter(text)) {
@@ -615,7 +756,12 @@ fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     if has("insert") {
         inserted(insert(), text, add);
     }
-    // A name, a space and a value in quotes, or one that looks random.
+    named(text, add);
+}
+
+/// A name, a space and a value in quotes, or one that looks random.
+fn named(text: &str, add: &mut dyn FnMut(usize, usize)) {
+    pattern!(quoted, r#"(?i)([A-Za-z][A-Za-z0-9_.-]{2,60})[ \t]+(?:'((?:[^']|'')*)'|"([^"]*)"|([^\s'"<>(){}\[\]]{10,}))"#);
     let mut at = 0;
     while let Some(found) = quoted().and_then(|shape| shape.captures_at(text, at)) {
         let (Some(name), Some(whole)) = (found.get(1), found.get(0)) else { break };
@@ -628,14 +774,51 @@ fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
         let Some(value) = value.filter(|value| !is_placeholder(value.as_str())) else { continue };
         // `secret "db-creds" not found` names one.
         let is_password = ["pass", "pwd"].iter().any(|word| name.as_str().to_ascii_lowercase().contains(word));
-        if bare.is_none() && !is_password {
+        if bare.is_none() && !is_password && !name.as_str().contains('_') && !looks_random(value.as_str()) {
             continue;
         }
-        if bare.is_some() && !(looks_random(value.as_str()) && !value.as_str().contains([':', '=', '/', '@'])) {
+        let is_token = looks_random(value.as_str()) && !value.as_str().contains([':', '=', '/', '@']);
+        if bare.is_some() && !is_token {
             continue;
         }
         add(value.start(), value.end());
         at = whole.end();
+    }
+}
+
+/// Names in attributes of XML and HTML: the value in another attribute, in the element, or in the next one.
+fn markup(text: &str, add: &mut dyn FnMut(usize, usize)) {
+    pattern!(
+        element,
+        r#"(?is)<[a-z][a-z0-9:_-]*\s[^<>]{0,400}?\b(?:name|key|type|id|parameter)\s*=\s*["']([^"'<>]{1,120})["'][^<>]{0,400}>"#
+    );
+    pattern!(value, r#"(?is)\b(?:value|content|default)\s*=\s*(?:"([^"]*)"|'([^']*)')"#);
+    pattern!(inside, r"(?is)^\s*(?:<(?:value|string|data)>)?([^<>]+)</");
+    pattern!(listed, r"(?is)<key>([^<>]{1,120})</key>\s*<(?:string|data)>([^<>]*)</");
+    for found in element().into_iter().flat_map(|shape| shape.captures_iter(text)) {
+        let (Some(all), Some(name)) = (found.get(0), found.get(1)) else { continue };
+        if !is_secret(name.as_str()) {
+            continue;
+        }
+        let own = value().and_then(|shape| shape.captures(all.as_str()));
+        let own =
+            own.and_then(|own| own.get(1).or_else(|| own.get(2)).map(|own| (all.start() + own.start(), all.start() + own.end())));
+        let close = text.floor_char_boundary(all.end() + 4096);
+        let below = || {
+            let part = inside()?.captures(&text[all.end()..close])?.get(1)?;
+            Some((all.end() + part.start(), all.end() + part.end()))
+        };
+        if let Some((start, end)) = own.or_else(below).filter(|(start, end)| !is_placeholder(&text[*start..*end])) {
+            add(start, end);
+        }
+    }
+    for found in listed().into_iter().flat_map(|shape| shape.captures_iter(text)) {
+        if let (Some(name), Some(value)) = (found.get(1), found.get(2))
+            && is_secret(name.as_str())
+            && !is_placeholder(value.as_str())
+        {
+            add(value.start(), value.end());
+        }
     }
 }
 
@@ -674,9 +857,9 @@ fn commands(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     );
     pattern!(
         spaced,
-        r"(?i)\b(?:sshpass|docker|podman|nerdctl|helm|skopeo|buildah|oras|crane|mongo|mongosh|mongodump|useradd|usermod|openssl|ldap\w+|mosquitto_\w+|psexec|winexe|oc|az|cf|gcloud|rabbitmqadmin|kinit|keytool|zip|unzip|ansible-vault|redis-cli|valkey-cli)\b[^\n|;]{0,200}?\s-(?:p|P|a|w|storepass|keypass|passin|passout)[ \t]*(?:pass:)?('[^']+'|\x22[^\x22]+\x22|[^\s'\x22-][^\s]*)"
+        r"(?i)\b(?:sshpass|(?:docker|podman|nerdctl|helm|helm registry|skopeo|buildah|oras|crane|az|cf|oc|twine|doctl)\s+(?:registry\s+)?(?:login|auth|upload)|ldapsearch|ipmitool|sqlcmd|bcp|isql|mongo|mongosh|mongodump|useradd|usermod|openssl|ldap\w+|mosquitto_\w+|psexec|winexe|rabbitmqadmin|kinit|keytool|zip|unzip|ansible-vault|redis-cli|valkey-cli)\b[^\n|;]{0,200}?\s-(?:p|P|a|w|storepass|keypass|passin|passout)[ \t]*(?:pass:)?('[^']+'|\x22[^\x22]+\x22|[^\s'\x22-][^\s]*)"
     );
-    pattern!(user, r"(?i)(?:\s-u|--user|--proxy-user|--userpass|-U)[ =]*['\x22]?([^\s:'\x22/]{1,80}):([^\s'\x22]+)");
+    pattern!(user, r"(?i)(?:\s-u|\s-a|--user|--proxy-user|--userpass|-U)[ =]*['\x22]?([^\s:'\x22/]{1,80}):([^\s'\x22]+)");
     pattern!(snmp, r"(?i)\bsnmp\w+\b[^\n|;]{0,160}?\s-(?:c|A|X)\s*(\S+)(?:[^\n|;]{0,80}?\s-X\s*(\S+))?");
     pattern!(
         oracle,
@@ -689,43 +872,53 @@ fn commands(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     pattern!(chpasswd, r#"(?i)echo\s+(?:-\w+\s+)?["']?[^\s:"']+:([^\s"']+)["']?\s*\|\s*(?:sudo\s+)?chpasswd"#);
     pattern!(piped, r#"(?i)echo\s+(?:-\w+\s+)?["']?([^\s"'|]+)["']?\s*\|\s*(?:sudo\s+-S|docker\s+login|passwd\s+--stdin)"#);
     pattern!(vault, r"(?i)\bvault\s+(?:kv\s+put|write)\s+(\S+)((?:\s+[A-Za-z0-9_.-]+=\S+)+)");
+    pattern!(dsn, r"(?:^|[\s\x22'=])[A-Za-z0-9_.-]{1,64}:([^\s@/]+)@(?:tcp|unix)\(");
+    pattern!(
+        is_now,
+        r"(?i)\b(?:password|passphrase|passcode|api key|access key|secret key|token)\s+(?:is|was set to|=)\s*:?\s+['\x22]?([^\s'\x22]{6,})"
+    );
+    pattern!(mysqld, r"(?i)temporary password is generated for \S+:\s+(\S+)");
     pattern!(
         otp,
         r"(?i)\b(?:verification|security|login|confirmation|authentication|one[- ]time|access|2fa|mfa|otp|passcode)\s+(?:pass)?(?:code|pin|password|otp)?\s*(?:is|:|=)\s*([0-9]{4,8})\b"
     );
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    let mut groups = |shape: Option<&'static regex::Regex>| {
-        for found in shape.into_iter().flat_map(|shape| shape.captures_iter(text)) {
-            for value in found.iter().skip(1).flatten() {
-                if !is_placeholder(value.as_str()) {
-                    add(value.start(), value.end());
-                }
-            }
-        }
-    };
     if has(&[" -p"]) && has(&["mysql", "mariadb", "7z", "rar"]) {
-        groups(mysql());
+        all_groups(text, mysql(), add);
     }
     if has(&[" -p", " -a", " -w", "-storepass", "-keypass", "-pass"]) {
-        groups(spaced());
+        all_groups(text, spaced(), add);
     }
     if has(&["snmp"]) {
-        groups(snmp());
+        all_groups(text, snmp(), add);
     }
     if has(&["sqlplus", "sqlcl", "expdp", "impdp", "sqlldr", "rman", "jdbc:oracle", ")))/"]) {
-        groups(oracle());
+        all_groups(text, oracle(), add);
     }
     if has(&["net user", "rabbitmqctl", "htpasswd", "smbpasswd"]) {
-        groups(after_user());
+        all_groups(text, after_user(), add);
     }
     if has(&["chpasswd"]) {
-        groups(chpasswd());
+        all_groups(text, chpasswd(), add);
     }
     if has(&["echo"]) {
-        groups(piped());
+        all_groups(text, piped(), add);
     }
     if has(&["code", "2fa", "mfa", "otp", "pin", "one-time", "one time"]) {
-        groups(otp());
+        all_groups(text, otp(), add);
+    }
+    if has(&["@tcp(", "@unix("]) {
+        all_groups(text, dsn(), add);
+    }
+    if has(&["temporary password"]) {
+        all_groups(text, mysqld(), add);
+    }
+    if has(&[" is ", " was set", " is:", " = "]) {
+        for value in is_now().into_iter().flat_map(|shape| shape.captures_iter(text)).filter_map(|found| found.get(1)) {
+            if looks_random(value.as_str().trim_end_matches(['.', ','])) {
+                add(value.start(), value.end());
+            }
+        }
     }
     if has(&[" -u", "--user", "--proxy-user"]) {
         for found in user().into_iter().flat_map(|shape| shape.captures_iter(text)) {
@@ -778,35 +971,38 @@ fn blocks(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     }
 }
 
-/// A Secret in YAML: each value under `data` and `stringData`.
+/// Secrets in YAML: each value under `data` and `stringData`, wherever `kind` stands.
 fn secret_manifest(text: &str, add: &mut dyn FnMut(usize, usize)) {
-    let (mut at, mut is_secret, mut section) = (0, false, None);
-    for line in text.split_inclusive('\n') {
+    let mut at = 0;
+    for document in text.split_inclusive("\n---") {
+        let is_secret = document.lines().any(|line| line.trim().trim_start_matches("- ").eq_ignore_ascii_case("kind: Secret"));
+        if is_secret {
+            manifest(document, at, add);
+        }
+        at += document.len();
+    }
+}
+
+/// The values of a document that begins at a place of the text.
+fn manifest(document: &str, offset: usize, add: &mut dyn FnMut(usize, usize)) {
+    let (mut at, mut section) = (offset, None);
+    for line in document.split_inclusive('\n') {
         let begin = at;
         at += line.len();
         let trimmed = line.trim();
         let indent = line.len() - line.trim_start().len();
-        if trimmed == "---" {
-            (is_secret, section) = (false, None);
-        }
-        if trimmed.eq_ignore_ascii_case("kind: Secret") {
-            is_secret = true;
-        }
         if section.is_some_and(|section| indent <= section) && !trimmed.is_empty() {
             section = None;
         }
-        if let (Some(_), Some((_, value))) = (section, trimmed.split_once(':'))
-            && is_secret
-            && !value.trim().is_empty()
-        {
-            let value = value.trim();
-            let start = begin + line.find(value).unwrap_or_default();
-            add(start, start + value.len());
-        } else if section.is_some() && is_secret && !trimmed.is_empty() && !trimmed.ends_with(':') {
-            let start = begin + indent;
-            add(start, start + trimmed.len());
+        if section.is_some() && !trimmed.is_empty() {
+            // `name: value`, or a line of a block.
+            let value = trimmed.split_once(':').map_or(trimmed, |(_, value)| value.trim());
+            if !value.is_empty() && !matches!(value, "|" | "|-" | ">" | ">-") {
+                let start = begin + line.rfind(value).unwrap_or_default();
+                add(start, start + value.len());
+            }
         }
-        if matches!(trimmed, "data:" | "stringData:") {
+        if matches!(trimmed.trim_start_matches("- "), "data:" | "stringData:") {
             section = Some(indent);
         }
     }

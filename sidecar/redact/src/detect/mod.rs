@@ -56,6 +56,7 @@ pub(crate) const fn bit(detector: Detector) -> Set {
 /// Anchors of detectors that look at the whole text, in lower case. Those of providers' tokens stand behind them in one automaton.
 const ANCHORS: &[(&str, Detector)] = &[
     ("eyj", Detector::Jwt),
+    ("eya", Detector::Jwt),
     ("ew0", Detector::Jwt),
     ("ewo", Detector::Jwt),
     ("private key", Detector::Pem),
@@ -139,6 +140,20 @@ const KV_ANCHORS: &[(&str, u8)] = &[
     ("jwt", SIGNS),
     ("instrumentation", SIGNS),
     ("sid", SIGNS),
+    ("sp_addlogin", SPACED),
+    ("createuser", SPACED),
+    ("from-literal", SPACED),
+    ("connect ", SPACED),
+    ("psk", SIGNS),
+    ("pw", SIGNS),
+    ("tcp(", COMMANDS),
+    ("unix(", COMMANDS),
+    ("password is", COMMANDS),
+    ("password was", COMMANDS),
+    ("token is", COMMANDS),
+    ("key is", COMMANDS),
+    ("signature", SIGNS),
+    ("-user ", COMMANDS),
 ];
 
 fn anchors() -> Option<&'static DFA> {

@@ -36,6 +36,7 @@ const NETWORKS: &[(u32, u32, usize, std::ops::RangeInclusive<usize>)] = &[
     (5612, 5612, 4, 12..=19),
     (6304, 6304, 4, 12..=19),
     (6390, 6390, 4, 12..=19),
+    (56, 58, 2, 16..=19),
     (67, 67, 2, 12..=19),
     (508, 508, 3, 16..=16),
     (50, 50, 2, 16..=19),
@@ -164,16 +165,18 @@ fn card_in(bytes: &[u8], groups: &[(usize, usize)], add: &mut dyn FnMut(usize, u
 
 /// US social security numbers (ddd-dd-dddd; SSA's rules for area, group and serial). With dots only where the text says what it is.
 pub(super) fn ssn(text: &str, add: &mut dyn FnMut(usize, usize)) {
-    pattern!(shape, r"[0-9]{3}([-.])[0-9]{2}([-.])[0-9]{4}");
+    pattern!(shape, r"[0-9]{3}[-. ]?[0-9]{2}[-. ]?[0-9]{4}");
     pattern!(named, r"(?i)(?:ssn|social security)[^0-9]{0,24}$");
     let bytes = text.as_bytes();
     let joined = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
     for found in shape().into_iter().flat_map(|shape| shape.find_iter(text)) {
         let (start, end) = (found.start(), found.end());
         let part = found.as_str();
-        let (area, group, serial) = (&part[..3], &part[4..6], &part[7..]);
+        let digits: String = part.chars().filter(char::is_ascii_digit).collect();
+        let signs: String = part.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let (area, group, serial) = (&digits[..3], &digits[3..5], &digits[5..]);
         let valid = area != "000" && area != "666" && !area.starts_with('9') && group != "00" && serial != "0000";
-        let is_same = part.as_bytes()[3] == part.as_bytes()[6];
+        let is_same = signs.is_empty() || matches!(&*signs, "--" | ".." | "  ");
         let mut from = start.saturating_sub(48);
         while !text.is_char_boundary(from) {
             from += 1;
@@ -183,7 +186,7 @@ pub(super) fn ssn(text: &str, add: &mut dyn FnMut(usize, usize)) {
             && bytes
                 .get(end)
                 .is_none_or(|byte| !joined(*byte) || *byte == b'.' && !bytes.get(end + 1).is_some_and(u8::is_ascii_digit));
-        if valid && is_same && alone && (part.as_bytes()[3] == b'-' || is_named) {
+        if valid && is_same && alone && (signs == "--" || is_named) {
             add(start, end);
         }
     }

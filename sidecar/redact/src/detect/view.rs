@@ -159,7 +159,9 @@ impl View {
             let word = &mut chars[at..at + length];
             let is_mixed = word.iter().any(|(c, _)| !c.is_ascii());
             if is_mixed && word.iter().all(|(c, _)| c.is_ascii() || alike(*c).is_some()) {
-                word.iter_mut().for_each(|(c, _)| *c = alike(*c).unwrap_or(*c));
+                for (c, _) in word {
+                    *c = alike(*c).unwrap_or(*c);
+                }
             }
             at += length.max(1);
         }
