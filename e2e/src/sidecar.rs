@@ -12,6 +12,37 @@ use tempfile::TempDir;
 
 use crate::wait_for;
 
+/// A control group that bounds memory: version 2, or the memory controller of version 1.
+struct MemoryLimit(PathBuf);
+
+impl MemoryLimit {
+    fn new(bytes: u64) -> Self {
+        let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let (base, file) =
+            if unified { ("/sys/fs/cgroup", "memory.max") } else { ("/sys/fs/cgroup/memory", "memory.limit_in_bytes") };
+        let dir = Path::new(base).join(format!("steno-e2e-{}", std::process::id()));
+        if unified {
+            let _ = std::fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory");
+        }
+        std::fs::create_dir_all(&dir).expect("a control group; this test needs root");
+        std::fs::write(dir.join(file), bytes.to_string()).expect("the limit is set");
+        Self(dir)
+    }
+
+    /// Joins the group, then becomes the program.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(self.0.join("cgroup.procs")).arg(program);
+        command
+    }
+}
+
+impl Drop for MemoryLimit {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
 /// A sidecar: its directory, its configuration, and its process while it runs.
 pub struct Sidecar {
     root: TempDir,
@@ -20,6 +51,7 @@ pub struct Sidecar {
     child: Option<Child>,
     binary: PathBuf,
     env: Vec<(&'static str, PathBuf)>,
+    memory: Option<MemoryLimit>,
 }
 
 fn binary() -> PathBuf {
@@ -59,7 +91,15 @@ impl Sidecar {
         let journal = root.path().join("journal");
         std::fs::create_dir_all(root.path().join("config")).expect("a directory");
         std::fs::create_dir_all(root.path().join("secrets")).expect("a directory");
-        let sidecar = Self { root, journal, ports: (free_port(), free_port()), child: None, binary: binary(), env: Vec::new() };
+        let sidecar = Self {
+            root,
+            journal,
+            ports: (free_port(), free_port()),
+            child: None,
+            binary: binary(),
+            env: Vec::new(),
+            memory: None,
+        };
         sidecar.write_policy(policy);
         sidecar
     }
@@ -88,6 +128,13 @@ impl Sidecar {
     /// From the next sync on each waits so long first.
     pub fn set_sync_delay(&self, delay: Duration) {
         std::fs::write(self.delay_file(), delay.as_millis().to_string()).expect("the delay is written");
+    }
+
+    /// Runs it with so much memory, as a container does. Needs root.
+    #[track_caller]
+    pub fn within_memory(mut self, bytes: u64) -> Self {
+        self.memory = Some(MemoryLimit::new(bytes));
+        self
     }
 
     /// Takes events on this port.
@@ -147,7 +194,11 @@ impl Sidecar {
     #[track_caller]
     pub fn up_until(&mut self, path: &str) {
         let log = File::options().create(true).append(true).open(self.root.path().join("log")).expect("a log");
-        let child = Command::new(&self.binary)
+        let mut command = match &self.memory {
+            Some(limit) => limit.command(&self.binary),
+            None => Command::new(&self.binary),
+        };
+        let child = command
             .arg("run")
             .arg("--config")
             .arg(self.config())
@@ -220,6 +271,13 @@ impl Sidecar {
         let done = Command::new(&self.binary).args(arguments).output().expect("the tool runs");
         let said = [done.stdout, done.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         (done.status.code().unwrap_or(-1), said.concat())
+    }
+
+    /// Bytes that are resident and of no file: what nobody can take from it.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() << 10
     }
 
     /// The process's id.

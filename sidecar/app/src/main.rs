@@ -7,7 +7,17 @@ use steno_app::{
     check, dead, dev, health, journal, roundtrip, run,
 };
 
+/// Files are for this user only, whoever makes them, and no other process of the same user reads this one's memory: it has keys.
+fn keep_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask};
+    umask(rustix::fs::Mode::from_bits_truncate(0o077));
+    // What is refused here a container's rules forbid anyway.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+}
+
 fn main() -> ExitCode {
+    keep_private();
     let command = Args::parse().command;
     if !matches!(command, Command::Run(_) | Command::Dev(_)) {
         // `… | head` ends a command that prints, without a panic. A sidecar's own pipes and sockets report errors instead.

@@ -72,6 +72,7 @@ reasons! {
     NotIntent 422 "not_an_intent" "The JSON is not a write intent";
     HeadersTooLarge 431 "headers_too_large" "The headers are too large";
     CircuitOpen 503 "circuit_open" "Kafka is away, and the policy refuses new events meanwhile";
+    Overloaded 503 "overloaded" "Too many bytes are in flight";
     Dependency 503 "dependency_failure" "The journal cannot be written";
     SpoolFull 503 "spool_full" "The spool is full";
     TooManyIntents 503 "too_many_intents" "Too many write intents are open";

@@ -207,11 +207,12 @@ impl Service {
         let sampling = async move {
             loop {
                 stats.sample();
+                crate::http::give_back();
                 tokio::time::sleep(Duration::from_secs(5)).await;
             }
         };
         tokio::spawn(sampling);
-        tokio::spawn(serve_status(listener, StatusPort::new(self.registry.clone(), self.stats.clone())));
+        serve_status(listener, StatusPort::new(self.registry.clone(), self.stats.clone()));
     }
 
     /// Serves them at one more address, as soon as it can be had.
@@ -231,7 +232,7 @@ impl Service {
                 }
                 tokio::time::sleep(AGAIN).await;
             };
-            serve_status(Listener::Tcp(listener), port).await;
+            serve_status(Listener::Tcp(listener), port);
         });
     }
 
@@ -318,11 +319,27 @@ async fn within<T>(deadline: tokio::time::Instant, what: &str, wait: impl Future
     done.ok()
 }
 
-/// Until the process ends: while the sidecar drains, too.
-async fn serve_status(listener: Listener, port: StatusPort) {
+/// Until the process ends: while the sidecar drains, too. On a thread and a reactor of its own, so that no request that is hard work holds an answer
+/// about health up.
+fn serve_status(listener: Listener, port: StatusPort) {
     let handle = move |request| std::future::ready(port.handle(&request));
-    let never = watch::Sender::new(false);
-    serve(listener, 64, handle, prometheus_client::metrics::gauge::Gauge::default(), never.subscribe()).await;
+    let work = move || -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async move {
+            let never = watch::Sender::new(false);
+            let gauge = prometheus_client::metrics::gauge::Gauge::default();
+            serve(listener.adopt()?, 64, handle, gauge, never.subscribe()).await;
+            Ok(())
+        })
+    };
+    let run = move || {
+        if let Err(error) = work() {
+            tracing::error!(%error, "health, metrics and stats cannot be served");
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("steno-status".into()).spawn(run) {
+        tracing::error!(%error, "health, metrics and stats cannot be served");
+    }
 }
 
 /// Binds an address; `[::]` means both families, also on a node without IPv6.

@@ -191,10 +191,15 @@ fn open(dir: &Path) -> io::Result<(File, u64, SystemTime)> {
     options.read(true).append(true).create(true).mode(0o640);
     // A pipe under this name would be waited for, for ever.
     options.custom_flags((rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits() as i32);
+    // Whoever ships the file may be of the pod's group, whatever the process's mask says.
+    let is_new = fs::symlink_metadata(&path).is_err();
     let mut file = options.open(&path).map_err(|error| {
         let is_link = fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink());
         if is_link { io::Error::other(format!("{CURRENT} is a symbolic link, which is not followed; remove it")) } else { error }
     })?;
+    if is_new {
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o640))?;
+    }
     File::open(dir)?.sync_all()?;
     let metadata = file.metadata()?;
     check_file(&metadata, fs::metadata(dir)?.uid())?;

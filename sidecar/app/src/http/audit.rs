@@ -52,7 +52,7 @@ impl Ingest {
             Some("application/json") => {}
             _ => return Err(Problem::new(Reason::MediaType, "An audit EventList is application/json.")),
         }
-        let bytes = body::read_bytes(request, compiled.max_body.max(BODY), compiled.request_timeout).await?;
+        let (bytes, _claim) = body::read_bytes(request, compiled.max_body.max(BODY), compiled.request_timeout).await?;
         // A client of the API server chose part of these bytes: what is no UTF-8 becomes U+FFFD and spoils nothing.
         let text = String::from_utf8_lossy(&bytes);
         let unreadable = |fault: &str| Unreadable { fault: fault.into(), audit_id: None, stage: None };

@@ -8,18 +8,21 @@ use hyper::{
     header,
 };
 
+use super::budget::Claim;
 use crate::problem::{Problem, Reason};
 
-/// Reads a body as text of at most `most` bytes after decompression.
-pub(crate) async fn read(request: Request<Incoming>, most: usize, within: Duration) -> Result<String, Problem> {
-    String::from_utf8(read_bytes(request, most, within).await?).map_err(|error| {
+/// Reads a body as text of at most `most` bytes after decompression, and what it holds of the budget.
+pub(crate) async fn read(request: Request<Incoming>, most: usize, within: Duration) -> Result<(String, Claim), Problem> {
+    let (bytes, claim) = read_bytes(request, most, within).await?;
+    let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Problem::new(Reason::NotJson, format!("The body is not UTF-8 at byte {at}; JSON is."))
-    })
+    })?;
+    Ok((text, claim))
 }
 
-/// Reads a body of at most `most` bytes after decompression.
-pub(crate) async fn read_bytes(request: Request<Incoming>, most: usize, within: Duration) -> Result<Vec<u8>, Problem> {
+/// Reads a body of at most `most` bytes after decompression, and what it holds of the budget.
+pub(crate) async fn read_bytes(request: Request<Incoming>, most: usize, within: Duration) -> Result<(Vec<u8>, Claim), Problem> {
     let too_large = || {
         Problem::new(
             Reason::BodyTooLarge,
@@ -31,28 +34,34 @@ pub(crate) async fn read_bytes(request: Request<Incoming>, most: usize, within: 
     let announced = request.body().size_hint().lower() > most as u64;
     // What will be refused anyway is not waited for long.
     let within = if announced { within.min(LINGER) } else { within };
-    let raw = match tokio::time::timeout(within, collect(request.into_body(), most)).await {
+    let mut claim = Claim::default();
+    let raw = match tokio::time::timeout(within, collect(request.into_body(), most, &mut claim)).await {
         _ if announced => return Err(too_large()),
         Err(_) => {
             let detail = format!("The body did not arrive within {} s.", within.as_secs_f32());
             return Err(Problem::new(Reason::Timeout, detail));
         }
-        Ok(Err(_)) => return Err(Problem::new(Reason::BadRequest, "The body broke off.")),
+        Ok(Err(problem)) => return Err(problem),
         Ok(Ok(None)) => return Err(too_large()),
         Ok(Ok(Some(raw))) => raw,
     };
     match encoding.as_deref() {
-        None | Some("identity" | "") => Ok(raw),
-        Some("gzip") => inflate(flate2::read::MultiGzDecoder::new(&raw[..]), most)?.ok_or_else(too_large),
+        None | Some("identity" | "") => Ok((raw, claim)),
+        Some("gzip") => inflate(flate2::read::MultiGzDecoder::new(&raw[..]), most, claim)?.ok_or_else(too_large),
+        // With zlib's head, as RFC 9110 says, or without, as some senders have it.
+        Some("deflate") if raw.first().is_some_and(|byte| byte & 15 == 8) => {
+            inflate(flate2::read::ZlibDecoder::new(&raw[..]), most, claim)?.ok_or_else(too_large)
+        }
+        Some("deflate") => inflate(flate2::read::DeflateDecoder::new(&raw[..]), most, claim)?.ok_or_else(too_large),
         Some("zstd") => {
             let decoder = zstd::stream::read::Decoder::with_buffer(&raw[..]).map_err(|_| broken())?;
             // A window of 8 MiB is what zstd's own tools take by default; more is an attack on memory.
             let mut decoder = decoder;
             decoder.window_log_max(23).map_err(|_| broken())?;
-            inflate(decoder, most)?.ok_or_else(too_large)
+            inflate(decoder, most, claim)?.ok_or_else(too_large)
         }
         Some(other) => {
-            let detail = format!("Content-Encoding {other:?} is not supported; send gzip, zstd or none.");
+            let detail = format!("Content-Encoding {other:?} is not supported; send gzip, deflate, zstd or none.");
             Err(Problem::new(Reason::MediaType, detail))
         }
     }
@@ -61,22 +70,44 @@ pub(crate) async fn read_bytes(request: Request<Incoming>, most: usize, within: 
 /// How much of a body that is refused is still read, so that the client gets to see the answer: a connection that is closed with bytes
 /// unread is reset, and the answer with it.
 const DRAIN: usize = 8 << 20;
+/// The same where there is no room for it.
+const LEAST_DRAIN: usize = 1 << 20;
 /// And how long.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// The body; `None`: it has more than `most` bytes.
-async fn collect(mut body: Incoming, most: usize) -> Result<Option<Vec<u8>>, hyper::Error> {
-    let (mut bytes, mut seen) = (Vec::new(), 0);
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
+async fn collect(mut body: Incoming, most: usize, claim: &mut Claim) -> Result<Option<Vec<u8>>, Problem> {
+    let (mut bytes, mut seen, mut refused) = (Vec::new(), 0, None);
+    loop {
+        let next = if refused.is_none() {
+            body.frame().await
+        } else {
+            // Who is refused is not waited for.
+            tokio::time::timeout(LINGER, body.frame()).await.ok().flatten()
+        };
+        let Some(frame) = next else { break };
+        let frame = frame.map_err(|_| Problem::new(Reason::BadRequest, "The body broke off."))?;
+        let Ok(data) = frame.into_data() else { continue };
         seen += data.len();
-        if seen <= most {
-            bytes.extend_from_slice(&data);
-        } else if seen > most + DRAIN {
+        if seen <= most && refused.is_none() {
+            match claim.grow(data.len()) {
+                Ok(()) => bytes.extend_from_slice(&data),
+                // What came so far is let go of at once; the rest is read and dropped, so that the client sees the answer.
+                Err(problem) => {
+                    refused = Some((problem, seen));
+                    (bytes, *claim) = Default::default();
+                }
+            }
+        }
+        let from = refused.as_ref().map_or(most, |(_, at)| *at);
+        if seen > from + DRAIN || refused.is_some() && seen > from + LEAST_DRAIN {
             break;
         }
     }
-    Ok((seen <= most).then_some(bytes))
+    match refused {
+        Some((problem, _)) => Err(problem),
+        None => Ok((seen <= most).then_some(bytes)),
+    }
 }
 
 fn broken() -> Problem {
@@ -84,11 +115,23 @@ fn broken() -> Problem {
 }
 
 /// `None`: more than `most` bytes came out.
-fn inflate(decoder: impl Read, most: usize) -> Result<Option<Vec<u8>>, Problem> {
+fn inflate(mut decoder: impl Read, most: usize, mut claim: Claim) -> Result<Option<(Vec<u8>, Claim)>, Problem> {
     let mut out = Vec::new();
-    decoder.take(most as u64 + 1).read_to_end(&mut out).map_err(|_| broken())?;
-    Ok((out.len() <= most).then_some(out))
+    loop {
+        let before = out.len();
+        (&mut decoder).take(PIECE).read_to_end(&mut out).map_err(|_| broken())?;
+        if out.len() == before {
+            return Ok(Some((out, claim)));
+        }
+        if out.len() > most {
+            return Ok(None);
+        }
+        claim.grow(out.len() - before)?;
+    }
 }
+
+/// Bytes that are decompressed before room for them is claimed.
+const PIECE: u64 = 64 << 10;
 
 /// The media type of a request, lower case, without parameters; `None`: a charset other than UTF-8 is named.
 pub(crate) fn media_type(headers: &hyper::HeaderMap) -> Option<String> {

@@ -2,13 +2,14 @@
 use std::{
     fmt::Write as _,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use hyper::{HeaderMap, Request, body::Incoming};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -196,19 +197,19 @@ impl Ingest {
             return match mode {
                 cloud::Mode::Batch => self.items(compiled, request, request_id).await,
                 cloud::Mode::Structured => {
-                    let text = body::read(request, compiled.max_body, compiled.request_timeout).await?;
+                    let (text, _claim) = body::read(request, compiled.max_body, compiled.request_timeout).await?;
                     Ok(self.one(compiled, Sent::CloudEvent(&text), None, request_id).await)
                 }
                 cloud::Mode::Binary => {
                     let headers = request.headers().clone();
-                    let body = body::read_bytes(request, compiled.max_body, compiled.request_timeout).await?;
+                    let (body, _claim) = body::read_bytes(request, compiled.max_body, compiled.request_timeout).await?;
                     Ok(self.one(compiled, cloud::binary(&headers, &body)?, None, request_id).await)
                 }
             };
         }
         check_media(media, &["application/json", cloud::STRUCTURED])?;
         let key = idempotency_key(request.headers())?;
-        let text = body::read(request, compiled.max_body, compiled.request_timeout).await?;
+        let (text, _claim) = body::read(request, compiled.max_body, compiled.request_timeout).await?;
         Ok(self.one(compiled, Sent::Event(&text), key.as_deref(), request_id).await)
     }
 
@@ -240,7 +241,7 @@ impl Ingest {
             &["application/json", "application/x-ndjson", "application/ndjson", "application/jsonl", cloud::BATCH],
         )?;
         let key = idempotency_key(request.headers())?;
-        let text = body::read(request, compiled.max_body, compiled.request_timeout).await?;
+        let (text, claim) = body::read(request, compiled.max_body, compiled.request_timeout).await?;
         let most = compiled.config.spec.limits.max_batch_items as usize;
         let sent: Vec<Result<Sent<'_>, Problem>> = match media.as_str() {
             "application/json" => array_items(&text)?.into_iter().map(Sent::Event).map(Ok).collect(),
@@ -252,7 +253,10 @@ impl Ingest {
             return Err(Problem::new(Reason::TooManyItems, detail));
         }
         let results = self.intake.take(compiled, sent, key.as_deref(), false).await;
-        Ok(answer_batch(&results, request_id))
+        let mut done = answer_batch(&results, request_id);
+        // The answer to a batch is about as long as the batch; who does not read it holds on to the batch's room.
+        done.answer.body_mut().hold(claim);
+        Ok(done)
     }
 
     /// Waits until all that is synced now is delivered.
@@ -280,7 +284,9 @@ impl Ingest {
 
 /// What can be asked of this listener.
 fn describe() -> Answer {
-    let mut answer = json_answer(200, routes::document().into_bytes());
+    // One text for all who ask.
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(routes::document()));
+    let mut answer = Answer::new(DOCUMENT.clone().into());
     answer.headers_mut().insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static("application/yaml"));
     answer
 }

@@ -14,6 +14,7 @@ use steno_redact::Redactor;
 
 use super::{
     body,
+    budget::Claim,
     ingest::{Done, Ingest},
     json as json_answer,
     query::write_page,
@@ -99,7 +100,7 @@ impl Ingest {
         self.check_intents(compiled, request.headers(), true)?;
         self.intake.check_usable(compiled)?;
         let most = compiled.config.spec.intents.max_payload_bytes.bytes() as usize + MORE;
-        let text = json_body(compiled, request, most).await?;
+        let (text, _claim) = json_body(compiled, request, most).await?;
         let sent: Intent<'_> = read(&text)?;
         let id = match sent.id {
             Some(id) => checked_id(id).and_then(|id| {
@@ -150,7 +151,7 @@ impl Ingest {
         self.check_intents(compiled, request.headers(), false)?;
         self.intake.check_open(compiled)?;
         let id = checked_id(routes::decoded(id))?;
-        let text = json_body(compiled, request, compiled.max_body).await?;
+        let (text, _claim) = json_body(compiled, request, compiled.max_body).await?;
         let Resolution { outcome, event } = read(&text)?;
         if !is_word(&outcome, 64) || !is_plain(&outcome) {
             let detail = "outcome: takes 1 to 64 of a-z A-Z 0-9 - _ . :, such as success or failure, and nothing that looks like a secret.";
@@ -283,7 +284,7 @@ fn write(id: &str, entry: &Entry, stored: Option<&Stored>) -> Result<String, Pro
     serde_json::to_string(&shown).map_err(|error| Problem::new(Reason::Dependency, error.to_string()))
 }
 
-async fn json_body(compiled: &Compiled, request: Request<Incoming>, most: usize) -> Result<String, Problem> {
+async fn json_body(compiled: &Compiled, request: Request<Incoming>, most: usize) -> Result<(String, Claim), Problem> {
     if body::media_type(request.headers()).as_deref() != Some("application/json") {
         return Err(Problem::new(Reason::MediaType, "An intent is application/json."));
     }

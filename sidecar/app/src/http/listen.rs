@@ -39,6 +39,11 @@ pub type Stop = watch::Receiver<bool>;
 const HEAD: Duration = Duration::from_secs(15);
 /// Most bytes of a head; more is 431.
 const HEAD_BYTES: usize = 16 << 10;
+/// Streams of an HTTP/2 connection, bytes that it may send ahead of what is read, and bytes of an answer that wait for it.
+const STREAMS: u32 = 16;
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 128 << 10;
+const SEND_BUFFER: usize = 64 << 10;
 /// Most headers.
 const HEADERS: usize = 64;
 
@@ -113,6 +118,18 @@ enum Accepted {
 }
 
 impl Listener {
+    /// The same on the runtime that this is called on.
+    ///
+    /// # Errors
+    /// The reactor does not take it.
+    pub fn adopt(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener.into_std()?)?),
+            Self::Unix(listener) => Self::Unix(UnixListener::from_std(listener.into_std()?)?),
+            Self::Guarded(listener, access) => Self::Guarded(TcpListener::from_std(listener.into_std()?)?, access),
+        })
+    }
+
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => {
@@ -162,7 +179,11 @@ where
             .timer(TokioTimer::new())
             .keep_alive_interval(HEAD)
             .keep_alive_timeout(HEAD)
-            .max_concurrent_streams(128)
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_pending_accept_reset_streams(Some(STREAMS as usize))
             .max_header_list_size(HEAD_BYTES as u32)
             .serve_connection(TokioIo::new(io), service);
         until_stopped(served, stop).await;

@@ -3,7 +3,6 @@
 //! A record that will never be taken is told in `partialSuccess`. Where one could be taken later, the whole request is 429 or 503: the client sends it again, and
 //! what was taken is known by its id.
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::{Request, Response, body::Incoming, header};
 use steno_event::{
     formats::otlp::{self, Log},
@@ -12,7 +11,7 @@ use steno_event::{
 };
 
 use super::{
-    Answer, body,
+    Answer, Payload, body,
     ingest::{Done, Ingest},
     problem as problem_answer,
 };
@@ -74,7 +73,7 @@ impl Ingest {
         encoding: Encoding,
     ) -> Result<(u64, String), Problem> {
         self.intake.check_open(compiled)?;
-        let bytes = body::read_bytes(request, compiled.max_body, compiled.request_timeout).await?;
+        let (bytes, _claim) = body::read_bytes(request, compiled.max_body, compiled.request_timeout).await?;
         let malformed = |fault: String| Problem::new(Reason::BadRequest, format!("{fault}."));
         let text = match encoding {
             Encoding::Protobuf => "",
@@ -128,7 +127,7 @@ impl Ingest {
 
 impl Encoding {
     fn answer(self, status: u16, body: Vec<u8>) -> Answer {
-        let mut answer = Response::new(Full::new(Bytes::from(body)));
+        let mut answer = Response::new(Payload::from(Bytes::from(body)));
         *answer.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
         let media = match self {
             Self::Protobuf => "application/x-protobuf",

@@ -4,6 +4,7 @@
 
 mod audit;
 mod body;
+mod budget;
 mod cloud;
 mod guard;
 mod ingest;
@@ -15,23 +16,23 @@ mod routes;
 mod sniff;
 mod status;
 
+pub use budget::{Payload, give_back};
 pub use ingest::Ingest;
 pub use listen::{Listener, Stop, serve};
 pub use status::StatusPort;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::{Response, header};
 use serde_json::Value;
 
 use crate::problem::{Problem, Reason};
 
 /// What handlers answer.
-pub type Answer = Response<Full<Bytes>>;
+pub type Answer = Response<Payload>;
 
 /// A JSON answer.
 pub(crate) fn json(status: u16, body: Vec<u8>) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    let mut answer = Response::new(Payload::from(Bytes::from(body)));
     *answer.status_mut() = hyper::StatusCode::from_u16(status).unwrap_or(hyper::StatusCode::INTERNAL_SERVER_ERROR);
     answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     answer

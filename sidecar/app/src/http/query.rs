@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::{
     body,
+    budget::Claim,
     ingest::{Done, Ingest},
     json as json_answer, routes,
 };
@@ -20,6 +21,9 @@ use crate::{
 
 /// Searches at a time: each reads the disk that events are written to.
 static SEARCHES: Semaphore = Semaphore::const_new(2);
+
+/// Bytes that a search claims before it begins.
+const PAGE: usize = 1 << 20;
 
 /// A parameter and its value.
 type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
@@ -52,7 +56,7 @@ impl Ingest {
         if body::media_type(request.headers()).as_deref() != Some("application/json") {
             return Err(Problem::new(Reason::MediaType, "A query is application/json."));
         }
-        let text = body::read(request, compiled.max_body, compiled.request_timeout).await?;
+        let (text, _claim) = body::read(request, compiled.max_body, compiled.request_timeout).await?;
         let asked: Value = serde_json::from_str(&text).map_err(|error| Problem::new(Reason::NotJson, format!("{error}.")))?;
         let pairs = parameters(&asked)?;
         self.answer(&pairs).await
@@ -80,9 +84,16 @@ impl Ingest {
     async fn answer(&self, pairs: &[Pair<'_>]) -> Result<Done, Problem> {
         let question = Question::new(pairs.iter().map(|(name, value)| (&**name, &**value)))
             .map_err(|bad| Problem::new(Reason::BadRequest, format!("{bad}.")))?;
+        // What a page may have; who does not read the answer holds on to its room.
+        let mut claim = Claim::default();
+        claim.grow(PAGE)?;
         let page = self.search(move |catalog| catalog.search(&question)).await?;
+        let bytes: usize = page.records.iter().map(|record| record.json.len()).sum();
+        claim.grow(bytes.saturating_sub(PAGE))?;
         let records = page.records.iter().map(|record| record.json.as_str());
-        Ok(json_answer(200, write_page("events", records, page.next.as_deref())).into())
+        let mut answer = json_answer(200, write_page("events", records, page.next.as_deref()));
+        answer.body_mut().hold(claim);
+        Ok(answer.into())
     }
 
     /// Searches on a thread that nobody else waits for.

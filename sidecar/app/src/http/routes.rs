@@ -44,7 +44,7 @@ pub(super) struct Route {
 use Reason::{
     BadRequest, BodyTooLarge, CircuitOpen, Conflict, Dependency, EventTooLarge, Forbidden, HeadersTooLarge, IntentConflict,
     IntentTooLarge, IntentsOff, Limited, MediaType, Method as NotAllowed, NotDelivered, NotEvent, NotFound, NotIntent, NotJson,
-    QueryOff, ShuttingDown, SpoolFull, Timeout, TooManyIntents, TooManyItems, Unauthorized, UriTooLong,
+    Overloaded, QueryOff, ShuttingDown, SpoolFull, Timeout, TooManyIntents, TooManyItems, Unauthorized, UriTooLong,
 };
 
 /// Of any request.
@@ -76,6 +76,7 @@ const ROUTES: &[Route] = &[
             Timeout,
             Conflict,
             BodyTooLarge,
+            Overloaded,
             EventTooLarge,
             MediaType,
             NotEvent,
@@ -106,6 +107,7 @@ const ROUTES: &[Route] = &[
             BadRequest,
             Timeout,
             BodyTooLarge,
+            Overloaded,
             MediaType,
             TooManyItems,
             Limited,
@@ -123,7 +125,18 @@ const ROUTES: &[Route] = &[
         body: &[("application/x-protobuf", "Otlp"), ("application/json", "Otlp")],
         answers: &[(200, "taken; partialSuccess tells how many never will be")],
         answer: ("Otlp", "application/json"),
-        reasons: &[BadRequest, Timeout, BodyTooLarge, MediaType, Limited, CircuitOpen, Dependency, SpoolFull, ShuttingDown],
+        reasons: &[
+            BadRequest,
+            Timeout,
+            BodyTooLarge,
+            Overloaded,
+            MediaType,
+            Limited,
+            CircuitOpen,
+            Dependency,
+            SpoolFull,
+            ShuttingDown,
+        ],
     },
     Route {
         call: Call::Audit,
@@ -133,7 +146,18 @@ const ROUTES: &[Route] = &[
         body: &[("application/json", "EventList")],
         answers: &[(200, "taken; what could not be read left a Rejected record")],
         answer: ("Accepted", "application/json"),
-        reasons: &[NotJson, BadRequest, Timeout, BodyTooLarge, MediaType, CircuitOpen, Dependency, SpoolFull, ShuttingDown],
+        reasons: &[
+            NotJson,
+            BadRequest,
+            Timeout,
+            BodyTooLarge,
+            Overloaded,
+            MediaType,
+            CircuitOpen,
+            Dependency,
+            SpoolFull,
+            ShuttingDown,
+        ],
     },
     Route {
         call: Call::List,
@@ -143,7 +167,7 @@ const ROUTES: &[Route] = &[
         body: &[],
         answers: &[(200, "a page")],
         answer: ("Page", "application/json"),
-        reasons: &[BadRequest, Unauthorized, QueryOff, Dependency],
+        reasons: &[BadRequest, Unauthorized, QueryOff, Overloaded, Dependency],
     },
     Route {
         call: Call::Query,
@@ -153,7 +177,7 @@ const ROUTES: &[Route] = &[
         body: &[("application/json", "Question")],
         answers: &[(200, "a page")],
         answer: ("Page", "application/json"),
-        reasons: &[NotJson, BadRequest, Unauthorized, QueryOff, Timeout, BodyTooLarge, MediaType, Dependency],
+        reasons: &[NotJson, BadRequest, Unauthorized, QueryOff, Timeout, BodyTooLarge, Overloaded, MediaType, Dependency],
     },
     Route {
         call: Call::Flush,
@@ -203,6 +227,7 @@ const ROUTES: &[Route] = &[
             Timeout,
             IntentConflict,
             BodyTooLarge,
+            Overloaded,
             IntentTooLarge,
             MediaType,
             NotIntent,
@@ -242,6 +267,7 @@ const ROUTES: &[Route] = &[
             IntentConflict,
             Conflict,
             BodyTooLarge,
+            Overloaded,
             EventTooLarge,
             MediaType,
             NotIntent,
