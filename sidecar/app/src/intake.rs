@@ -89,6 +89,8 @@ pub struct Taken {
 pub enum Sent<'a> {
     /// The event's JSON.
     Event(&'a str),
+    /// The same, of a body that was not all text: what was none is U+FFFD in it.
+    Repaired(&'a str),
     /// A CloudEvent in structured mode.
     CloudEvent(&'a str),
     /// An event that was read from another format already.
@@ -290,12 +292,34 @@ impl Intake {
         let invalid = |invalid: steno_event::Invalid| Problem::new(Reason::NotEvent, format!("{invalid}."));
         let ends = matches!(sent, Sent::Made { ends: true, .. });
         // What was mapped from another format may be longer than what came: it is always measured.
+        let mut converted = Vec::new();
+        let is_repaired = matches!(sent, Sent::Repaired(_));
+        let whole;
         let (tree, bytes, may_reuse) = match sent {
-            Sent::Event(text) => (parse(text)?, text.len(), false),
+            Sent::Event(text) | Sent::Repaired(text) => {
+                let read = match json::parse_kept(text) {
+                    // Half of a character is no JSON for this parser; the rest is kept.
+                    Err(_) if let Some(repaired) = json::without_lone_surrogates(text) => {
+                        whole = repaired;
+                        json::parse_kept(&whole).map(|(tree, mut kept)| {
+                            kept.push("(half of a character)".into());
+                            (tree, kept)
+                        })
+                    }
+                    read => read,
+                };
+                let (tree, kept) = read.or_else(|_| parse(text).map(|tree| (tree, Vec::new())))?;
+                converted = kept;
+                if is_repaired && text.contains(char::REPLACEMENT_CHARACTER) {
+                    converted.push("(bytes that are no UTF-8)".into());
+                }
+                (tree, text.len(), false)
+            }
             Sent::CloudEvent(text) => (cloudevents::structured(parse(text)?).map_err(invalid)?, compiled.max_event, false),
             Sent::Made { tree, deaf, .. } => (tree, compiled.max_event, deaf),
         };
         let mut draft = Draft::from_json(tree).map_err(invalid)?;
+        draft.note_converted(converted);
         let tenant = draft.tenant(&compiled.fill).map_err(invalid)?.to_owned();
         draft.check_required(&compiled.fill).map_err(invalid)?;
         let critical = compiled.critical.contains(&draft.severity(&compiled.fill));
@@ -343,6 +367,16 @@ impl Intake {
                 draft.supply_id(&id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string()));
                 draft.members.remove("redactions").map(into_owned)
             }
+        }
+    }
+
+    /// A text about what a client sent, as it may be shown: it has passed the policy's redaction.
+    pub fn shown(&self, compiled: &Compiled, text: &str) -> String {
+        let mut looked = json::Object::of([("message", json::Json::String(text.to_owned().into()))]);
+        let report = catch_unwind(AssertUnwindSafe(|| compiled.redactor.apply(&mut looked, Some(&self.identity_key))));
+        match report {
+            Ok(report) if !report.failed => looked.get("message").and_then(json::Json::as_str).unwrap_or_default().to_owned(),
+            _ => "(it could not be redacted)".into(),
         }
     }
 
@@ -477,7 +511,7 @@ impl Sent<'_> {
     /// Whether it is worth a look although the common bucket is empty.
     fn may_be_critical(&self) -> bool {
         match self {
-            Self::Event(text) | Self::CloudEvent(text) => {
+            Self::Event(text) | Self::Repaired(text) | Self::CloudEvent(text) => {
                 memchr::memmem::find(text.as_bytes(), b"ritical").is_some() || text.contains("RITICAL")
             }
             // Reading it was the work.

@@ -2,7 +2,7 @@
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use crate::{
-    SCHEMA_VERSION,
+    SCHEMA_VERSION, formats,
     json::{Json, Object},
     names::{self, Place, Takes},
     time,
@@ -159,6 +159,19 @@ impl<'a> Draft<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Notes in `metadata` which values became text, or lost something that is no text: their paths.
+    pub fn note_converted(&mut self, paths: Vec<String>) {
+        if paths.is_empty() {
+            return;
+        }
+        if !self.members.contains("metadata") {
+            self.members.insert("metadata", Json::Object(Object::default()));
+        }
+        if let Some(Json::Object(metadata)) = self.members.get_mut("metadata") {
+            metadata.insert_free(Cow::Borrowed(formats::CONVERTED), formats::listed(paths));
+        }
     }
 
     /// Keeps a member of no known name in `metadata`; a name that is taken gets `~2`.

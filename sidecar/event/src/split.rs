@@ -1,9 +1,9 @@
 //! A batch's body as items, each with the text it stands in.
 use jiter::Jiter;
 
-use crate::json::{Fault, fault, rest_of_list};
+use crate::json::{Fault, fault, lax, rest_of_list};
 
-/// The items of an NDJSON body: one a line, empty lines passed over.
+/// The items of an NDJSON body: one a line, empty lines passed over. Objects one behind the other in a line are items each, as Fluent Bit writes them.
 pub fn ndjson(body: &str) -> Items<'_> {
     Items { rest: body }
 }
@@ -21,6 +21,14 @@ impl<'a> Iterator for Items<'a> {
         while !self.rest.is_empty() {
             let end = memchr::memchr(b'\n', self.rest.as_bytes()).unwrap_or(self.rest.len());
             let line = self.rest[..end].trim();
+            if memchr::memmem::find(line.as_bytes(), b"}{").is_some()
+                && let Some(first) = lax::object_end(line)
+                && line[first..].starts_with('{')
+            {
+                let begun = end - self.rest[..end].trim_start().len();
+                self.rest = &self.rest[begun + first..];
+                return Some(&line[..first]);
+            }
             self.rest = self.rest.get(end + 1..).unwrap_or("");
             if !line.is_empty() {
                 return Some(line);
@@ -48,6 +56,8 @@ mod tests {
     fn lines_are_items_and_empty_ones_are_not() {
         let items: Vec<_> = super::ndjson("{\"a\":1}\r\n\n  \n[2]\n3").collect();
         assert_eq!(items, ["{\"a\":1}", "[2]", "3"]);
+        let items: Vec<_> = super::ndjson(" {\"a\":\"}{\"}{\"b\":{}}{\"c\":1} x\n{\"d\":\"}{\"}").collect();
+        assert_eq!(items, ["{\"a\":\"}{\"}", "{\"b\":{}}", "{\"c\":1} x", "{\"d\":\"}{\"}"]);
     }
 
     #[test]

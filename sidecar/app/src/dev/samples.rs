@@ -34,7 +34,7 @@ const WAYS: &[Way] = &[
 fn ids_of_logs(text: &str) -> Vec<String> {
     let logs = otlp::json_request(text).unwrap_or_default();
     let id = |log: otlp::Log<'_>| Some(log.event.as_object()?.get("eventId")?.as_str()?.to_owned());
-    logs.into_iter().filter_map(id).collect()
+    logs.into_iter().flatten().filter_map(id).collect()
 }
 
 fn ids_of_audit(text: &str) -> Vec<String> {

@@ -145,14 +145,24 @@ impl Ingest {
             .text("source", "kubernetes-audit")
             .number("bytes", text.len() as u64)
             .text("hash", hex(&identity(&self.intake.key, "rejected", text)))
-            .text("fault", unreadable.fault.chars().take(300).collect::<String>());
+            // It may name members, which the client chose.
+            .text(
+                "fault",
+                self.intake.shown(&self.intake.compiled.load(), &unreadable.fault).chars().take(300).collect::<String>(),
+            );
         if let Some(id) = &unreadable.audit_id {
-            note = note.text("auditID", id.chars().take(256).collect::<String>());
+            note =
+                note.text("auditID", self.intake.shown(&self.intake.compiled.load(), &id.chars().take(256).collect::<String>()));
         }
         if let Some(stage) = &unreadable.stage {
             note = note.text("stage", stage.chars().take(64).collect::<String>());
         }
         tracing::warn!(bytes = text.len(), "an audit event of the API server could not be read; a Rejected record says so");
+        self.tell_rejected(note).await
+    }
+
+    /// Writes a record of what was not kept.
+    pub(super) async fn tell_rejected(&self, note: Note) -> Result<(), Problem> {
         match self.intake.commit.tell(note).await {
             Ok(_) => Ok(()),
             Err(Failure::Full) => Err(Problem::later(

@@ -21,6 +21,19 @@ pub(crate) async fn read(request: Request<Incoming>, most: usize, within: Durati
     Ok((text, claim))
 }
 
+/// The same; what is no UTF-8 becomes U+FFFD. The second says whether there was any.
+pub(crate) async fn read_lossy(
+    request: Request<Incoming>,
+    most: usize,
+    within: Duration,
+) -> Result<(String, bool, Claim), Problem> {
+    let (bytes, claim) = read_bytes(request, most, within).await?;
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) => (text, false, claim),
+        Err(error) => (String::from_utf8_lossy(error.as_bytes()).into_owned(), true, claim),
+    })
+}
+
 /// Reads a body of at most `most` bytes after decompression, and what it holds of the budget.
 pub(crate) async fn read_bytes(request: Request<Incoming>, most: usize, within: Duration) -> Result<(Vec<u8>, Claim), Problem> {
     let too_large = || {

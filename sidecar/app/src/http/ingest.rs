@@ -209,8 +209,9 @@ impl Ingest {
         }
         check_media(media, &["application/json", cloud::STRUCTURED])?;
         let key = idempotency_key(request.headers())?;
-        let (text, _claim) = body::read(request, compiled.max_body, compiled.request_timeout).await?;
-        Ok(self.one(compiled, Sent::Event(&text), key.as_deref(), request_id).await)
+        let (text, is_repaired, _claim) = body::read_lossy(request, compiled.max_body, compiled.request_timeout).await?;
+        let sent = if is_repaired { Sent::Repaired(&text) } else { Sent::Event(&text) };
+        Ok(self.one(compiled, sent, key.as_deref(), request_id).await)
     }
 
     async fn one(&self, compiled: &Compiled, sent: Sent<'_>, key: Option<&str>, request_id: &str) -> Done {
@@ -238,15 +239,25 @@ impl Ingest {
     async fn items(&self, compiled: &Compiled, request: Request<Incoming>, request_id: &str) -> Result<Done, Problem> {
         let media = check_media(
             body::media_type(request.headers()),
-            &["application/json", "application/x-ndjson", "application/ndjson", "application/jsonl", cloud::BATCH],
+            &[
+                "application/json",
+                "application/x-ndjson",
+                "application/ndjson",
+                "application/jsonl",
+                "application/x-jsonlines",
+                "text/x-ndjson",
+                "text/ndjson",
+                cloud::BATCH,
+            ],
         )?;
         let key = idempotency_key(request.headers())?;
-        let (text, claim) = body::read(request, compiled.max_body, compiled.request_timeout).await?;
+        let (text, is_repaired, claim) = body::read_lossy(request, compiled.max_body, compiled.request_timeout).await?;
+        let event = if is_repaired { Sent::Repaired } else { Sent::Event };
         let most = compiled.config.spec.limits.max_batch_items as usize;
         let sent: Vec<Result<Sent<'_>, Problem>> = match media.as_str() {
-            "application/json" => array_items(&text)?.into_iter().map(Sent::Event).map(Ok).collect(),
-            cloud::BATCH => array_items(&text)?.into_iter().map(Sent::CloudEvent).map(Ok).collect(),
-            _ => ndjson(&text).map(Sent::Event).map(Ok).collect(),
+            "application/json" => array_items(&text, most)?.into_iter().map(event).map(Ok).collect(),
+            cloud::BATCH => array_items(&text, most)?.into_iter().map(Sent::CloudEvent).map(Ok).collect(),
+            _ => ndjson(&text).map(event).map(Ok).collect(),
         };
         if sent.len() > most {
             let detail = format!("The batch has {} events; at most {most} (limits.maxBatchItems).", sent.len());
@@ -352,9 +363,11 @@ fn write_taken(out: &mut Vec<u8>, taken: &Taken) {
     out.push(b'}');
 }
 
-/// The items of a JSON array, as the texts they stand in.
-fn array_items(text: &str) -> Result<Vec<&str>, Problem> {
-    steno_event::array_items(text).map_err(|fault| {
+/// The items of a JSON array, as the texts they stand in. An item that no parser takes is an item all the same, and is answered for by itself.
+fn array_items(text: &str, most: usize) -> Result<Vec<&str>, Problem> {
+    let items = steno_event::array_items(text);
+    let items = items.or_else(|fault| steno_event::json::lax::items(text, most + 1).ok_or(fault));
+    items.map_err(|fault| {
         Problem::new(
             Reason::NotJson,
             format!("{fault}. Send a JSON array of events, or one event a line as application/x-ndjson."),

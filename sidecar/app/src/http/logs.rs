@@ -2,12 +2,15 @@
 //!
 //! A record that will never be taken is told in `partialSuccess`. Where one could be taken later, the whole request is 429 or 503: the client sends it again, and
 //! what was taken is known by its id.
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use hyper::{Request, Response, body::Incoming, header};
+use steno_chain::{Kind, Note};
 use steno_event::{
     formats::otlp::{self, Log},
     hex, identity,
-    json::Json,
+    json::{Json, without_lone_surrogates},
 };
 
 use super::{
@@ -76,15 +79,28 @@ impl Ingest {
         let (bytes, _claim) = body::read_bytes(request, compiled.max_body, compiled.request_timeout).await?;
         let malformed = |fault: String| Problem::new(Reason::BadRequest, format!("{fault}."));
         let text = match encoding {
-            Encoding::Protobuf => "",
-            Encoding::Json => std::str::from_utf8(&bytes).map_err(|_| malformed("The body is not UTF-8; JSON is".into()))?,
+            Encoding::Protobuf => Cow::Borrowed(""),
+            Encoding::Json => String::from_utf8_lossy(&bytes),
         };
+        let text = without_lone_surrogates(&text).map_or(text, Cow::Owned);
         let logs = match encoding {
             Encoding::Protobuf => otlp::protobuf(&bytes).map_err(malformed)?,
-            Encoding::Json => otlp::json_request(text).map_err(malformed)?,
+            Encoding::Json => otlp::json_request(&text).map_err(malformed)?,
         };
         let (mut rejected, mut message) = (0, String::new());
-        let mut logs = logs.into_iter().peekable();
+        // What cannot be read is named, counted and recorded; the others are taken.
+        let (logs, faults): (Vec<_>, Vec<_>) = logs.into_iter().partition(Result::is_ok);
+        if let Some(fault) = faults.first().and_then(|fault| fault.as_ref().err()) {
+            rejected = faults.len() as u64;
+            message = self.intake.shown(compiled, fault).chars().take(MESSAGE).collect();
+            self.intake.metrics.quarantined.inc_by(rejected);
+            let note = Note::new(Kind::Rejected, "Records of an OTLP request could not be read; they were not kept.")
+                .text("source", "otlp")
+                .number("records", rejected)
+                .text("fault", &*message);
+            self.tell_rejected(note).await?;
+        }
+        let mut logs = logs.into_iter().flatten().peekable();
         // Duplicates give their tokens back after each piece: with pieces no larger than a burst, every try of a request gets further.
         let rate = &compiled.config.spec.limits.rate;
         let bursts = [rate.total, rate.per_tenant].into_iter().flatten().map(|rate_of| rate.burst.unwrap_or(rate_of) as usize);

@@ -17,7 +17,7 @@ fn readable(bytes: &[u8]) -> Option<&str> {
 }
 
 /// The list of values that became text, as far as it is worth reading: paths are cut, and so is the list.
-fn listed(converted: Vec<String>) -> Json<'static> {
+pub(crate) fn listed(converted: Vec<String>) -> Json<'static> {
     let more = converted.len().saturating_sub(MOST_LISTED);
     let cut = |path: String| Json::String(path.chars().take(200).collect::<String>().into());
     let mut list: Vec<Json<'static>> = converted.into_iter().take(MOST_LISTED).map(cut).collect();

@@ -98,53 +98,105 @@ fn few<T>(attributes: &[T]) -> Result<(), String> {
     if attributes.len() > MOST_ATTRIBUTES { Err(format!("more than {MOST_ATTRIBUTES} attributes in one place")) } else { Ok(()) }
 }
 
-/// The records of a protobuf request.
-pub fn protobuf(body: &[u8]) -> Result<Vec<Log<'static>>, String> {
+/// Text that may be none: what is no UTF-8 becomes U+FFFD, and is marked.
+fn lossy(bytes: Vec<u8>, converted: &mut Vec<String>, path: &str) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| {
+        converted.push(path.to_owned());
+        String::from_utf8_lossy(error.as_bytes()).into_owned()
+    })
+}
+
+/// The records of a protobuf request, each by itself: one that cannot be read is an error that says why.
+///
+/// # Errors
+/// The request as a whole is no protobuf, or too much.
+pub fn protobuf(body: &[u8]) -> Result<Vec<Result<Log<'static>, String>>, String> {
     let request = proto::ExportLogsServiceRequest::decode(body).map_err(|fault| format!("the body is no protobuf: {fault}"))?;
     let (mut logs, mut budget) = (Vec::new(), Budget::default());
+    let unreadable = |what: &'static str| vec![(Cow::Borrowed(what), Json::text("cannot be read"))];
     for resource in request.resource_logs {
-        let attributes = resource.resource.map(|resource| resource.attributes).unwrap_or_default();
+        let attributes = match resource.resource.as_deref().map(proto::Resource::decode) {
+            Some(Ok(known)) => Some(known.attributes),
+            Some(Err(_)) => None,
+            None => Some(Vec::new()),
+        };
         for scope in resource.scope_logs {
-            let mut common = Common { resource: pairs(attributes.clone(), &mut Vec::new(), ""), ..Common::default() };
-            if let Some(known) = scope.scope {
-                let texts = [("name", known.name), ("version", known.version)].into_iter().filter(|(_, text)| !text.is_empty());
-                common.scope.extend(texts.map(|(name, text)| (Cow::Borrowed(name), Json::String(text.into()))));
-                common.scope.extend(pairs(known.attributes, &mut Vec::new(), ""));
+            let resource = match attributes.clone() {
+                Some(attributes) => pairs(attributes, &mut Vec::new(), ""),
+                None => unreadable("resource"),
+            };
+            let mut common = Common { resource, ..Common::default() };
+            match scope.scope.as_deref().map(proto::Scope::decode) {
+                Some(Ok(known)) => {
+                    let texts =
+                        [("name", known.name), ("version", known.version)].into_iter().filter(|(_, text)| !text.is_empty());
+                    let texts = texts.map(|(name, text)| (Cow::Borrowed(name), lossy(text, &mut Vec::new(), name)));
+                    common.scope.extend(texts.map(|(name, text)| (name, Json::String(text.into()))));
+                    common.scope.extend(pairs(known.attributes, &mut Vec::new(), ""));
+                }
+                Some(Err(_)) => common.scope = unreadable("scope"),
+                None => {}
             }
             common.check(scope.log_records.len(), &mut budget)?;
             for record in scope.log_records {
-                let mut converted = Vec::new();
-                let raw = Raw {
-                    time: record.time_unix_nano,
-                    observed: record.observed_time_unix_nano,
-                    severity_number: record.severity_number.into(),
-                    severity_text: record.severity_text.into(),
-                    body: record.body.map_or(Json::Null, |body| value(body, &mut converted, "body")),
-                    attributes: pairs(record.attributes, &mut converted, ""),
-                    trace_id: hex(&record.trace_id).into(),
-                    span_id: hex(&record.span_id).into(),
-                    event_name: record.event_name.into(),
-                    converted,
-                };
-                logs.push(raw.map(&common)?);
+                let read = proto::LogRecord::decode(&*record).map_err(|fault| format!("a record cannot be read: {fault}"));
+                logs.push(read.and_then(|record| raw(record).map(&common)));
             }
         }
     }
     Ok(logs)
 }
 
-/// The records of a JSON request. Its names are lowerCamelCase; unknown ones are passed over, as the protocol asks.
-pub fn json_request(body: &str) -> Result<Vec<Log<'_>>, String> {
+fn raw(record: proto::LogRecord) -> Raw<'static> {
+    let mut converted = Vec::new();
+    Raw {
+        time: record.time_unix_nano,
+        observed: record.observed_time_unix_nano,
+        severity_number: record.severity_number.into(),
+        severity_text: lossy(record.severity_text, &mut converted, "severityText").into(),
+        body: record.body.map_or(Json::Null, |body| value(body, &mut converted, "body")),
+        attributes: pairs(record.attributes, &mut converted, ""),
+        trace_id: hex(&record.trace_id).into(),
+        span_id: hex(&record.span_id).into(),
+        event_name: lossy(record.event_name, &mut converted, "eventName").into(),
+        converted,
+    }
+}
+
+/// Takes a member by its name in protobuf's JSON (`resourceLogs`), or by that in the `.proto` file (`resource_logs`), which parsers of it take, too.
+fn take<'a>(object: &mut Object<'a>, name: &str) -> Option<Json<'a>> {
+    object.remove(name).or_else(|| {
+        let snake = name.chars().fold(String::with_capacity(name.len() + 2), |mut snake, c| {
+            if c.is_ascii_uppercase() {
+                snake.push('_');
+            }
+            snake.push(c.to_ascii_lowercase());
+            snake
+        });
+        object.remove(&snake)
+    })
+}
+
+/// The records of a JSON request, each by itself: one that cannot be read is an error that says why. Names are lowerCamelCase; unknown ones are passed
+/// over, as the protocol asks.
+///
+/// # Errors
+/// The request as a whole is not JSON, has other members only, or is too much.
+pub fn json_request(body: &str) -> Result<Vec<Result<Log<'_>, String>>, String> {
     let (tree, _) = json::parse_kept(body).map_err(|fault| fault.to_string())?;
     let Json::Object(mut request) = tree else { return Err("the body is no object".into()) };
     let (mut logs, mut budget) = (Vec::new(), Budget::default());
-    for resource in list(request.remove("resourceLogs"))? {
+    let resources = take(&mut request, "resourceLogs");
+    if resources.is_none() && request.len() > 0 {
+        return Err("the request has no resourceLogs".into());
+    }
+    for resource in list(resources)? {
         let mut resource = object(resource)?;
         let attributes = match resource.remove("resource") {
             Some(known) => list(object(known)?.remove("attributes"))?,
             None => Vec::new(),
         };
-        for scope in list(resource.remove("scopeLogs"))? {
+        for scope in list(take(&mut resource, "scopeLogs"))? {
             let mut scope = object(scope)?;
             let mut common = Common { resource: json_pairs(attributes.clone(), &mut Vec::new(), "")?, ..Common::default() };
             if let Some(known) = scope.remove("scope") {
@@ -154,11 +206,9 @@ pub fn json_request(body: &str) -> Result<Vec<Log<'_>>, String> {
                 }
                 common.scope.extend(json_pairs(list(known.remove("attributes"))?, &mut Vec::new(), "")?);
             }
-            let records = list(scope.remove("logRecords"))?;
+            let records = list(take(&mut scope, "logRecords"))?;
             common.check(records.len(), &mut budget)?;
-            for record in records {
-                logs.push(json_record(object(record)?)?.map(&common)?);
-            }
+            logs.extend(records.into_iter().map(|record| object(record).and_then(json_record)?.map(&common)));
         }
     }
     Ok(logs)
@@ -166,28 +216,50 @@ pub fn json_request(body: &str) -> Result<Vec<Log<'_>>, String> {
 
 fn json_record(mut record: Object<'_>) -> Result<Raw<'_>, String> {
     let mut converted = Vec::new();
-    let mut text = |name: &str| match record.remove(name) {
+    let mut text = |name: &str| match take(&mut record, name) {
         None | Some(Json::Null) => Ok(Cow::Borrowed("")),
         Some(Json::String(text)) => Ok(text),
         Some(other) => Err(format!("{name} is {}, not a string", other.kind())),
     };
     let (severity_text, event_name) = (text("severityText")?, text("eventName")?);
     let (trace_id, span_id) = (text("traceId")?, text("spanId")?);
+    let mut attributes = json_pairs(list(record.remove("attributes"))?, &mut converted, "")?;
+    // What is no time is kept as its text, and marked.
+    let mut time = |name: &'static str, converted: &mut Vec<String>| {
+        let Some(sent) = take(&mut record, name) else { return 0 };
+        number(Some(sent.clone()), name).unwrap_or_else(|_| {
+            converted.push(name.to_owned());
+            attributes.push((Cow::Borrowed(name), sent));
+            0
+        })
+    };
+    let (time, observed) = (time("timeUnixNano", &mut converted), time("observedTimeUnixNano", &mut converted));
     Ok(Raw {
-        time: number(record.remove("timeUnixNano"), "timeUnixNano")?,
-        observed: number(record.remove("observedTimeUnixNano"), "observedTimeUnixNano")?,
-        severity_number: number(record.remove("severityNumber"), "severityNumber")?,
+        time,
+        observed,
+        severity_number: severity_number(take(&mut record, "severityNumber"))?,
         severity_text,
         body: match record.remove("body") {
             Some(body) => json_value(body, &mut converted, "body")?,
             None => Json::Null,
         },
-        attributes: json_pairs(list(record.remove("attributes"))?, &mut converted, "")?,
+        attributes,
         trace_id,
         span_id,
         event_name,
         converted,
     })
+}
+
+/// A severity's number, or its name in the `.proto` file, which some senders write.
+fn severity_number(value: Option<Json<'_>>) -> Result<i64, String> {
+    const NAMES: [&str; 6] = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"];
+    let name = value.as_ref().and_then(Json::as_str).and_then(|text| text.strip_prefix("SEVERITY_NUMBER_"));
+    let Some(name) = name else { return number(value, "severityNumber") };
+    let word = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let step: i64 = name[word.len()..].parse().unwrap_or(1);
+    let first = NAMES.iter().position(|known| *known == word).map(|index| index as i64 * 4);
+    Ok(first.map_or(0, |first| first + step.clamp(1, 4)))
 }
 
 /// A 64-bit integer of protobuf's JSON: a number, or text.
@@ -247,8 +319,9 @@ fn json_value<'a>(value: Json<'a>, converted: &mut Vec<String>, path: &str) -> R
         return Ok(Json::Null);
     }
     let members = object(value)?.into_members();
-    let Some((name, value)) = members.into_iter().find(|(name, _)| name.ends_with("Value")) else { return Ok(Json::Null) };
-    match (&*name, value) {
+    let is_value = |name: &str| name.ends_with("Value") || name.ends_with("_value");
+    let Some((name, value)) = members.into_iter().find(|(name, _)| is_value(name)) else { return Ok(Json::Null) };
+    match (&*name.replace("_value", "Value"), value) {
         ("stringValue", value @ Json::String(_)) | ("boolValue", value @ Json::Bool(_)) => Ok(value),
         ("bytesValue", Json::String(text)) => {
             let bytes = base64::engine::general_purpose::STANDARD.decode(text.as_bytes()).unwrap_or_default();
@@ -276,8 +349,9 @@ fn json_value<'a>(value: Json<'a>, converted: &mut Vec<String>, path: &str) -> R
 fn pairs(items: Vec<proto::KeyValue>, converted: &mut Vec<String>, path: &str) -> Vec<(Cow<'static, str>, Json<'static>)> {
     let mut pairs = Vec::with_capacity(items.len());
     for item in items {
-        let made = item.value.map_or(Json::Null, |found| value(found, converted, &within(path, &item.key)));
-        pairs.push((Cow::Owned(item.key), made));
+        let key = lossy(item.key, converted, path);
+        let made = item.value.map_or(Json::Null, |found| value(found, converted, &within(path, &key)));
+        pairs.push((Cow::Owned(key), made));
     }
     pairs
 }
@@ -286,7 +360,7 @@ fn value(value: proto::AnyValue, converted: &mut Vec<String>, path: &str) -> Jso
     use proto::any_value::Value;
     match value.value {
         None => Json::Null,
-        Some(Value::Text(text)) => Json::String(text.into()),
+        Some(Value::Text(text)) => Json::String(lossy(text, converted, path).into()),
         Some(Value::Bool(flag)) => Json::Bool(flag),
         Some(Value::Int(number)) => integer(number, converted, path),
         Some(Value::Double(number)) if number.is_finite() && number.abs() <= 9_007_199_254_740_992.0 => Json::Number(number),

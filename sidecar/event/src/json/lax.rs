@@ -46,6 +46,11 @@ pub fn items(text: &str, most: usize) -> Option<Vec<&str>> {
     Some(items)
 }
 
+/// The end of the object that a text begins with; `None`: it begins with none, or that has no end.
+pub fn object_end(text: &str) -> Option<usize> {
+    text.starts_with('{').then(|| value(text.as_bytes(), 0))?
+}
+
 /// Behind an opening bracket.
 fn open(text: &str, bracket: u8) -> Option<usize> {
     let at = blank(text.as_bytes(), 0);

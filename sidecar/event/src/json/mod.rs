@@ -10,7 +10,7 @@ mod parse;
 mod pick;
 mod write;
 
-pub use parse::{Fault, FaultKind, MAX_DEPTH, parse, parse_kept};
+pub use parse::{Fault, FaultKind, MAX_DEPTH, parse, parse_kept, without_lone_surrogates};
 pub use pick::member_text;
 pub use write::{Form, canonical, write_json, write_string};
 

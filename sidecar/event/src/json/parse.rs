@@ -65,6 +65,35 @@ pub fn parse_kept(text: &str) -> Result<(Json<'_>, Vec<String>), Fault> {
     Ok((tree, reader.kept.unwrap_or_default()))
 }
 
+/// A text whose escapes of lone surrogates (`\ud83d`, half of a character that somebody cut) are U+FFFD; `None`: it has none.
+pub fn without_lone_surrogates(text: &str) -> Option<String> {
+    let bytes = text.as_bytes();
+    let unit = |at: usize| -> Option<u16> {
+        let escape = text.get(at..at + 6)?;
+        u16::from_str_radix(escape.strip_prefix("\\u")?, 16).ok()
+    };
+    let (mut out, mut from, mut at) = (None::<String>, 0, 0);
+    while let Some(found) = memchr::memchr(b'\\', &bytes[at..]) {
+        at += found;
+        match unit(at) {
+            Some(0xD800..=0xDBFF) if unit(at + 6).is_some_and(|low| (0xDC00..=0xDFFF).contains(&low)) => at += 12,
+            Some(0xD800..=0xDFFF) => {
+                let out = out.get_or_insert_with(|| String::with_capacity(text.len()));
+                out.push_str(&text[from..at]);
+                out.push_str("\\ufffd");
+                at += 6;
+                from = at;
+            }
+            // Whatever is escaped has one byte at least.
+            _ => at += 2,
+        }
+        if at >= bytes.len() {
+            break;
+        }
+    }
+    out.map(|out| out + text.get(from..).unwrap_or_default())
+}
+
 /// Levels that [`parse_kept`] leaves for what is put around its tree.
 const SPARE: usize = 4;
 

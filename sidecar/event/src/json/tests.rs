@@ -103,3 +103,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn half_a_character_becomes_a_mark_and_a_whole_one_stays() {
+    for (text, expected) in [
+        (r#""\ud83d""#, Some(r#""\ufffd""#)),
+        (r#""\ud83d\ude00 \ude00x""#, Some(r#""\ud83d\ude00 \ufffdx""#)),
+        (r#""\\ud83d""#, None),
+        (r#""\ud83d\ude00""#, None),
+        (r#""\ud83d\n\ud83d""#, Some(r#""\ufffd\n\ufffd""#)),
+        ("\"\\", None),
+        ("", None),
+    ] {
+        assert_eq!(without_lone_surrogates(text).as_deref(), expected, "{text}");
+    }
+}

@@ -1,5 +1,6 @@
 //! The messages of `opentelemetry/proto/collector/logs/v1/logs_service.proto` and what it imports (opentelemetry-proto 1.x), and
-//! `google.rpc.Status`, field for field as far as they are read.
+//! `google.rpc.Status`, field for field as far as they are read. Texts are read as bytes, and records by themselves: one that is no UTF-8, or nested too
+//! deep, spoils no other.
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ExportLogsServiceRequest {
@@ -23,8 +24,8 @@ pub(super) struct ExportLogsPartialSuccess {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ResourceLogs {
-    #[prost(message, optional, tag = "1")]
-    pub(super) resource: Option<Resource>,
+    #[prost(bytes = "vec", optional, tag = "1")]
+    pub(super) resource: Option<Vec<u8>>,
     #[prost(message, repeated, tag = "2")]
     pub(super) scope_logs: Vec<ScopeLogs>,
 }
@@ -37,18 +38,18 @@ pub(super) struct Resource {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ScopeLogs {
-    #[prost(message, optional, tag = "1")]
-    pub(super) scope: Option<Scope>,
-    #[prost(message, repeated, tag = "2")]
-    pub(super) log_records: Vec<LogRecord>,
+    #[prost(bytes = "vec", optional, tag = "1")]
+    pub(super) scope: Option<Vec<u8>>,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub(super) log_records: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Scope {
-    #[prost(string, tag = "1")]
-    pub(super) name: String,
-    #[prost(string, tag = "2")]
-    pub(super) version: String,
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) name: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) version: Vec<u8>,
     #[prost(message, repeated, tag = "3")]
     pub(super) attributes: Vec<KeyValue>,
 }
@@ -61,8 +62,8 @@ pub(super) struct LogRecord {
     pub(super) observed_time_unix_nano: u64,
     #[prost(int32, tag = "2")]
     pub(super) severity_number: i32,
-    #[prost(string, tag = "3")]
-    pub(super) severity_text: String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(super) severity_text: Vec<u8>,
     #[prost(message, optional, tag = "5")]
     pub(super) body: Option<AnyValue>,
     #[prost(message, repeated, tag = "6")]
@@ -71,14 +72,14 @@ pub(super) struct LogRecord {
     pub(super) trace_id: Vec<u8>,
     #[prost(bytes = "vec", tag = "10")]
     pub(super) span_id: Vec<u8>,
-    #[prost(string, tag = "12")]
-    pub(super) event_name: String,
+    #[prost(bytes = "vec", tag = "12")]
+    pub(super) event_name: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct KeyValue {
-    #[prost(string, tag = "1")]
-    pub(super) key: String,
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) key: Vec<u8>,
     #[prost(message, optional, tag = "2")]
     pub(super) value: Option<AnyValue>,
 }
@@ -92,8 +93,8 @@ pub(super) struct AnyValue {
 pub(super) mod any_value {
     #[derive(Clone, PartialEq, prost::Oneof)]
     pub(in super::super) enum Value {
-        #[prost(string, tag = "1")]
-        Text(String),
+        #[prost(bytes, tag = "1")]
+        Text(Vec<u8>),
         #[prost(bool, tag = "2")]
         Bool(bool),
         #[prost(int64, tag = "3")]

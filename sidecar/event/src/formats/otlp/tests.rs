@@ -51,16 +51,16 @@ fn request() -> proto::ExportLogsServiceRequest {
     };
     proto::ExportLogsServiceRequest {
         resource_logs: vec![proto::ResourceLogs {
-            resource: Some(resource),
-            scope_logs: vec![proto::ScopeLogs { scope: Some(scope), log_records: vec![record] }],
+            resource: Some(resource.encode_to_vec()),
+            scope_logs: vec![proto::ScopeLogs { scope: Some(scope.encode_to_vec()), log_records: vec![record.encode_to_vec()] }],
         }],
     }
 }
 
 #[test]
 fn both_encodings_of_a_record_come_to_the_same_event_and_the_same_content() {
-    let from_json = json_request(REQUEST).unwrap().remove(0);
-    let from_protobuf = protobuf(&request().encode_to_vec()).unwrap().remove(0);
+    let from_json = json_request(REQUEST).unwrap().remove(0).unwrap();
+    let from_protobuf = protobuf(&request().encode_to_vec()).unwrap().remove(0).unwrap();
     assert_eq!(from_json.content, from_protobuf.content);
     assert_eq!(event(from_json), EXPECTED);
     assert_eq!(event(from_protobuf), EXPECTED);
@@ -68,7 +68,7 @@ fn both_encodings_of_a_record_come_to_the_same_event_and_the_same_content() {
 
 #[test]
 fn records_that_differ_in_anything_differ_in_content() {
-    let of = |text: &str| json_request(text).unwrap().remove(0).content;
+    let of = |text: &str| json_request(text).unwrap().remove(0).unwrap().content;
     for (from, to) in
         [("h\"}", "i\"}"), ("\"audit\"", "\"aud\""), ("456789\"", "456788\""), ("gone", "gon"), ("u1", "u2"), ("3331", "3332")]
     {
@@ -81,7 +81,7 @@ fn a_structured_body_says_the_events_members() {
     let body = r#"{"kvlistValue":{"values":[{"key":"action","value":{"stringValue":"a.b"}},{"key":"actor","value":{"kvlistValue":{"values":[{"key":"id","value":{"stringValue":"u"}}]}}},{"key":"colour","value":{"stringValue":"red"}}]}}"#;
     let text = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{body}}}]}}]}}]}}"#);
     assert_eq!(
-        event(json_request(&text).unwrap().remove(0)),
+        event(json_request(&text).unwrap().remove(0).unwrap()),
         r#"{"action":"a.b","actor":{"id":"u"},"metadata":{"colour":"red"}}"#
     );
 }
@@ -89,16 +89,53 @@ fn a_structured_body_says_the_events_members() {
 #[test]
 fn what_is_no_request_is_told_why() {
     assert!(protobuf(b"\xff\xff").is_err());
-    for text in [
-        "[]",
-        "{",
-        r#"{"resourceLogs":7}"#,
-        r#"{"resourceLogs":[7]}"#,
-        r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"x"}]}]}]}"#,
-    ] {
+    for text in ["[]", "{", r#"{"resourceLogs":7}"#, r#"{"resourceLogs":[7]}"#, r#"{"records":[]}"#] {
         assert!(json_request(text).is_err(), "{text}");
     }
     assert!(protobuf(b"").unwrap().is_empty() && json_request("{}").unwrap().is_empty());
+}
+
+#[test]
+fn one_record_spoils_no_other() {
+    use proto::any_value::Value::{Array, Text};
+    let mut deep = Text(b"x".to_vec());
+    for _ in 0..60 {
+        deep = Array(proto::ArrayValue { values: vec![proto::AnyValue { value: Some(deep) }] });
+    }
+    let record =
+        |attributes| proto::LogRecord { event_name: "a".into(), attributes, ..proto::LogRecord::default() }.encode_to_vec();
+    let records = vec![
+        record(Vec::new()),
+        record(vec![key_value("a", Text(b"a\xffb".to_vec()))]),
+        record(vec![key_value("deep", deep)]),
+        b"\xff\xff".to_vec(),
+    ];
+    let scope_logs = vec![proto::ScopeLogs { scope: None, log_records: records }];
+    let request = proto::ExportLogsServiceRequest {
+        resource_logs: vec![proto::ResourceLogs { resource: Some(b"\xff".to_vec()), scope_logs }],
+    };
+    let logs = protobuf(&request.encode_to_vec()).unwrap();
+    let taken: Vec<bool> = logs.iter().map(Result::is_ok).collect();
+    assert_eq!(taken, [true, true, false, false]);
+    let marked = event(logs.into_iter().nth(1).unwrap().unwrap());
+    assert!(marked.contains("a\u{fffd}b") && marked.contains(r#""convertedToText":["a"]"#), "{marked}");
+    let record =
+        |text: &str| format!(r#"{{"resource_logs":[{{"scope_logs":[{{"log_records":[{{"event_name":"a"}},{text}]}}]}}]}}"#);
+    for (text, is_taken) in [
+        (r#"{"timeUnixNano":"99999999999999999999999"}"#, true),
+        (r#"{"timeUnixNano":-5}"#, true),
+        (r#"{"severityNumber":"SEVERITY_NUMBER_WARN2"}"#, true),
+        (r#"{"severityNumber":{}}"#, false),
+        ("7", false),
+        (r#"{"body":{"string_value":"x"}}"#, true),
+    ] {
+        let text = record(text);
+        let logs = json_request(&text).unwrap();
+        assert_eq!((logs.len(), logs[0].is_ok(), logs[1].is_ok()), (2, true, is_taken), "{text}");
+    }
+    let text = record(r#"{"timeUnixNano":-5,"severityNumber":"SEVERITY_NUMBER_WARN2"}"#);
+    let kept = event(json_request(&text).unwrap().remove(1).unwrap());
+    assert!(kept.contains(r#""convertedToText":["timeUnixNano"]"#) && kept.contains("-5") && kept.contains("warning"), "{kept}");
 }
 
 #[test]
