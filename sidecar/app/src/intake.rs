@@ -24,7 +24,7 @@ use crate::{
     outlets::Outlets,
     policy::Compiled,
     problem::{Problem, Reason},
-    telemetry::{Metrics, ReasonLabel, RuleLabel, TenantLabel},
+    telemetry::{Chosen, Metrics, ReasonLabel, RuleLabel, TenantLabel},
 };
 
 /// Bytes that the `integrity` member may need besides the chain's id.
@@ -353,7 +353,7 @@ impl Intake {
         match report {
             Ok(report) if !report.failed => {
                 for (rule, count) in report.counts {
-                    self.metrics.redactions.get_or_create(&RuleLabel { rule: rule.to_string() }).inc_by(count);
+                    self.metrics.redactions.get_or_create(&RuleLabel { rule: Chosen(rule.to_string()) }).inc_by(count);
                 }
                 report.redactions
             }
@@ -407,12 +407,12 @@ impl Intake {
     }
 
     fn count_tenant(&self, tenant: &str) {
-        let label = TenantLabel { tenant: tenant.to_owned() };
+        let label = TenantLabel { tenant: Chosen(tenant.to_owned()) };
         if self.metrics.tenants.get(&label).is_some() || TENANTS.fetch_add(1, Ordering::Relaxed) < crate::telemetry::MOST_TENANTS
         {
             self.metrics.tenants.get_or_create(&label).inc();
         } else {
-            self.metrics.tenants.get_or_create(&TenantLabel { tenant: "(other)".into() }).inc();
+            self.metrics.tenants.get_or_create(&TenantLabel { tenant: Chosen("(other)".into()) }).inc();
         }
     }
 

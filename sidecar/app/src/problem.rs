@@ -101,7 +101,7 @@ impl Problem {
 
     /// Milliseconds until a new try makes sense.
     pub fn retry_ms(&self) -> Option<u64> {
-        self.retry_after.map(|wait| (wait.as_millis() as u64).max(1))
+        self.retry_after.map(|wait| (wait.as_nanos().div_ceil(1_000_000) as u64).max(1))
     }
 
     /// The body.

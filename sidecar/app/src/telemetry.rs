@@ -1,15 +1,36 @@
 //! Metrics of the intake, and the registry of all.
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
+
+/// A label's value that somebody else chose. The library writes values as they are, so that a quote or a line break in one would add lines, or have
+/// the whole page refused; here they are escaped as the format says, and other control characters are left out.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Chosen(pub String);
+
+impl EncodeLabelValue for Chosen {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        use std::fmt::Write as _;
+        for c in self.0.chars() {
+            match c {
+                '\\' => encoder.write_str("\\\\")?,
+                '"' => encoder.write_str("\\\"")?,
+                '\n' => encoder.write_str("\\n")?,
+                c if c.is_control() => encoder.write_char('\u{fffd}')?,
+                c => encoder.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
 
 /// A rule of redaction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RuleLabel {
     /// Its id.
-    pub rule: String,
+    pub rule: Chosen,
 }
 
 /// A reason for a refusal.
@@ -23,7 +44,7 @@ pub struct ReasonLabel {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TenantLabel {
     /// Its id.
-    pub tenant: String,
+    pub tenant: Chosen,
 }
 
 /// Most different tenants that get a label; more count as `(other)`.
@@ -204,9 +225,9 @@ pub fn reference() -> String {
     let label = "";
     drop(metrics.deliver.of(label));
     drop(metrics.refused.get_or_create(&ReasonLabel { reason: label }));
-    drop(metrics.redactions.get_or_create(&RuleLabel { rule: label.into() }));
+    drop(metrics.redactions.get_or_create(&RuleLabel { rule: Chosen(label.into()) }));
     drop(metrics.requests.get_or_create(&StatusLabel { code: 0 }));
-    drop(metrics.tenants.get_or_create(&TenantLabel { tenant: label.into() }));
+    drop(metrics.tenants.get_or_create(&TenantLabel { tenant: Chosen(label.into()) }));
     drop(metrics.reloads.get_or_create(&ResultLabel { result: label }));
     drop(metrics.config_hash.get_or_create(&HashLabel { hash: label.into() }));
     let text = render(&metrics.registry());

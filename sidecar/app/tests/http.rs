@@ -115,6 +115,29 @@ fn what_is_odd_in_one_place_spoils_nothing_else() {
 }
 
 #[test]
+fn a_tenant_adds_no_line_to_the_metrics() {
+    let rig = Rig::with_request_timeout("1m, tenantMetrics: true", "");
+    let (status, ..) = rig.event(r#"{"action":"a","tenantId":"x\"} 1\nsteno_forged{a=\"\\\u001b[2J"}"#);
+    assert_eq!(status, 201);
+    let (_, page) = rig.get("/metrics");
+    let line = page.lines().find(|line| line.contains("steno_forged")).expect("the tenant counts");
+    assert!(
+        line.contains(r#"{tenant="x\"} 1\nsteno_forged{a=\"\\"#) && line.ends_with(" 1") && !line.contains('\u{1b}'),
+        "{line}"
+    );
+}
+
+#[test]
+fn what_a_page_of_another_site_sends_and_a_question_that_means_nothing_are_refused() {
+    let rig = Rig::new("  query: {enabled: true}\n");
+    let (status, head, _) = rig.post("/v1/events", &format!("{JSON}Sec-Fetch-Site: cross-site\r\n"), GOOD.as_bytes());
+    assert_eq!(status, 403);
+    assert!(head.to_ascii_lowercase().contains("x-content-type-options: nosniff"), "{head}");
+    let get = |path: &str| rig.ask(path, "").0;
+    assert_eq!((get("/v1/events?severity=bogus"), get("/v1/events?severity=error")), (400, 200));
+}
+
+#[test]
 fn an_event_is_created_once_told_again_and_defended() {
     let rig = Rig::new("");
     let event = r#"{"eventId":"e1","action":"a","message":"m"}"#;

@@ -79,6 +79,9 @@ impl Question {
                         let known = MEMBERS.join(", ");
                         return Err(bad(name, format!("is not known; ask by {known}, from, to, order, limit or cursor")));
                     };
+                    if name == "severity" && steno_event::names::severity(value) != Some(value) {
+                        return Err(bad(name, "takes debug, info, notice, warning, error or critical"));
+                    }
                     question.wanted[column].push(value.to_owned());
                     if question.wanted[column].len() > MOST_VALUES {
                         return Err(bad(name, format!("has more than {MOST_VALUES} values")));

@@ -21,6 +21,14 @@ pub(crate) fn check(request: &Request<Incoming>, loopback: bool) -> Result<(), P
             "The request has an Origin header, as pages in a browser send it; send events from the application itself.",
         );
     }
+    if loopback && headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") {
+        return forbidden(
+            "The request comes from a page of another site (Sec-Fetch-Site); send events from the application itself.",
+        );
+    }
+    if loopback && headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(Problem::new(Reason::BadRequest, "The request has several Host headers; send one."));
+    }
     if loopback && !host(request, headers).is_some_and(is_local) {
         return forbidden("The Host is not this pod; use localhost, 127.0.0.1 or [::1].");
     }

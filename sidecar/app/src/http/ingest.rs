@@ -38,7 +38,12 @@ pub struct Ingest {
     /// Of a further listener: what it asks for, and what it takes.
     access: Option<Arc<ArcSwap<Access>>>,
     logged: Arc<Mutex<(u64, Bucket)>>,
+    /// Lines about requests that were refused, and how many had none since the last one.
+    refusals: Arc<Mutex<(Bucket, u64)>>,
 }
+
+/// Lines a second about requests that were refused.
+const REFUSALS: Quota = Quota { rate: 10, burst: 50 };
 
 /// What a request came to, for its log line.
 pub(super) struct Done {
@@ -60,7 +65,13 @@ impl Ingest {
     /// A handler.
     pub fn new(intake: Arc<Intake>, loopback: bool) -> Self {
         let bucket = Bucket::new(Quota { rate: 0, burst: 0 }, Duration::ZERO);
-        Self { intake, loopback, access: None, logged: Arc::new(Mutex::new((0, bucket))) }
+        Self {
+            intake,
+            loopback,
+            access: None,
+            logged: Arc::new(Mutex::new((0, bucket))),
+            refusals: Arc::new(Mutex::new((Bucket::new(REFUSALS, Duration::ZERO), 0))),
+        }
     }
 
     /// A handler of a further listener.
@@ -114,7 +125,7 @@ impl Ingest {
     pub async fn handle(self, request: Request<Incoming>) -> Answer {
         let begun = Instant::now();
         let compiled = self.intake.compiled.load_full();
-        let request_id = request_id(request.headers());
+        let (request_id, is_own_id) = request_id(request.headers());
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let done = match self.route(&compiled, request, &path, &request_id).await {
             Ok(done) => done,
@@ -126,10 +137,13 @@ impl Ingest {
         let (took, status) = (begun.elapsed(), done.answer.status().as_u16());
         self.intake.metrics.ack.observe(took.as_secs_f64());
         self.intake.metrics.requests.get_or_create(&StatusLabel { code: status }).inc();
-        if status >= 300 || self.may_log(compiled.config.spec.sidecar.request_log_rate) {
-            // A path is the client's own text; what is not a route of ours is cut.
-            // What stands in a route's name is event data.
-            let shown = routes::template(&path).map_or_else(|| path.chars().take(64).collect::<String>(), str::to_owned);
+        let left_out = if status >= 300 { self.may_tell_refusal() } else { Some(0) };
+        let may_log = status >= 300 || self.may_log(compiled.config.spec.sidecar.request_log_rate);
+        if let Some(left_out) = left_out.filter(|_| may_log) {
+            // A path is the client's own text, and so is its id of the request: they pass the policy's redaction. What stands in a route's name is event data.
+            let shown = routes::template(&path)
+                .map_or_else(|| self.intake.shown(&compiled, &path.chars().take(64).collect::<String>()), str::to_owned);
+            let request_id = if is_own_id { request_id.clone() } else { self.intake.shown(&compiled, &request_id) };
             let latency_ms = took.as_secs_f64() * 1000.0;
             tracing::info!(
                 r#type = "http_request",
@@ -141,9 +155,23 @@ impl Ingest {
                 tenantId = done.tenant,
                 eventId = done.event_id,
                 reason = done.reason,
+                leftOut = (left_out > 0).then_some(left_out),
             );
         }
-        done.answer
+        let mut answer = done.answer;
+        answer.headers_mut().insert(hyper::header::X_CONTENT_TYPE_OPTIONS, hyper::header::HeaderValue::from_static("nosniff"));
+        answer
+    }
+
+    /// Whether a request that was refused gets a line; how many had none since the last one.
+    fn may_tell_refusal(&self) -> Option<u64> {
+        let mut refusals = self.refusals.lock();
+        let now = self.intake.started.elapsed();
+        if refusals.0.take(now).is_ok() {
+            return Some(std::mem::take(&mut refusals.1));
+        }
+        refusals.1 += 1;
+        None
     }
 
     /// Whether a request that went well gets a line.
@@ -394,11 +422,14 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// The client's own id, where it is a sane one; else one of ours.
-fn request_id(headers: &HeaderMap) -> String {
+/// The client's own id, where it is a sane one; else one of ours. The second says whether it is ours.
+fn request_id(headers: &HeaderMap) -> (String, bool) {
     let sane = |id: &&str| {
         (1..=128).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
     };
     let sent = headers.get("x-request-id").and_then(|id| id.to_str().ok()).filter(sane);
-    sent.map_or_else(|| format!("r{:x}", NEXT.fetch_add(1, Ordering::Relaxed)), str::to_owned)
+    match sent {
+        Some(sent) => (sent.to_owned(), false),
+        None => (format!("r{:x}", NEXT.fetch_add(1, Ordering::Relaxed)), true),
+    }
 }
