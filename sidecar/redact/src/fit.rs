@@ -1,5 +1,8 @@
 //! Fitting a record into its bound: whole values are cut, largest first, and each is marked.
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
+};
 
 use steno_event::json::{Form, Json, Object, write_json};
 
@@ -116,6 +119,73 @@ fn cut(text: &str, length: usize) -> String {
     text[..end].to_owned()
 }
 
+/// Parts of the names of members that say who did what, where, with which outcome: shortened last.
+const TELLING: &[&str] = &[
+    "user",
+    "impersonat",
+    "decision",
+    "verb",
+    "uri",
+    "objectref",
+    "outcome",
+    "stage",
+    "auditid",
+    "status",
+    "code",
+    "method",
+    "actor",
+];
+/// Bytes of such a member that stay.
+const TELLING_BYTES: usize = 2048;
+/// An object up to here goes as a whole.
+const SMALL: usize = 256;
+/// Items that stay of a list that says who did it.
+const TELLING_ITEMS: usize = 8;
+
+fn is_telling(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    TELLING.iter().any(|part| name.contains(part))
+}
+
+/// Takes members out of an object, the largest first, until it is so much shorter. Gives back by how much it is.
+fn shrink(value: &mut Json<'_>, path: &str, over: usize, marks: &mut Vec<(String, usize)>) -> usize {
+    let before = size(value);
+    let Json::Object(object) = value else { return 0 };
+    let mut sizes: Vec<(String, usize)> = object.iter().map(|(name, value)| (name.to_string(), size(value))).collect();
+    sizes.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
+    let (mut saved, mut gone) = (0usize, HashSet::new());
+    for (name, length) in sizes {
+        if saved >= over {
+            break;
+        }
+        match object.get_mut(&name) {
+            Some(child @ Json::Object(_)) if length > SMALL => {
+                let below = format!("{path}.{}", cut(&name, 64));
+                saved += shrink(child, &below, over - saved, marks);
+            }
+            Some(Json::Array(items)) if is_telling(&name) && length > SMALL && items.len() > TELLING_ITEMS => {
+                items.truncate(TELLING_ITEMS);
+                saved += length.saturating_sub(items.iter().map(size).sum());
+                marks.push((format!("{path}.{}", cut(&name, 64)), length));
+            }
+            _ if is_telling(&name) && length <= TELLING_BYTES => {}
+            _ => {
+                saved += length + name.len() + 4;
+                gone.insert(name);
+            }
+        }
+    }
+    if !gone.is_empty() {
+        let members = std::mem::take(object).into_members().into_iter().filter(|(name, _)| !gone.contains(&**name)).collect();
+        *object = Object::from_members(members).unwrap_or_default();
+        marks.retain(|(known, _)| {
+            !gone.iter().any(|name| known.strip_prefix(path).is_some_and(|rest| rest == format!(".{name}")))
+        });
+        marks.push((path.to_owned(), before));
+    }
+    saved
+}
+
 /// Fits a completed record into `max` bytes, of which `reserve` are kept for `integrity`.
 pub fn fit(members: &mut Object<'_>, max: usize, reserve: usize) -> Fit {
     let original = size_of(members);
@@ -167,7 +237,21 @@ pub fn fit(members: &mut Object<'_>, max: usize, reserve: usize) -> Fit {
             marks.push((leaf.path, leaf.length));
         }
     }
-    // Many small values: whole subtrees go, largest first.
+    // Many small values: of each subtree its largest members go, level by level; what says who did what stays.
+    let mut roots: Vec<(&str, usize)> =
+        ["before", "after", "metadata", "error"].iter().filter_map(|name| Some((*name, size(members.get(name)?)))).collect();
+    roots.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
+    for (name, _) in roots {
+        if now <= max {
+            break;
+        }
+        if let Some(value) = members.get_mut(name) {
+            shrink(value, name, now + 2 * MARK - max, &mut marks);
+        }
+        let cost: usize = marks.iter().map(|(path, _)| path.len() + MARK).sum();
+        now = size_of(members) + reserve + 80 + cost;
+    }
+    // Where that is not enough, whole subtrees go.
     let mut subtrees: Vec<(&str, usize)> =
         ["before", "after", "metadata", "error"].iter().filter_map(|name| Some((*name, size(members.get(name)?)))).collect();
     subtrees.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
@@ -277,6 +361,24 @@ mod tests {
         let mut record = members(&text);
         assert_eq!(fit(&mut record, 600, 100), Fit::Truncated);
         assert!(canonical(&Json::Object(record)).contains(r#""actor":{"id":"u"}"#));
+        // Padding hides nobody: who did what stays, whatever it is padded with.
+        let addresses: Vec<String> = (0..9000).map(|index| format!(r#""10.0.{}.{}""#, index / 256, index % 256)).collect();
+        for padding in [
+            format!(r#""sourceIPs":[{}]"#, addresses.join(",")),
+            format!(r#""annotations":{{{},"authorization.k8s.io/decision":"allow"}}"#, inner.join(",")),
+        ] {
+            let text = format!(
+                r#"{{"action":"delete","actor":{{"id":"mallory"}},"metadata":{{"kubernetes":{{"impersonatedUser":{{"username":"system:masters"}},"requestURI":"/api/v1/secrets",{padding}}}}}}}"#
+            );
+            let mut record = members(&text);
+            assert_eq!(fit(&mut record, 1500, 100), Fit::Truncated);
+            let shown = canonical(&Json::Object(record));
+            assert!(shown.len() + 100 <= 1500, "{}", shown.len());
+            for told in ["system:masters", "/api/v1/secrets", "mallory"] {
+                assert!(shown.contains(told), "{told} is gone: {shown}");
+            }
+            assert!(!padding.contains("decision") || shown.contains(r#"decision":"allow"#), "{shown}");
+        }
         let huge = format!(r#"{{"action":"{}"}}"#, "a".repeat(2000));
         assert_eq!(fit(&mut members(&huge), 600, 100), Fit::TooLarge);
     }
