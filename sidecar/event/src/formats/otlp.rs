@@ -187,7 +187,7 @@ pub fn json_request(body: &str) -> Result<Vec<Result<Log<'_>, String>>, String> 
     let Json::Object(mut request) = tree else { return Err("the body is no object".into()) };
     let (mut logs, mut budget) = (Vec::new(), Budget::default());
     let resources = take(&mut request, "resourceLogs");
-    if resources.is_none() && request.len() > 0 {
+    if resources.is_none() && !request.is_empty() {
         return Err("the request has no resourceLogs".into());
     }
     for resource in list(resources)? {
