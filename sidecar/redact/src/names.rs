@@ -476,6 +476,7 @@ pub(crate) fn class(name: &str) -> Class {
     if name.len() < 3 && !name.eq_ignore_ascii_case("pw") {
         return Class::Plain;
     }
+    crate::detect::worked!(name.len());
     if name.is_ascii() {
         return class_of(name.as_bytes());
     }

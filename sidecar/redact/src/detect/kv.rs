@@ -4,7 +4,7 @@
 //! ([`crate::names::class`]) and then the value behind it. A value ends where its notation says so: at its own quote (escaped and doubled quotes are part
 //! of it), at the end of the line in YAML, INI and headers, at `</`, and otherwise at a space or at a separator that is
 //! followed by the next name. So a password with a comma or a brace in it is cut out whole.
-use super::pattern;
+use super::{pattern, worked};
 use crate::names::{Class, class, is_secret, is_small, looks_random};
 
 /// Longest name that is read.
@@ -273,6 +273,7 @@ impl<'t> Lines<'t> {
     fn end_of(&mut self, at: usize) -> usize {
         if at >= self.end || self.end == 0 {
             let rest = &self.text.as_bytes()[at..];
+            worked!(memchr::memchr2(b'\n', b'\r', rest).unwrap_or(rest.len()));
             self.end = memchr::memchr2(b'\n', b'\r', rest).map_or(self.text.len(), |length| at + length);
         }
         self.end.max(at)
@@ -318,6 +319,7 @@ fn beside_sign(lines: &mut Lines<'_>, at: usize, add: &mut dyn FnMut(usize, usiz
     let text = if found == Class::Soft { &text[..text.floor_char_boundary(end + MOST_OF_SOFT)] } else { text };
     let Some((start, stop)) = value_after(text, lines, end, &name, is_colon) else { return end };
     let value = &text[start..stop];
+    worked!(value.len());
     let is_none = is_placeholder(value)
         || is_small(name.text, value)
         || found == Class::Soft && !looks_random(value.trim_end_matches(['"', '\'']))
@@ -463,6 +465,7 @@ fn scheme(text: &str, start: usize) -> Option<usize> {
 fn quoted_end(bytes: &[u8], begin: usize, quote: u8, escapes: usize) -> usize {
     let mut at = begin;
     while at < bytes.len() {
+        worked!(1);
         if bytes[at] != quote {
             at += 1;
             continue;
@@ -486,6 +489,7 @@ fn quoted_end(bytes: &[u8], begin: usize, quote: u8, escapes: usize) -> usize {
 fn nested_end(bytes: &[u8], start: usize) -> usize {
     let (mut depth, mut is_text, mut at) = (0usize, false, start);
     while at < bytes.len() {
+        worked!(1);
         match bytes[at] {
             b'\\' => at += 1,
             b'"' => is_text = !is_text,

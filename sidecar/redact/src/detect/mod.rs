@@ -22,6 +22,33 @@ use self::{
     view::View,
 };
 
+/// Counts what is done, in bytes looked at, for the test that it grows no faster than what comes.
+#[cfg(test)]
+pub(crate) mod work {
+    use std::cell::Cell;
+
+    thread_local! {
+        static DONE: Cell<u64> = const { Cell::new(0) };
+    }
+
+    pub(crate) fn add(bytes: usize) {
+        DONE.set(DONE.get() + bytes as u64);
+    }
+
+    pub(crate) fn take() -> u64 {
+        DONE.replace(0)
+    }
+}
+
+/// Counts work in tests.
+macro_rules! worked {
+    ($bytes:expr) => {
+        #[cfg(test)]
+        crate::detect::work::add($bytes);
+    };
+}
+pub(crate) use worked;
+
 /// A secret's place in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Hit {
@@ -308,6 +335,7 @@ const DEPTH: usize = 2;
 /// Gives back whether there may be something encoded in the text.
 fn find_at(text: &str, on: Set, depth: usize, hits: &mut Vec<Hit>) -> bool {
     let wants_tokens = on & bit(Detector::CloudKey) != 0;
+    worked!(text.len());
     let Look { set, hints, tokens, longest, has_dot, is_encoded } = look(text, wants_tokens);
     hits.extend(tokens.into_iter().map(|(start, end)| Hit { start, end, by: Detector::CloudKey }));
     if wants_tokens && (has_dot || longest >= 86) {
@@ -371,4 +399,61 @@ fn found(detect: fn(&str, &mut dyn FnMut(usize, usize)), text: &str) -> Vec<&str
     let mut spans = Vec::new();
     detect(text, &mut |start, end| spans.push(&text[start..end]));
     spans
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What repeated makes a scan that is not careful slow.
+    const FRAGMENTS: &[&str] = &[
+        "password: ",
+        "auth=\"",
+        "\"auth\":{",
+        "a:\r",
+        "token='",
+        "--password ",
+        "<password>",
+        "key: |\n",
+        "%41",
+        "é",
+        "pass=",
+        "://a:",
+        "ghp_",
+        "::server:",
+        "eyJ",
+        "1 ",
+        "4111",
+        "[\"password\"]=> ",
+        "Password for bob: ",
+        "identified by ",
+        "name=password value=",
+        "<input name=\"password\" ",
+        "AAAA",
+        "set password for a",
+        "insert into a(password) values(",
+        "\\\"",
+    ];
+
+    fn work_of(text: &str) -> u64 {
+        work::take();
+        let mut hits = Vec::new();
+        find(text, Set::MAX, &mut hits);
+        work::take()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn the_work_grows_with_the_text_and_no_faster(
+            parts in prop::collection::vec(prop::sample::select(FRAGMENTS), 1..4),
+            between in "[a-z :=\"'{}\\n-]{0,3}",
+        ) {
+            let unit = parts.join(&between);
+            let (short, long) = (work_of(&unit.repeat(200)), work_of(&unit.repeat(1600)));
+            prop_assert!(long <= short.max(1000) * 12, "{unit:?}: {short} for 200 of it, {long} for eight times as many");
+        }
+    }
 }
