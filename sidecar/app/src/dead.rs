@@ -1,5 +1,6 @@
 //! `steno-sidecar dead`: records that a sink refused and no topic took.
 use std::{
+    io::IsTerminal as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -13,6 +14,7 @@ use steno_journal::{Key, Keys};
 use crate::{
     args::{DeadAction, DeadArgs, Format},
     check::print,
+    printed::printed,
 };
 
 /// Keys from their files.
@@ -75,12 +77,12 @@ pub fn dead(args: &DeadArgs) -> anyhow::Result<ExitCode> {
                     for (letter, is_requeued) in &letters {
                         let bytes = letter.record.len().to_string();
                         table.add_row([
-                            &letter.seq.to_string(),
+                            letter.seq.to_string().as_str(),
                             &format_millis(letter.at_ms),
                             &bytes,
-                            &letter.sink,
-                            &letter.destination,
-                            if *is_requeued { &again } else { &letter.reason },
+                            &printed(&letter.sink),
+                            &printed(&letter.destination),
+                            &printed(if *is_requeued { &again } else { &letter.reason }),
                         ]);
                     }
                     println!("{table}");
@@ -103,7 +105,9 @@ pub fn dead(args: &DeadArgs) -> anyhow::Result<ExitCode> {
                 letters.into_iter().find(|letter| letter.seq == *seq && sink.as_ref().is_none_or(|sink| *sink == letter.sink));
             let letter =
                 letter.with_context(|| format!("there is no dead letter {seq}; `steno-sidecar dead list` shows them"))?;
-            println!("{}", letter.record);
+            // Programs get it as it is.
+            let is_seen = std::io::stdout().is_terminal();
+            println!("{}", if is_seen { printed(&letter.record) } else { letter.record.as_str().into() });
             Ok(ExitCode::SUCCESS)
         }
         DeadAction::Requeue { dir, all: true, sink, key, .. } => {

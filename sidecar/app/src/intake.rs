@@ -238,7 +238,18 @@ impl Intake {
         }
         let ready = self.prepare(compiled, sent, supplied, arrival);
         let mut rates = self.rates.lock();
-        let ready = ready?;
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(problem) => {
+                // What is no event uses no rate up.
+                if within_total.is_ok()
+                    && let Some(total) = &mut rates.total
+                {
+                    total.give_back();
+                }
+                return Err(problem);
+            }
+        };
         if ready.item.critical {
             if within_total.is_ok()
                 && let Some(total) = &mut rates.total

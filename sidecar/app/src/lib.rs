@@ -24,6 +24,7 @@ pub mod look;
 pub mod outlets;
 pub mod place;
 pub mod policy;
+mod printed;
 pub mod problem;
 pub mod reload;
 pub mod roundtrip;

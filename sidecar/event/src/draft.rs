@@ -310,6 +310,10 @@ fn check<'a>(field: &str, takes: Takes, value: Json<'a>) -> Result<Json<'a>, Inv
         (Takes::Severity, Json::String(text)) => names::severity(&text)
             .map(Json::text)
             .ok_or_else(|| invalid(field, "is not a severity; send debug, info, notice, warning, error or critical")),
+        // As Pino and Bunyan number them.
+        (Takes::Severity, Json::Number(level)) if names::severity_of_level(level).is_some() => {
+            Ok(Json::text(names::severity_of_level(level).unwrap_or("info")))
+        }
         (Takes::Severity, value) => Err(wrong("a severity such as \"info\"", &value)),
         (Takes::Millis, Json::Number(number)) if number >= 0.0 => Ok(Json::Number(number)),
         (Takes::Millis, value) => Err(wrong("a number of milliseconds, not negative", &value)),

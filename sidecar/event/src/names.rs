@@ -116,6 +116,13 @@ pub fn severity(word: &str) -> Option<&'static str> {
     WORDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(word)).map(|(_, severity)| *severity)
 }
 
+/// The severity that a level's number means, as Pino and Bunyan have them: 10 is trace, 60 fatal.
+pub fn severity_of_level(level: f64) -> Option<&'static str> {
+    const LEVELS: [(f64, &str); 6] =
+        [(10.0, "debug"), (20.0, "debug"), (30.0, "info"), (40.0, "warning"), (50.0, "error"), (60.0, "critical")];
+    LEVELS.iter().find(|(known, _)| (known - level).abs() < f64::EPSILON).map(|(_, severity)| *severity)
+}
+
 /// Prefixes of [`CLIENT`]'s names: no two are alike, so that one comparison of text is enough.
 const PREFIXES: [u64; CLIENT.len()] = {
     let mut prefixes = [0; CLIENT.len()];

@@ -14,6 +14,7 @@ use steno_chain::Verifier;
 use steno_deliver::kafka::{Destination, client_config};
 
 use super::samples::Acked;
+use crate::printed::printed;
 
 /// Reads until all that was acked is there, shows it, and says whether it is exactly that.
 pub(super) async fn show(destination: Destination, acked: Acked, uuid: String) -> anyhow::Result<bool> {
@@ -84,7 +85,7 @@ fn table(rows: &[(u64, i32, Value)]) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["seq", "kind", "action", "actor", "event id", "what a reader sees", "made safe"]);
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let text = |value: &Value| printed(value.as_str().unwrap_or_default()).into_owned();
     let (mut last, mut run, mut hidden) = (String::new(), 0, 0);
     for (seq, _, record) in rows {
         let action = text(&record["action"]);
@@ -116,12 +117,12 @@ fn table(rows: &[(u64, i32, Value)]) -> Table {
 
 fn safety(record: &Value) -> String {
     let mut marks: Vec<String> = Vec::new();
+    let printed = |value: &Value, other: &'static str| printed(value.as_str().unwrap_or(other)).into_owned();
     for entry in record["redactions"].as_array().into_iter().flatten() {
-        let place = entry["path"].as_str().unwrap_or("several");
-        marks.push(format!("{place}: {}", entry["rule"].as_str().unwrap_or_default()));
+        marks.push(format!("{}: {}", printed(&entry["path"], "several"), printed(&entry["rule"], "")));
     }
     for field in record["truncation"]["fields"].as_array().into_iter().flatten() {
-        marks.push(format!("{}: cut from {} bytes", field["path"].as_str().unwrap_or_default(), field["originalLength"]));
+        marks.push(format!("{}: cut from {} bytes", printed(&field["path"], ""), field["originalLength"]));
     }
     marks.join("\n")
 }

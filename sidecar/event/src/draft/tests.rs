@@ -77,6 +77,15 @@ fn an_enforced_tenant_cannot_be_renamed_and_required_members_must_be_there() {
 }
 
 #[test]
+fn numbers_of_levels_are_severities() {
+    for (level, severity) in [(10, "debug"), (30, "info"), (40, "warning"), (60, "critical")] {
+        let text = format!(r#"{{"action":"a","level":{level}}}"#);
+        assert_eq!(draft(&text).unwrap().text("severity"), Some(severity));
+    }
+    assert!(draft(r#"{"action":"a","severity":35}"#).is_err());
+}
+
+#[test]
 fn what_was_left_out_is_filled_in_and_known_to_be() {
     let mut draft = draft(r#"{"action":"a","severity":"ERROR","user_id":"u"}"#).unwrap();
     draft.supply_id("id");
