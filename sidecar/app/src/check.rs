@@ -88,6 +88,9 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             for field in &compiled.unknown {
                 println!("warning: {field}: not known to this version; left out");
             }
+            for finding in steno_redact::without_effect(&spec.redaction) {
+                println!("warning: {finding}");
+            }
             for secret in &compiled.missing_secrets {
                 println!("warning: the Secret {secret} is not at {}", args.secrets.display());
             }
@@ -102,6 +105,7 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             let config = serde_json::to_value(&compiled.config)?;
             let answer = json!({
                 "valid": true, "config": config, "unknownFields": compiled.unknown,
+                "warnings": steno_redact::without_effect(&compiled.config.spec.redaction),
                 "missingSecrets": compiled.missing_secrets, "preflight": findings,
             });
             print(&answer, format)?;

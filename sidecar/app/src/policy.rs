@@ -96,6 +96,9 @@ impl Compiled {
         };
         let sinks_key = key.clone();
         let redactor = Redactor::compile(&spec.redaction, &spec.capture, key).map_err(|error| Unusable(error.to_string()))?;
+        for finding in steno_redact::without_effect(&spec.redaction) {
+            tracing::warn!(finding, "a rule of the policy redacts nothing");
+        }
         let tenant = spec.defaults.tenant_id.as_ref();
         let service =
             spec.defaults.service.clone().or_else(|| identity.service.clone()).unwrap_or_else(|| config.policy.name.clone());

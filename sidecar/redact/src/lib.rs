@@ -20,6 +20,7 @@ mod detect;
 mod fit;
 mod names;
 mod pairs;
+mod paths;
 mod plain;
 mod report;
 mod rules;
@@ -27,5 +28,6 @@ mod walk;
 
 pub use action::HashKey;
 pub use fit::{Fit, fit, metadata_only};
+pub use paths::without_effect;
 pub use report::Report;
 pub use rules::{Error, Redactor};
