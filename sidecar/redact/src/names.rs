@@ -366,7 +366,7 @@ const TOKENS_OF_LISTS: &[&str] = &[
 /// Query parameters that are secret besides.
 const PARAMETERS: &[&str] = &["codeverifier", "assertion", "hmac", "samlrequest", "samlresponse", "sig", "signature", "ticket"];
 /// Query parameters that are secret if they look random.
-const SOFT_PARAMETERS: &[&str] = &["code", "jwt", "key", "k", "sessionid", "sid", "t", "auth", "hash"];
+const SOFT_PARAMETERS: &[&str] = &["code", "jwt", "key", "k", "sessionid", "sid", "t", "auth"];
 
 /// Longest part of a name that is looked at; a secret's name is shorter.
 const LONGEST: usize = 72;
@@ -598,6 +598,12 @@ pub(crate) fn is_secret_parameter(name: &str, value: &str) -> bool {
     let folded: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
     PARAMETERS.iter().any(|known| folded == *known || known.len() > 6 && folded.ends_with(known))
         || SOFT_PARAMETERS.contains(&folded.as_str()) && value.len() >= 12 && looks_random(value)
+}
+
+/// Whether a name is that of a secret parameter and of nothing else: it is one without a URL around it, too.
+pub(crate) fn is_parameter_only(name: &str) -> bool {
+    let folded: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    class(name) == Class::Plain && PARAMETERS.contains(&folded.as_str())
 }
 
 /// A number that is no secret: below ten, or one that pans a map.

@@ -218,7 +218,6 @@ pub(crate) fn is_snmp(object: &Object<'_>) -> bool {
     let version = object.get("version");
     let is_version = version.is_some_and(|version| match version {
         Json::String(text) => matches!(text.trim_start_matches('v'), "1" | "2" | "2c" | "3"),
-        Json::Number(_) => true,
         _ => false,
     });
     object.get("community").is_some() && (is_version || object.get("oid").is_some() || object.get("pdu").is_some())

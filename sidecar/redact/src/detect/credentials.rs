@@ -85,7 +85,7 @@ pub(super) fn url(text: &str, add: &mut dyn FnMut(usize, usize)) {
     while let Some(found) = parameter().and_then(|shape| shape.captures_at(text, at)) {
         let (Some(name), Some(value)) = (found.get(1), found.get(2)) else { break };
         // Without a sign of a URL, secret names are the business of [`super::kv`].
-        let is_own = is_url || !names::is_secret(name.as_str());
+        let is_own = is_url || names::is_parameter_only(name.as_str());
         if is_own && names::is_secret_parameter(name.as_str(), value.as_str()) && !is_placeholder(value.as_str()) {
             add(value.start(), value.end());
         }

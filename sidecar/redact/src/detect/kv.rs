@@ -79,6 +79,7 @@ const STOP: &[&str] = &[
     "any",
     "unknown",
     "expected",
+    "projected",
     "unexpected",
 ];
 
