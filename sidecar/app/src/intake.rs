@@ -383,11 +383,10 @@ impl Intake {
 
     /// A text about what a client sent, as it may be shown: it has passed the policy's redaction.
     pub fn shown(&self, compiled: &Compiled, text: &str) -> String {
-        let mut looked = json::Object::of([("message", json::Json::String(text.to_owned().into()))]);
-        let report = catch_unwind(AssertUnwindSafe(|| compiled.redactor.apply(&mut looked, Some(&self.identity_key))));
-        match report {
-            Ok(report) if !report.failed => looked.get("message").and_then(json::Json::as_str).unwrap_or_default().to_owned(),
-            _ => "(it could not be redacted)".into(),
+        let shown = catch_unwind(AssertUnwindSafe(|| compiled.redactor.apply_to_text(text, Some(&self.identity_key))));
+        match shown {
+            Ok(shown) => shown.unwrap_or_else(|| text.to_owned()),
+            Err(_) => "(it could not be redacted)".into(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What people see of text that somebody else chose.
+//! Text that a client chose, made safe to print on a terminal.
 use std::borrow::Cow;
 
 /// The text without what a terminal obeys or shows elsewhere: control characters (C0, C1), line separators and directions of writing. They are shown by

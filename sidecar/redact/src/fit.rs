@@ -238,10 +238,7 @@ pub fn fit(members: &mut Object<'_>, max: usize, reserve: usize) -> Fit {
         }
     }
     // Many small values: of each subtree its largest members go, level by level; what says who did what stays.
-    let mut roots: Vec<(&str, usize)> =
-        ["before", "after", "metadata", "error"].iter().filter_map(|name| Some((*name, size(members.get(name)?)))).collect();
-    roots.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
-    for (name, _) in roots {
+    for (name, _) in subtrees(members) {
         if now <= max {
             break;
         }
@@ -252,10 +249,7 @@ pub fn fit(members: &mut Object<'_>, max: usize, reserve: usize) -> Fit {
         now = size_of(members) + reserve + 80 + cost;
     }
     // Where that is not enough, whole subtrees go.
-    let mut subtrees: Vec<(&str, usize)> =
-        ["before", "after", "metadata", "error"].iter().filter_map(|name| Some((*name, size(members.get(name)?)))).collect();
-    subtrees.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
-    for (name, length) in subtrees {
+    for (name, length) in subtrees(members) {
         if now <= max {
             break;
         }
@@ -271,6 +265,14 @@ pub fn fit(members: &mut Object<'_>, max: usize, reserve: usize) -> Fit {
         fold_redactions(members);
     }
     if size_of(members) + reserve <= max { Fit::Truncated } else { Fit::TooLarge }
+}
+
+/// Members that may hold much, and their sizes, the largest first.
+fn subtrees(members: &Object<'_>) -> Vec<(&'static str, usize)> {
+    let mut all: Vec<(&str, usize)> =
+        ["before", "after", "metadata", "error"].into_iter().filter_map(|name| Some((name, size(members.get(name)?)))).collect();
+    all.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
+    all
 }
 
 /// What was redacted, as counts by rule instead of a list of paths.

@@ -588,6 +588,10 @@ pub(crate) fn looks_random(value: &str) -> bool {
     value.len() >= 8 && is_mixed && !value.contains(' ')
 }
 
+fn fold_parameter(name: &str) -> String {
+    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
 /// Whether a query parameter is secret.
 pub(crate) fn is_secret_parameter(name: &str, value: &str) -> bool {
     match class(name) {
@@ -595,14 +599,14 @@ pub(crate) fn is_secret_parameter(name: &str, value: &str) -> bool {
         Class::Soft if looks_random(value) => return true,
         _ => {}
     }
-    let folded: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    let folded = fold_parameter(name);
     PARAMETERS.iter().any(|known| folded == *known || known.len() > 6 && folded.ends_with(known))
         || SOFT_PARAMETERS.contains(&folded.as_str()) && value.len() >= 12 && looks_random(value)
 }
 
 /// Whether a name is that of a secret parameter and of nothing else: it is one without a URL around it, too.
 pub(crate) fn is_parameter_only(name: &str) -> bool {
-    let folded: String = name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect();
+    let folded = fold_parameter(name);
     class(name) == Class::Plain && PARAMETERS.contains(&folded.as_str())
 }
 

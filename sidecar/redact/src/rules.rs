@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 use regex::Regex;
 use sha2::{Digest, Sha256};
 use steno_crds::{Capture, Detector, MemberPath, REGEX_SIZE_LIMIT, Redaction, RedactionAction as Action, Segment};
-use steno_event::json::Object;
+use steno_event::json::{Json, Object};
 
 use crate::{
     HashKey, Report,
@@ -171,6 +171,14 @@ impl Redactor {
         let mut walk = Walk::new(self, self.plain.try_lock(), identity);
         walk.event(members);
         report(walk.entries)
+    }
+
+    /// Redacts a text by itself, as it would be redacted in an event's message; `None`: nothing is found in it.
+    pub fn apply_to_text(&self, text: &str, identity: Option<&HashKey>) -> Option<String> {
+        let mut looked = Object::of([("message", Json::String(text.to_owned().into()))]);
+        let report = self.apply(&mut looked, identity);
+        // Whatever is not whole any more is no text to show.
+        report.redactions.map(|_| looked.get("message").and_then(Json::as_str).unwrap_or_default().to_owned())
     }
 }
 

@@ -112,8 +112,8 @@ async fn collect(mut body: Incoming, most: usize, claim: &mut Claim) -> Result<O
                 }
             }
         }
-        let from = refused.as_ref().map_or(most, |(_, at)| *at);
-        if seen > from + DRAIN || refused.is_some() && seen > from + LEAST_DRAIN {
+        let drained = refused.as_ref().map_or(most + DRAIN, |(_, at)| at + LEAST_DRAIN);
+        if seen > drained {
             break;
         }
     }

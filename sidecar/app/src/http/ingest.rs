@@ -137,9 +137,12 @@ impl Ingest {
         let (took, status) = (begun.elapsed(), done.answer.status().as_u16());
         self.intake.metrics.ack.observe(took.as_secs_f64());
         self.intake.metrics.requests.get_or_create(&StatusLabel { code: status }).inc();
-        let left_out = if status >= 300 { self.may_tell_refusal() } else { Some(0) };
-        let may_log = status >= 300 || self.may_log(compiled.config.spec.sidecar.request_log_rate);
-        if let Some(left_out) = left_out.filter(|_| may_log) {
+        let left_out = if status >= 300 {
+            self.may_tell_refusal()
+        } else {
+            self.may_log(compiled.config.spec.sidecar.request_log_rate).then_some(0)
+        };
+        if let Some(left_out) = left_out {
             // A path is the client's own text, and so is its id of the request: they pass the policy's redaction. What stands in a route's name is event data.
             let shown = routes::template(&path)
                 .map_or_else(|| self.intake.shown(&compiled, &path.chars().take(64).collect::<String>()), str::to_owned);

@@ -318,11 +318,7 @@ fn is_word(text: &str, most: usize) -> bool {
 fn is_plain(text: &str) -> bool {
     static BUILTIN: OnceLock<Option<Redactor>> = OnceLock::new();
     let builtin = BUILTIN.get_or_init(|| Redactor::compile(&Redaction::default(), &Capture::default(), None).ok());
-    let mut looked = Object::of([("message", Json::String(text.to_owned().into()))]);
-    builtin.as_ref().is_some_and(|builtin| {
-        let report = builtin.apply(&mut looked, None);
-        !report.failed && report.redactions.is_none()
-    })
+    builtin.as_ref().is_some_and(|builtin| builtin.apply_to_text(text, None).is_none())
 }
 
 /// The audit event of an intent that ends: what came, and where it says nothing what the intent says.

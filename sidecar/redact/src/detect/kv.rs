@@ -247,6 +247,9 @@ pub(super) fn kv(text: &str, parts: u8, add: &mut dyn FnMut(usize, usize)) {
     if parts & SIGNS != 0 {
         signs(text, add);
     }
+    if parts & !SIGNS == 0 {
+        return;
+    }
     let lower = text.to_ascii_lowercase();
     if parts & SPACED != 0 {
         spaced(text, &lower, add);
@@ -303,13 +306,10 @@ fn signs(text: &str, add: &mut dyn FnMut(usize, usize)) {
 fn beside_sign(lines: &mut Lines<'_>, at: usize, add: &mut dyn FnMut(usize, usize)) -> usize {
     let text = lines.text;
     let bytes = text.as_bytes();
-    let end = at + bytes[at..].iter().take(3).take_while(|byte| matches!(byte, b'=' | b':' | b'>' | b'-')).count().max(1);
-    let end = if bytes[at] == b'=' || bytes[at] == b':' {
-        // Only the signs themselves: a value may begin with `-`.
-        at + bytes[at..].iter().take(3).take_while(|byte| matches!(byte, b'=' | b':' | b'>')).count().max(1)
-    } else {
-        end
-    };
+    // An arrow; else only the signs themselves, for a value may begin with `-`.
+    let is_arrow = bytes[at] == b'-';
+    let is_part = |byte: &&u8| matches!(byte, b'=' | b':' | b'>') || is_arrow && **byte == b'-';
+    let end = at + bytes[at..].iter().take(3).take_while(is_part).count().max(1);
     let Some(name) = name_before(text, at) else { return end };
     let found = class_at(text, &name);
     if found == Class::Plain {
@@ -353,7 +353,7 @@ fn value_after(text: &str, lines: &mut Lines<'_>, from: usize, name: &Name<'_>, 
     let bytes = text.as_bytes();
     let blanks = |at: usize| at + bytes[at..].iter().take(32).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     let mut start = blanks(from);
-    // `string(15) "…"`, `!vault …`, `"""…"""`, `?= …`
+    // `string(15) "…"`, `!vault …`, `"""…"""`
     if let Some(behind) = decoration(text, start) {
         start = blanks(behind);
     }
@@ -385,7 +385,7 @@ fn value_after(text: &str, lines: &mut Lines<'_>, from: usize, name: &Name<'_>, 
         let end = memchr::memmem::find(&bytes[start..], b"]]>").map_or(text.len(), |at| start + at);
         return Some((start + 9, end));
     }
-    let is_header = is_colon && matches!(class_of_header(name.text), Some(()));
+    let is_header = is_colon && is_secret_header(name.text);
     // A scheme is no secret, and tells what kind of one follows.
     if is_header && let Some(after) = scheme(text, start) {
         start = after;
@@ -423,7 +423,7 @@ fn value_after(text: &str, lines: &mut Lines<'_>, from: usize, name: &Name<'_>, 
         return Some((start, end));
     }
     let mut end = bare_end(bytes, start, line_end);
-    // What it opened it closes.
+    // A bracket that the value opened belongs to it.
     for (open, close) in [(b'{', b'}'), (b'(', b')'), (b'[', b']'), (b'<', b'>')] {
         let count = |sign: u8| memchr::memchr_iter(sign, &bytes[start..end]).count();
         if end < line_end && bytes[end] == close && count(open) > count(close) {
@@ -446,10 +446,10 @@ fn decoration(text: &str, start: usize) -> Option<usize> {
     shape()?.find(rest).map(|found| start + found.end() - found.as_str().chars().next_back().map_or(0, char::len_utf8))
 }
 
-/// A header whose whole value is secret.
-fn class_of_header(name: &str) -> Option<()> {
+/// Whether a header's whole value is secret.
+fn is_secret_header(name: &str) -> bool {
     let folded = name.to_ascii_lowercase();
-    (folded.ends_with("authorization") || folded.ends_with("cookie")).then_some(())
+    folded.ends_with("authorization") || folded.ends_with("cookie")
 }
 
 /// Where the credentials begin behind a scheme of HTTP authentication; `None`: there is none.
@@ -658,6 +658,19 @@ fn first_group(text: &str, shape: Option<&'static regex::Regex>, add: &mut dyn F
     }
 }
 
+/// Of each match whose first group is a secret name, adds the next group that it has.
+fn named_group(text: &str, shape: Option<&'static regex::Regex>, add: &mut dyn FnMut(usize, usize)) {
+    for found in shape.into_iter().flat_map(|shape| shape.captures_iter(text)) {
+        let value = found.iter().skip(2).flatten().next();
+        if let (Some(name), Some(value)) = (found.get(1), value)
+            && is_secret(name.as_str())
+            && !is_placeholder(value.as_str())
+        {
+            add(value.start(), value.end());
+        }
+    }
+}
+
 /// Adds all groups of each match.
 fn all_groups(text: &str, shape: Option<&'static regex::Regex>, add: &mut dyn FnMut(usize, usize)) {
     for found in shape.into_iter().flat_map(|shape| shape.captures_iter(text)) {
@@ -730,15 +743,7 @@ fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
         if text.contains('<') {
             markup(text, add);
         }
-        for found in paired().into_iter().flat_map(|shape| shape.captures_iter(text)) {
-            let value = found.iter().skip(2).flatten().next();
-            if let (Some(name), Some(value)) = (found.get(1), value)
-                && is_secret(name.as_str())
-                && !is_placeholder(value.as_str())
-            {
-                add(value.start(), value.end());
-            }
-        }
+        named_group(text, paired(), add);
     } else if text.contains("</") {
         markup(text, add);
     }
@@ -749,14 +754,7 @@ fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
         first_group(text, netrc(), add);
     }
     if has("variable") {
-        for found in hcl().into_iter().flat_map(|shape| shape.captures_iter(text)) {
-            if let (Some(name), Some(value)) = (found.get(1), found.get(2))
-                && is_secret(name.as_str())
-                && !is_placeholder(value.as_str())
-            {
-                add(value.start(), value.end());
-            }
-        }
+        named_group(text, hcl(), add);
     }
     if has("insert") {
         inserted(insert(), text, add);
@@ -817,14 +815,7 @@ fn markup(text: &str, add: &mut dyn FnMut(usize, usize)) {
             add(start, end);
         }
     }
-    for found in listed().into_iter().flat_map(|shape| shape.captures_iter(text)) {
-        if let (Some(name), Some(value)) = (found.get(1), found.get(2))
-            && is_secret(name.as_str())
-            && !is_placeholder(value.as_str())
-        {
-            add(value.start(), value.end());
-        }
-    }
+    named_group(text, listed(), add);
 }
 
 /// `INSERT INTO users(email, password) VALUES ('a', '…')`: the value of the column.
@@ -949,21 +940,14 @@ fn commands(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     }
 }
 
-/// What spans lines: a form's part, a Kubernetes Secret, an RFC 822 body of a credential.
+/// What spans lines: a part of a form, a Kubernetes Secret, a `PuTTY` key file.
 fn blocks(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     pattern!(
         part,
         r#"(?is)content-disposition:\s*form-data;[^\n]*?name="?([^"\n;]{1,80})"?[^\n]*\n(?:[^\n]+\n)*?\r?\n(.*?)(?:\r?\n--|\z)"#
     );
     if lower.contains("form-data") {
-        for found in part().into_iter().flat_map(|shape| shape.captures_iter(text)) {
-            if let (Some(name), Some(value)) = (found.get(1), found.get(2))
-                && is_secret(name.as_str())
-                && !is_placeholder(value.as_str())
-            {
-                add(value.start(), value.end());
-            }
-        }
+        named_group(text, part(), add);
     }
     if lower.contains("kind: secret") {
         secret_manifest(text, add);

@@ -343,7 +343,7 @@ pub(super) const ROWS: &[Row] = &[
     run("e2b", "e2b_", Set::Hex, 40, 40),
     run("jina", "jina_", Set::Url, 50, LONG),
     run("voyage", "pa-", Set::Url, 43, 43),
-    // Keys in other clothes.
+    // Encoded keys.
     run("pem-base64", "LS0tLS1CRUdJTi", Set::Base64, 24, LONG * 16),
 ];
 
