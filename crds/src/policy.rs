@@ -439,6 +439,12 @@ pub enum Detector {
     Email,
     /// IPv4 and IPv6 addresses. Only where a rule asks for it.
     Ip,
+    /// Telephone numbers, by the numbering plans or by name. Only where a rule asks for it.
+    Phone,
+    /// Dates of birth, where a name or a word says what they are. Only where a rule asks for it.
+    DateOfBirth,
+    /// Identity numbers of the large countries, by check digits or by name. Only where a rule asks for it.
+    NationalId,
 }
 
 /// What redaction does to a value, weakest first.

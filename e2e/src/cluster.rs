@@ -52,11 +52,12 @@ impl Cluster {
     pub fn install(&self, settings: &[&str]) {
         let mut helm = self.command(&self.helm.to_string_lossy());
         helm.args(["upgrade", "--install", "steno"]).arg(chart());
-        helm.args(["-n", "steno-system", "--create-namespace", "--wait", "--timeout", "90s"]);
+        helm.args(["-n", "steno-system", "--create-namespace", "--wait", "--timeout", "240s"]);
         for setting in ["image.registry=e2e.local", "image.tag=e2e", "image.pullPolicy=Never"].iter().chain(settings) {
             helm.args(["--set", setting]);
         }
-        done("helm upgrade --install", &helm.output().expect("helm starts"));
+        let output = helm.output().expect("helm starts");
+        done("helm upgrade --install", &output);
     }
 
     /// `helm test`; what its pod printed.
@@ -224,6 +225,17 @@ impl Drop for Cluster {
             let selector = "app.kubernetes.io/part-of=steno";
             let logs = self.try_kubectl(&["logs", "-n", "steno-system", "-l", selector, "--tail=15", "--prefix"]).1;
             eprintln!("the control plane's log:\n{logs}");
+            let pods = self.try_kubectl(&["get", "pods", "-A", "-o", "wide"]).1;
+            let described = self.try_kubectl(&["describe", "pods", "-n", "steno-system"]).1;
+            let events = self.try_kubectl(&["get", "events", "-n", "steno-system", "--sort-by=.lastTimestamp"]).1;
+            eprintln!("{pods}\n{described}\n{events}");
+            if let Some(dir) = std::env::var_os("E2E_CLUSTER_DIR") {
+                for name in ["kubelet", "proxy", "containerd"] {
+                    let log = std::fs::read_to_string(Path::new(&dir).join(format!("logs/{name}.log"))).unwrap_or_default();
+                    let last: Vec<&str> = log.lines().rev().take(25).collect();
+                    eprintln!("--- {name}\n{}", last.into_iter().rev().collect::<Vec<_>>().join("\n"));
+                }
+            }
         }
     }
 }

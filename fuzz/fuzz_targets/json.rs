@@ -9,7 +9,7 @@ use steno_event::{
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    ndjson(text).for_each(|line| drop(parse(line)));
+    ndjson(text).for_each(|(_, item)| drop(parse(item)));
     if let Ok(items) = array_items(text) {
         items.into_iter().for_each(|item| drop(parse(item)));
     }

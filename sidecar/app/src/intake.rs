@@ -24,7 +24,7 @@ use crate::{
     outlets::Outlets,
     policy::Compiled,
     problem::{Problem, Reason},
-    telemetry::{Chosen, Metrics, ReasonLabel, RuleLabel, TenantLabel},
+    telemetry::{Chosen, Metrics, ReasonLabel, RuleLabel},
 };
 
 /// Bytes that the `integrity` member may need besides the chain's id.
@@ -118,8 +118,10 @@ impl Rates {
     pub fn new(rate: &Rate, now: Duration) -> Self {
         let quota = |rate: u64, burst: Option<u64>| Quota { rate, burst: burst.unwrap_or(rate).max(1) };
         let most = NonZeroUsize::new(rate.max_tenants as usize).unwrap_or(NonZeroUsize::MIN);
+        // Whoever makes up a name gets a full bucket: without a bound on all together, a bound on each bounds nobody.
+        let of_all = rate.per_tenant.map(|tenant| tenant.saturating_mul(rate.max_tenants));
         Self {
-            total: rate.total.map(|total| Bucket::new(quota(total, rate.burst), now)),
+            total: rate.total.or(of_all).map(|total| Bucket::new(quota(total, rate.burst), now)),
             critical: rate.critical.map(|critical| Bucket::new(quota(critical, None), now)),
             tenants: rate.per_tenant.map(|tenant| Tenants::new(quota(tenant, rate.burst), most)),
         }
@@ -417,13 +419,7 @@ impl Intake {
     }
 
     fn count_tenant(&self, tenant: &str) {
-        let label = TenantLabel { tenant: Chosen(tenant.to_owned()) };
-        if self.metrics.tenants.get(&label).is_some() || TENANTS.fetch_add(1, Ordering::Relaxed) < crate::telemetry::MOST_TENANTS
-        {
-            self.metrics.tenants.get_or_create(&label).inc();
-        } else {
-            self.metrics.tenants.get_or_create(&TenantLabel { tenant: Chosen("(other)".into()) }).inc();
-        }
+        self.metrics.tenants.count(tenant);
     }
 
     // --- the loop's answers ---
@@ -533,9 +529,6 @@ impl Sent<'_> {
 thread_local! {
     static SCRATCH: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
 }
-
-/// Tenants that have a label so far.
-static TENANTS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
 /// The item for the loop; what stays behind is enough for the answer.
 fn take_item(ready: &mut Ready) -> Item {

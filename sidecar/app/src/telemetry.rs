@@ -1,4 +1,8 @@
 //! Metrics of the intake, and the registry of all.
+use std::{num::NonZeroUsize, sync::Arc};
+
+use lru::LruCache;
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
@@ -47,8 +51,40 @@ pub struct TenantLabel {
     pub tenant: Chosen,
 }
 
-/// Most different tenants that get a label; more count as `(other)`.
-pub const MOST_TENANTS: usize = 100;
+/// Most different tenants that get a label.
+const MOST_TENANTS: NonZeroUsize = NonZeroUsize::new(100).unwrap();
+/// The label of all others.
+const OTHERS: &str = "(other)";
+
+/// Events by tenant: the tenants seen last have a label each. What one counted that loses its own goes to `(other)`, so that the sum is that of all events.
+#[derive(Debug, Clone)]
+pub struct Tenants {
+    family: Family<TenantLabel, Counter>,
+    seen: Arc<Mutex<LruCache<String, ()>>>,
+}
+
+impl Default for Tenants {
+    fn default() -> Self {
+        Self { family: Family::default(), seen: Arc::new(Mutex::new(LruCache::new(MOST_TENANTS))) }
+    }
+}
+
+impl Tenants {
+    /// Counts an event of a tenant.
+    pub fn count(&self, tenant: &str) {
+        let label = |tenant: String| TenantLabel { tenant: Chosen(tenant) };
+        let mut seen = self.seen.lock();
+        if seen.get(tenant).is_none()
+            && let Some((last, ())) = seen.push(tenant.to_owned(), ())
+        {
+            let counted = self.family.get_or_create(&label(last.clone())).get();
+            self.family.remove(&label(last));
+            self.family.get_or_create(&label(OTHERS.into())).inc_by(counted);
+        }
+        // Under the lock, so that nothing is counted on a label that goes meanwhile.
+        self.family.get_or_create(&label(tenant.to_owned())).inc();
+    }
+}
 
 /// The intake's metrics.
 #[derive(Debug, Clone)]
@@ -70,7 +106,7 @@ pub struct Metrics {
     /// Open connections.
     pub connections: Gauge,
     /// Events by tenant, where asked for.
-    pub tenants: Family<TenantLabel, Counter>,
+    pub tenants: Tenants,
     /// Reloads by result.
     pub reloads: Family<ResultLabel, Counter>,
     /// Whether the last reload failed.
@@ -156,7 +192,7 @@ impl Default for Metrics {
             ack: Histogram::new((0..17).map(|step| 50e-6 * f64::from(1 << step))),
             requests: Family::default(),
             connections: Gauge::default(),
-            tenants: Family::default(),
+            tenants: Tenants::default(),
             reloads: Family::default(),
             config_error: Gauge::default(),
             config_loaded: Gauge::default(),
@@ -189,7 +225,7 @@ impl Metrics {
         registry.register_with_unit("ack", "Time from a request's head to its answer", Unit::Seconds, self.ack.clone());
         registry.register("http_requests", "Requests of the ingest listener, by status", self.requests.clone());
         registry.register("connections", "Open connections of the ingest listener", self.connections.clone());
-        registry.register("tenant_events", "Events by tenant (only with sidecar.tenantMetrics)", self.tenants.clone());
+        registry.register("tenant_events", "Events by tenant (only with sidecar.tenantMetrics)", self.tenants.family.clone());
         registry.register("config_reloads", "Reloads of the configuration, by result", self.reloads.clone());
         registry.register(
             "config_error",
@@ -227,7 +263,7 @@ pub fn reference() -> String {
     drop(metrics.refused.get_or_create(&ReasonLabel { reason: label }));
     drop(metrics.redactions.get_or_create(&RuleLabel { rule: Chosen(label.into()) }));
     drop(metrics.requests.get_or_create(&StatusLabel { code: 0 }));
-    drop(metrics.tenants.get_or_create(&TenantLabel { tenant: Chosen(label.into()) }));
+    metrics.tenants.count(label);
     drop(metrics.reloads.get_or_create(&ResultLabel { result: label }));
     drop(metrics.config_hash.get_or_create(&HashLabel { hash: label.into() }));
     let text = render(&metrics.registry());

@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod rig;
 
-use std::{io::Write, net::TcpStream, time::Duration};
+use std::{
+    io::{Read as _, Write},
+    net::TcpStream,
+    time::Duration,
+};
 
 use rig::{Answered, GOOD, JSON, Rig, raw};
 use serde_json::{Value, json};
@@ -135,6 +139,81 @@ fn what_a_page_of_another_site_sends_and_a_question_that_means_nothing_are_refus
     assert!(head.to_ascii_lowercase().contains("x-content-type-options: nosniff"), "{head}");
     let get = |path: &str| rig.ask(path, "").0;
     assert_eq!((get("/v1/events?severity=bogus"), get("/v1/events?severity=error")), (400, 200));
+}
+
+#[test]
+fn a_line_that_is_no_event_is_named_by_its_place_in_the_body() {
+    let rig = Rig::new("");
+    let body = "{\"action\":\"a\"}\n\n{\"action\":\"b\"}{\"nothing\":1}\n\nbroken\n";
+    let (status, _, answer) = rig.post("/v1/events/batch", "Content-Type: application/x-ndjson\r\n", body.as_bytes());
+    assert_eq!(status, 207);
+    let detail = |index: usize| answer["results"][index]["detail"].as_str().unwrap().to_owned();
+    assert!(detail(2).starts_with("Line 3 of the body: "), "{}", detail(2));
+    assert!(detail(3).starts_with("Line 5 of the body: "), "{}", detail(3));
+}
+
+#[test]
+fn the_same_cloud_event_in_either_mode_is_the_same_event() {
+    let rig = Rig::new("");
+    let structured = r#"{"specversion":"1.0","id":"1","source":"/shop","type":"order.paid","subject":"o-1","time":"2026-11-28T08:00:00Z","sampledrate":5,"retried":true,"data":{"total":3}}"#;
+    let (status, _, answer) = rig.post("/v1/events", "Content-Type: application/cloudevents+json\r\n", structured.as_bytes());
+    assert_eq!(status, 201, "{answer}");
+    for media in ["application/json", "Application/JSON; charset=\"UTF-8\""] {
+        let headers = format!(
+            "Content-Type: {media}\r\nce-specversion: 1.0\r\nce-id: 1\r\nce-source: /shop\r\nce-type: order.paid\r\nce-subject: o-1\r\nce-time: 2026-11-28T08:00:00Z\r\nce-sampledrate: 5\r\nce-retried: true\r\n"
+        );
+        let (status, _, answer) = rig.post("/v1/events", &headers, br#"{"total":3}"#);
+        assert_eq!((status, &answer["status"]), (200, &"duplicate_accepted".into()), "{media}: {answer}");
+    }
+}
+
+#[test]
+fn a_client_that_has_closed_its_side_gets_its_answer() {
+    let rig = Rig::new("");
+    let mut stream = TcpStream::connect(&rig.address).unwrap();
+    let head = format!("POST /v1/events HTTP/1.1\r\nHost: localhost\r\n{JSON}Content-Length: {}\r\n\r\n{GOOD}", GOOD.len());
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+}
+
+#[test]
+fn a_body_whose_coding_nobody_reads_is_refused() {
+    let rig = Rig::new("");
+    for coding in ["gzip, chunked", "identity, chunked", "chunked\r\nTransfer-Encoding: chunked"] {
+        let request = format!(
+            "POST /v1/events HTTP/1.1\r\nHost: localhost\r\n{JSON}Transfer-Encoding: {coding}\r\n\r\ne\r\n{GOOD}\r\n0\r\n\r\n"
+        );
+        let (status, head, _) = rig.raw(request.as_bytes());
+        assert_eq!(status, 400, "{coding}: {head}");
+    }
+}
+
+#[test]
+fn a_client_of_grpc_is_told_what_to_use() {
+    let rig = Rig::new("");
+    let (status, head, _) = rig.post(
+        "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+        "Content-Type: application/grpc\r\n",
+        b"\0\0\0\0\0",
+    );
+    assert!(status == 200 && head.contains("grpc-status: 12") && head.contains("/v1/logs"), "{head}");
+}
+
+#[test]
+fn a_page_in_a_browser_learns_nothing_from_the_status_port() {
+    let rig = Rig::new("");
+    let ask = |headers: &str| {
+        raw(TcpStream::connect(&rig.status).unwrap(), format!("GET /v1/stats HTTP/1.1\r\n{headers}\r\n").as_bytes()).0
+    };
+    assert_eq!(ask("Host: 10.1.2.3:9601\r\n"), 200);
+    assert_eq!(ask("Host: shop.team.svc:9601\r\n"), 200);
+    assert_eq!(ask("Host: evil.example\r\n"), 403);
+    assert_eq!(ask("Host: localhost\r\nOrigin: http://evil.example\r\n"), 403);
+    assert_eq!(ask("Host: localhost\r\nSec-Fetch-Site: cross-site\r\n"), 403);
+    assert_eq!(ask("Host: localhost\r\nHost: evil.example\r\n"), 400);
 }
 
 #[test]

@@ -5,19 +5,22 @@ use crate::json::{Fault, fault, lax, rest_of_list};
 
 /// The items of an NDJSON body: one a line, empty lines passed over. Objects one behind the other in a line are items each, as Fluent Bit writes them.
 pub fn ndjson(body: &str) -> Items<'_> {
-    Items { rest: body }
+    Items { rest: body, line: 1 }
 }
 
 /// Iterator over the lines of an NDJSON body.
 #[derive(Debug, Clone)]
 pub struct Items<'a> {
     rest: &'a str,
+    /// Of what is left, counted from 1.
+    line: usize,
 }
 
 impl<'a> Iterator for Items<'a> {
-    type Item = &'a str;
+    /// The line of the body, counted from 1, and the item.
+    type Item = (usize, &'a str);
 
-    fn next(&mut self) -> Option<&'a str> {
+    fn next(&mut self) -> Option<(usize, &'a str)> {
         while !self.rest.is_empty() {
             let end = memchr::memchr(b'\n', self.rest.as_bytes()).unwrap_or(self.rest.len());
             let line = self.rest[..end].trim();
@@ -27,11 +30,13 @@ impl<'a> Iterator for Items<'a> {
             {
                 let begun = end - self.rest[..end].trim_start().len();
                 self.rest = &self.rest[begun + first..];
-                return Some(&line[..first]);
+                return Some((self.line, &line[..first]));
             }
+            let at = self.line;
             self.rest = self.rest.get(end + 1..).unwrap_or("");
+            self.line += 1;
             if !line.is_empty() {
-                return Some(line);
+                return Some((at, line));
             }
         }
         None
@@ -55,9 +60,9 @@ mod tests {
     #[test]
     fn lines_are_items_and_empty_ones_are_not() {
         let items: Vec<_> = super::ndjson("{\"a\":1}\r\n\n  \n[2]\n3").collect();
-        assert_eq!(items, ["{\"a\":1}", "[2]", "3"]);
+        assert_eq!(items, [(1, "{\"a\":1}"), (4, "[2]"), (5, "3")]);
         let items: Vec<_> = super::ndjson(" {\"a\":\"}{\"}{\"b\":{}}{\"c\":1} x\n{\"d\":\"}{\"}").collect();
-        assert_eq!(items, ["{\"a\":\"}{\"}", "{\"b\":{}}", "{\"c\":1} x", "{\"d\":\"}{\"}"]);
+        assert_eq!(items, [(1, "{\"a\":\"}{\"}"), (1, "{\"b\":{}}"), (1, "{\"c\":1} x"), (2, "{\"d\":\"}{\"}")]);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use steno_event::json::{Json, Object};
 
 use crate::{
     HashKey, Report,
-    detect::{INSIDE, Set, bit},
+    detect::{INSIDE, Set, bit, personal},
     plain::PlainNames,
     report::report,
     walk::Walk,
@@ -96,6 +96,9 @@ fn detector_id(detector: Detector) -> &'static str {
         Detector::Iban => "detector:iban",
         Detector::Email => "detector:email",
         Detector::Ip => "detector:ip",
+        Detector::Phone => "detector:phone",
+        Detector::DateOfBirth => "detector:date-of-birth",
+        Detector::NationalId => "detector:national-id",
     }
 }
 
@@ -106,7 +109,7 @@ impl Redactor {
     pub fn compile(redaction: &Redaction, capture: &Capture, key: Option<HashKey>) -> Result<Self, Error> {
         let builtin = |detector: Detector| match detector {
             _ if !redaction.builtin => None,
-            Detector::Email | Detector::Ip => None,
+            Detector::Email | Detector::Ip | Detector::Phone | Detector::DateOfBirth | Detector::NationalId => None,
             Detector::Pan => Some(Action::Mask),
             _ => Some(Action::Replace),
         };
@@ -156,6 +159,7 @@ impl Redactor {
             }
             made.detectors.push(rules);
         }
+        personal::prepare(made.on);
         Ok(made)
     }
 

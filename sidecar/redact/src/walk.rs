@@ -2,7 +2,7 @@
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use parking_lot::MutexGuard;
-use steno_crds::{RedactionAction as Action, Segment, fold_name};
+use steno_crds::{Detector, RedactionAction as Action, Segment, fold_name};
 use steno_event::{
     json::{Form, Json, MARKER, Object, Redacted, parse, write_json},
     names::IDENTIFIERS,
@@ -11,7 +11,7 @@ use steno_event::{
 use crate::{
     HashKey,
     action::{self, REPLACED},
-    detect::{self, Hit, INSIDE},
+    detect::{self, Hit, INSIDE, personal},
     names::{self, Class},
     pairs,
     plain::PlainNames,
@@ -185,6 +185,7 @@ impl<'r> Walk<'r> {
             return (true, bits);
         }
         let is_plain = names::class(name) == Class::Plain
+            && self.personal(name).is_none()
             && self.uncaptured(name).is_none()
             && self.spans(name, &Place::default()).is_empty();
         let bits = pairs::says(name);
@@ -219,6 +220,9 @@ impl<'r> Walk<'r> {
         if !plain && let Some(found) = self.secret_name(name, value, &next) {
             wants(found.action, &found.id);
         }
+        if !plain && let Some(found) = self.personal_value(name, value, &next) {
+            wants(found.action, &found.id);
+        }
         if !plain && let Some(id) = self.uncaptured(name) {
             wants(Action::Remove, &id);
         }
@@ -247,6 +251,26 @@ impl<'r> Walk<'r> {
             Class::Secret => !pairs::says_nothing(name, value),
         };
         if is_secret { place.strongest(&self.rules.names) } else { None }
+    }
+
+    /// The detector of personal data, if it is on, that a name speaks of.
+    fn personal(&self, name: &str) -> Option<Detector> {
+        if self.rules.on & personal::ALL == 0 {
+            return None;
+        }
+        personal::of_name(name).filter(|detector| self.rules.on & detect::bit(*detector) != 0)
+    }
+
+    /// The rule for a member whose name says that its value is personal data.
+    fn personal_value(&self, name: &str, value: &Json<'_>, place: &Place) -> Option<&'r Found> {
+        let detector = self.personal(name)?;
+        let may_be = match value {
+            Json::String(text) => personal::may_be(detector, text),
+            Json::Number(number) => personal::may_be(detector, &number.to_string()),
+            _ => false,
+        };
+        let index = INSIDE.iter().position(|known| *known == detector).filter(|_| may_be)?;
+        place.strongest(&self.rules.detectors[index])
     }
 
     /// Raw bodies are kept only where the policy says so.

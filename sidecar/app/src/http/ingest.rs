@@ -198,6 +198,9 @@ impl Ingest {
         request_id: &str,
     ) -> Result<Done, Problem> {
         guard::check(&request, self.loopback)?;
+        if let Some(answer) = grpc(request.headers()) {
+            return Ok(Done { reason: Some("grpc"), ..answer.into() });
+        }
         let (route, id) = routes::find(request.method(), path)?;
         self.check_listener(route.call, request.headers())?;
         let answered = match route.call {
@@ -285,16 +288,25 @@ impl Ingest {
         let (text, is_repaired, claim) = body::read_lossy(request, compiled.max_body, compiled.request_timeout).await?;
         let event = if is_repaired { Sent::Repaired } else { Sent::Event };
         let most = compiled.config.spec.limits.max_batch_items as usize;
+        let mut lines = Vec::new();
         let sent: Vec<Result<Sent<'_>, Problem>> = match media.as_str() {
             "application/json" => array_items(&text, most)?.into_iter().map(event).map(Ok).collect(),
             cloud::BATCH => array_items(&text, most)?.into_iter().map(Sent::CloudEvent).map(Ok).collect(),
-            _ => ndjson(&text).map(event).map(Ok).collect(),
+            _ => {
+                lines = ndjson(&text).map(|(line, _)| line).collect();
+                ndjson(&text).map(|(_, item)| event(item)).map(Ok).collect()
+            }
         };
         if sent.len() > most {
             let detail = format!("The batch has {} events; at most {most} (limits.maxBatchItems).", sent.len());
             return Err(Problem::new(Reason::TooManyItems, detail));
         }
-        let results = self.intake.take(compiled, sent, key.as_deref(), false).await;
+        let mut results = self.intake.take(compiled, sent, key.as_deref(), false).await;
+        for (result, line) in results.iter_mut().zip(lines) {
+            if let Err(problem) = result {
+                problem.detail = format!("Line {line} of the body: {}", problem.detail);
+            }
+        }
         let mut done = answer_batch(&results, request_id);
         // The answer to a batch is about as long as the batch; who does not read it holds on to the batch's room.
         done.answer.body_mut().hold(claim);
@@ -322,6 +334,22 @@ impl Ingest {
             }
         }
     }
+}
+
+/// What a client of gRPC is told, in its own words: it shows nothing of any other answer.
+fn grpc(headers: &HeaderMap) -> Option<Answer> {
+    let kind = headers.get(hyper::header::CONTENT_TYPE)?.to_str().ok()?;
+    if !kind.starts_with("application/grpc") {
+        return None;
+    }
+    let message =
+        "gRPC is not served; set the exporter to OTLP over HTTP: OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, POST /v1/logs";
+    let mut answer = Answer::new(Bytes::new().into());
+    let unimplemented = [("content-type", "application/grpc"), ("grpc-status", "12"), ("grpc-message", message)];
+    for (name, value) in unimplemented {
+        answer.headers_mut().insert(name, hyper::header::HeaderValue::from_static(value));
+    }
+    Some(answer)
 }
 
 /// What can be asked of this listener.

@@ -193,7 +193,8 @@ where
             .header_read_timeout(HEAD)
             .max_buf_size(HEAD_BYTES)
             .max_headers(HEADERS)
-            .half_close(false)
+            // Who has said all that it says waits for the answer.
+            .half_close(true)
             .serve_connection(TokioIo::new(io), service);
         until_stopped(served, stop).await;
     }

@@ -6,7 +6,7 @@ use prometheus_client::registry::Registry;
 
 use steno_deliver::Which;
 
-use super::{Answer, json, listen::FromPod, problem};
+use super::{Answer, guard, json, listen::FromPod, problem};
 use crate::{
     problem::{Problem, Reason},
     stats::Stats,
@@ -33,6 +33,9 @@ impl StatusPort {
     pub fn handle(&self, request: &Request<Incoming>) -> Answer {
         let known = ["/healthz", "/readyz", "/metrics", "/v1/stats"];
         let path = request.uri().path();
+        if let Err(refused) = guard::check_status(request) {
+            return problem(&refused, "-", None);
+        }
         if path == REQUEUE {
             return self.requeue(request).unwrap_or_else(|refused| problem(&refused, "-", None));
         }

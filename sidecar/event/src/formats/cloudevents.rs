@@ -168,7 +168,16 @@ fn event<'a>(mut attributes: Object<'a>, data: Data<'a>) -> Result<Json<'a>, Inv
     }
     for (name, value) in attributes.into_members() {
         let place = EXTENSIONS.iter().find(|(known, _)| *known == name).map(|(_, place)| *place);
+        // In headers all are text: an attribute is the same in either mode.
+        let value = match value {
+            Json::Bool(value) => Json::text(if value { "true" } else { "false" }),
+            Json::Number(number) if number.fract() == 0.0 && number.abs() < 9e15 => {
+                Json::String(Cow::Owned((number as i64).to_string()))
+            }
+            value => value,
+        };
         let left = match place {
+            _ if name == "datacontenttype" && value.as_str().is_some_and(is_plain_json) => None,
             Some(place) => sheet.put(place, value),
             None => Some(value),
         };
@@ -177,6 +186,13 @@ fn event<'a>(mut attributes: Object<'a>, data: Data<'a>) -> Result<Json<'a>, Inv
     let rest = Object::from_members(rest).map_err(|name| invalid(&name, "stands twice"))?;
     sheet.meta("cloudevent", Json::Object(rest));
     Ok(sheet.finish(Vec::new()))
+}
+
+/// The type that data has where none is named (JSON format, 3.1.1), in whatever way it is written.
+fn is_plain_json(media: &str) -> bool {
+    let mut parts = media.split(';').map(str::trim);
+    let is_json = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
+    is_json && parts.all(|part| part.is_empty() || part.replace([' ', '"'], "").eq_ignore_ascii_case("charset=utf-8"))
 }
 
 /// Trace and span of a W3C `traceparent`: `00-<32 hex>-<16 hex>-<2 hex>`.

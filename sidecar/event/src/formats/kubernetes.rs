@@ -65,8 +65,12 @@ fn read<'a>(text: &'a str, converted: &mut Vec<String>) -> Result<Object<'a>, St
 pub fn audit(text: &str) -> Result<Audit<'_>, Unreadable> {
     let mut converted = Vec::new();
     let mut item = read(text, &mut converted).map_err(|fault| unreadable(text, fault))?;
-    let take = |item: &mut Object<'_>, name: &str| match item.remove(name) {
-        Some(Json::String(text)) if !text.is_empty() => Some(text.into_owned()),
+    // What is no text is not what it should be, and stays where it is.
+    let take = |item: &mut Object<'_>, name: &str| match item.get(name) {
+        Some(Json::String(text)) if !text.is_empty() => match item.remove(name) {
+            Some(Json::String(text)) => Some(text.into_owned()),
+            _ => None,
+        },
         _ => None,
     };
     let (Some(id), Some(stage)) = (take(&mut item, "auditID"), take(&mut item, "stage")) else {
@@ -75,6 +79,7 @@ pub fn audit(text: &str) -> Result<Audit<'_>, Unreadable> {
     let key = format!("{id}/{stage}");
     let mut sheet = Sheet::default();
     let mut shortened = Vec::new();
+    let mut unread = Vec::new();
     let mut put = |place: Place, text: &str, most: usize| {
         let kept = clip(text, most);
         if kept.len() < text.len() {
@@ -87,7 +92,7 @@ pub fn audit(text: &str) -> Result<Audit<'_>, Unreadable> {
     put(Place::Top("requestId"), &id, 512);
 
     let verb = take(&mut item, "verb").unwrap_or_else(|| "unknown".into());
-    let reference = match item.remove("objectRef") {
+    let reference = match take_object(&mut item, "objectRef") {
         Some(Json::Object(reference)) => reference,
         _ => Object::default(),
     };
@@ -108,7 +113,7 @@ pub fn audit(text: &str) -> Result<Audit<'_>, Unreadable> {
         put(Place::In("resource", "id"), &name, 1024);
     }
 
-    let mut user = match item.remove("user") {
+    let mut user = match take_object(&mut item, "user") {
         Some(Json::Object(user)) => user,
         _ => Object::default(),
     };
@@ -129,9 +134,16 @@ pub fn audit(text: &str) -> Result<Audit<'_>, Unreadable> {
         put(Place::In("source", "userAgent"), &agent, usize::MAX);
     }
 
-    let received = take(&mut item, "requestReceivedTimestamp");
-    let staged = take(&mut item, "stageTimestamp");
-    let times = [&received, &staged].map(|time| time.as_deref().and_then(time::parse_time));
+    // A time that is none stays as it came, and is marked.
+    let mut times = [None; 2];
+    for (name, time) in ["requestReceivedTimestamp", "stageTimestamp"].into_iter().zip(&mut times) {
+        *time = item.get(name).and_then(Json::as_str).and_then(time::parse_time);
+        if time.is_some() {
+            item.remove(name);
+        } else if item.get(name).is_some() {
+            unread.push(name.to_owned());
+        }
+    }
     if let Some(at) = times[1].or(times[0]) {
         put(Place::Top("occurredAt"), &at.to_string(), usize::MAX);
     }
@@ -166,7 +178,19 @@ pub fn audit(text: &str) -> Result<Audit<'_>, Unreadable> {
         item.insert("user", Json::Object(user));
     }
     sheet.meta("kubernetes", Json::Object(item));
+    converted.extend(unread);
     Ok(Audit { event: sheet.finish(converted), key })
+}
+
+/// A member that is an object; anything else stays where it is.
+fn take_object<'a>(item: &mut Object<'a>, name: &'static str) -> Option<Json<'a>> {
+    item.remove(name).and_then(|value| match value {
+        Json::Object(_) => Some(value),
+        other => {
+            item.insert(name, other);
+            None
+        }
+    })
 }
 
 /// How the request went, and how grave that is.

@@ -11,7 +11,9 @@ use steno_crds::Detector;
 mod container;
 mod credentials;
 mod kv;
+mod national;
 mod numbers;
+pub(crate) mod personal;
 mod providers;
 mod tokens;
 mod view;
@@ -58,7 +60,7 @@ pub(crate) struct Hit {
 }
 
 /// All detectors that look inside text.
-pub(crate) const INSIDE: [Detector; 11] = [
+pub(crate) const INSIDE: [Detector; 14] = [
     Detector::Pan,
     Detector::Jwt,
     Detector::Pem,
@@ -70,6 +72,9 @@ pub(crate) const INSIDE: [Detector; 11] = [
     Detector::Iban,
     Detector::Email,
     Detector::Ip,
+    Detector::Phone,
+    Detector::DateOfBirth,
+    Detector::NationalId,
 ];
 
 /// Which detectors are on, by bit of [`bit`].
@@ -303,6 +308,12 @@ fn look(text: &str, wants_tokens: bool) -> Look {
     if (has(DOT) && digits >= 4) || colon {
         set |= bit(Detector::Ip);
     }
+    if digits >= 4 {
+        set |= bit(Detector::DateOfBirth);
+    }
+    if digits >= 6 {
+        set |= personal::ALL;
+    }
     Look { set, hints, tokens, longest, has_dot: has(DOT) && digits > 0, is_encoded: has(PERCENT) || has(QUERY) }
 }
 
@@ -370,6 +381,9 @@ fn find_at(text: &str, on: Set, depth: usize, hits: &mut Vec<Hit>) -> bool {
             Detector::Kv => kv::kv(text, hints, &mut add),
             Detector::Email => credentials::email(text, &mut add),
             Detector::Ip => numbers::ip(text, &mut add),
+            Detector::Phone => personal::phone(text, &mut add),
+            Detector::DateOfBirth => personal::birth(text, &mut add),
+            Detector::NationalId => personal::national(text, &mut add),
             Detector::CloudKey | Detector::SecretName => {}
         }
     }

@@ -67,3 +67,20 @@ fn a_list_is_taken_apart_without_reading_its_items() {
     let many = format!(r#"{{"items":[{}1]}}"#, "1,".repeat(50_000));
     assert_eq!(items(&many).unwrap().len(), MOST_ITEMS + 1);
 }
+
+#[test]
+fn what_is_not_what_it_should_be_stays_as_it_came() {
+    let text = r#"{"auditID":"a","stage":"ResponseComplete","verb":7,"stageTimestamp":"yesterday","requestReceivedTimestamp":5,"user":"root","objectRef":["x"],"userAgent":{"a":1}}"#;
+    let event = crate::json::canonical(&audit(text).unwrap().event);
+    for kept in [
+        "\"verb\":7",
+        "\"stageTimestamp\":\"yesterday\"",
+        "\"requestReceivedTimestamp\":5",
+        "\"user\":\"root\"",
+        "\"objectRef\":[\"x\"]",
+        "\"userAgent\":{\"a\":1}",
+    ] {
+        assert!(event.contains(kept), "{kept}: {event}");
+    }
+    assert!(event.contains("requestReceivedTimestamp\",\"stageTimestamp"), "both times are marked: {event}");
+}
