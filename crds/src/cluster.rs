@@ -50,6 +50,20 @@ pub struct ClusterAuditPolicySpec {
     pub integrity_scope: Option<Scope>,
     /// Bounds of the journals.
     pub spool: SpoolCeiling,
+    /// Where events may go.
+    pub network: NetworkCeiling,
+}
+
+/// Where events may go. What is not forbidden is a warning.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NetworkCeiling {
+    /// `false`: a policy whose Kafka or `Http` sinks go in plain text is not accepted, unless they are in the pod. Default true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plain_text: Option<bool>,
+    /// `false`: a policy with an `Http` sink to a link-local address or to a cloud's metadata service is not accepted. Default true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link_local: Option<bool>,
 }
 
 /// Whether raw bodies may be kept.

@@ -16,6 +16,7 @@
 //! - unknown fields are reported, not fatal, so that an older sidecar runs a newer configuration; below `redaction` they
 //!   are refused, because a rule that is silently ignored is a leak.
 
+mod advice;
 pub mod bounds;
 mod cluster;
 mod fault;
@@ -34,6 +35,7 @@ mod sinks;
 mod validate;
 mod volume;
 
+pub use advice::{Advice, Risk, advice};
 pub use cluster::*;
 pub use fault::Fault;
 pub use intents::Intents;

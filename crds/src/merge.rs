@@ -6,7 +6,9 @@ use std::{collections::BTreeSet, fmt::Debug};
 
 use crate::{
     Ack, AuditPolicy, AuditPolicySpec, ClusterAuditPolicySpec, Detector, Fault, Redaction, RedactionAction, RedactionRule, Scope,
-    SidecarConfig, WhenFull, render,
+    SidecarConfig, WhenFull,
+    advice::{Risk, advice},
+    render,
 };
 
 /// The rules, for the reference page.
@@ -28,6 +30,7 @@ pub(crate) const RULES: &str = "\
 | `spool.maxBytes` | the smaller |
 | `spool.whenFull` | `Reject` instead of `DropOldest` and `DropNewest`, where `spool.mayDrop` is false |
 | `spool.volume.type`, `sinks[].file.volume.type` | the policy is not accepted, where `spool.volumeTypes` lists other ones only |
+| `kafka.tls`, `sinks[].http.url` | the policy is not accepted where it goes in plain text and `network.plainText` is false, or to the node's own services and `network.linkLocal` is false |
 | everything else | the namespace's |
 
 Of several ClusterAuditPolicies that cover a namespace all count. Their order, that of their names, matters for `kafka` and the key only.
@@ -89,6 +92,17 @@ pub fn merge(spec: &AuditPolicySpec, covering: &[Covering]) -> Merged {
     for one in covering.iter().filter(|one| one.spec.redaction.builtin) {
         if close(&mut merged.spec.redaction, &one.spec.redaction) {
             merged.inherited.push(format!("redaction.rules (ClusterAuditPolicy {})", one.name));
+        }
+    }
+    // When it is known whose brokers count.
+    for found in advice(&merged.spec) {
+        let forbids = |one: &&&Covering| match found.risk {
+            Risk::PlainText => one.spec.network.plain_text == Some(false),
+            Risk::LinkLocal => one.spec.network.link_local == Some(false),
+        };
+        if let Some(one) = covering.iter().find(forbids) {
+            let message = format!("{}; the ClusterAuditPolicy {} forbids it", found.message, one.name);
+            merged.faults.push(Fault::new(found.path, message));
         }
     }
     merged.inherited.sort();

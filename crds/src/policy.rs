@@ -873,7 +873,7 @@ impl Kafka {
 impl Detector {
     /// Looks without being asked, where `redaction.builtin` is on.
     pub const fn is_builtin(self) -> bool {
-        !matches!(self, Self::Email | Self::Ip)
+        !matches!(self, Self::Email | Self::Ip | Self::Phone | Self::DateOfBirth | Self::NationalId)
     }
 }
 

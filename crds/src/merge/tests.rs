@@ -2,7 +2,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::json;
 
 use super::*;
-use crate::{ByteSize, CaptureCeiling, Kafka, LimitsCeiling, RateCeiling, SpoolCeiling, Volume, VolumeType};
+use crate::{ByteSize, CaptureCeiling, Kafka, LimitsCeiling, NetworkCeiling, RateCeiling, SpoolCeiling, Volume, VolumeType};
 
 fn spec(value: serde_json::Value) -> AuditPolicySpec {
     serde_json::from_value(value).unwrap()
@@ -84,6 +84,7 @@ prop_compose! {
             ack,
             integrity_scope,
             spool: SpoolCeiling { max_bytes: spool.map(ByteSize), may_drop, volume_types: Vec::new() },
+            network: NetworkCeiling::default(),
         }
     }
 }
@@ -201,6 +202,17 @@ fn faults_tell_what_was_inherited_and_what_is_forbidden() {
     let small = covering("small", json!({"spool": {"maxBytes": "8Mi"}}));
     let faults = render_under(&policy, &[small]).unwrap_err();
     assert!(faults[0].path == "spec.spool.maxBytes" && faults[0].message.contains("ClusterAuditPolicy small"), "{faults:?}");
+    let no_plain = covering("no-plain", json!({"network": {"plainText": false}}));
+    let faults = render_under(&policy, std::slice::from_ref(&no_plain)).unwrap_err();
+    assert!(faults[0].path == "spec.kafka.tls" && faults[0].message.contains("ClusterAuditPolicy no-plain"), "{faults:?}");
+    let mut sealed = policy.clone();
+    sealed.spec.kafka.tls = Some(crate::Tls::default());
+    assert!(render_under(&sealed, &[no_plain]).is_ok());
+    let to_node = json!([{"name": "m", "type": "Http", "http": {"url": "https://169.254.169.254/x"}}]);
+    sealed.spec.sinks = serde_json::from_value(to_node).unwrap();
+    assert!(render_under(&sealed, &[]).is_ok(), "a warning, unless the platform says more");
+    let faults = render_under(&sealed, &[covering("no-node", json!({"network": {"linkLocal": false}}))]).unwrap_err();
+    assert!(faults[0].path == "spec.sinks[0].http.url" && faults[0].message.contains("no-node"), "{faults:?}");
     let no_host = covering("no-host", json!({"spool": {"volumeTypes": ["EmptyDir"]}}));
     let mut on_host = policy;
     on_host.spec.spool.volume = Volume {

@@ -408,6 +408,11 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
             ));
         }
     }
+    if pod.pointer("/spec/shareProcessNamespace") == Some(&Value::Bool(true)) {
+        let mut warning = "the pod shares its process namespace: its other containers see the sidecar's process".to_owned();
+        warning.push_str(", and those that run as root or as its user can read its memory; leave shareProcessNamespace out");
+        warnings.push(warning);
+    }
     let sidecar = container::sidecar(pod, config, &reach, &spool, &files, settings, &mut warnings)?;
     adds.item(pod, &["spec", "initContainers"], Some(place(pod)), sidecar);
     for volume in container::volumes(policy, config, &reach, &spool, &files) {

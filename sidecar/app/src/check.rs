@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
 use serde_json::{Value, json};
-use steno_crds::{Parsed, parse};
+use steno_crds::{AuditPolicySpec, Parsed, parse};
 use steno_deliver::kafka::{Secrets, preflight};
 
 use crate::{
@@ -88,8 +88,8 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             for field in &compiled.unknown {
                 println!("warning: {field}: not known to this version; left out");
             }
-            for finding in steno_redact::without_effect(&spec.redaction) {
-                println!("warning: {finding}");
+            for warning in warnings_of(spec) {
+                println!("warning: {warning}");
             }
             for secret in &compiled.missing_secrets {
                 println!("warning: the Secret {secret} is not at {}", args.secrets.display());
@@ -105,13 +105,19 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             let config = serde_json::to_value(&compiled.config)?;
             let answer = json!({
                 "valid": true, "config": config, "unknownFields": compiled.unknown,
-                "warnings": steno_redact::without_effect(&compiled.config.spec.redaction),
+                "warnings": warnings_of(spec),
                 "missingSecrets": compiled.missing_secrets, "preflight": findings,
             });
             print(&answer, format)?;
         }
     }
     Ok(if failed { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// What a valid policy had better not do.
+fn warnings_of(spec: &AuditPolicySpec) -> Vec<String> {
+    let advice = steno_crds::advice(spec);
+    steno_redact::without_effect(&spec.redaction).into_iter().chain(advice.iter().map(ToString::to_string)).collect()
 }
 
 /// Prints a value for programs.

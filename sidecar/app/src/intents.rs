@@ -254,7 +254,11 @@ impl Intents {
         let (used, room, asked) = (segments * INTENT_SEGMENT, 3 * INTENT_SEGMENT, config.journal.max_bytes);
         let least = known.map_or(used + room, |known| known.config.journal.max_bytes.min(used + room));
         config.journal.max_bytes = asked.max(least);
-        let access = access(spec.token_secret_ref.as_ref(), &self.secrets, "the Secret of intents.tokenSecretRef is missing");
+        let access = access(
+            spec.token_secret_ref.as_ref(),
+            &self.secrets,
+            "the Secret of intents.tokenSecretRef is missing, empty, or no token that a header carries",
+        );
         Ok(Terms { spec, config: Arc::new(config), access })
     }
 

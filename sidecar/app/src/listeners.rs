@@ -10,6 +10,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use crate::{
     http::{Ingest, Listener, serve},
     intake::Intake,
+    policy::bearer,
 };
 
 /// A listener that a policy asks for, its secrets read.
@@ -64,10 +65,7 @@ pub fn wanted(specs: &[ListenerSpec], secrets: &Secrets) -> Vec<Wanted> {
                 Ok((secrets.read(&tls.cert_secret_ref)?, secrets.read(&tls.key_secret_ref)?, client))
             });
             let token = spec.token_secret_ref.as_ref().map(|token| secrets.read(token)).transpose()?;
-            let token = token.map(|token| token.trim().to_owned());
-            if token.as_ref().is_some_and(String::is_empty) {
-                return Err("its token is empty".into());
-            }
+            let token = token.map(|token| bearer(&token)).transpose()?;
             Ok(Parts { tls: tls.transpose()?, token, allow: spec.allow.clone() })
         };
         // It was checked with the rest of the policy.

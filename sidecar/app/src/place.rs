@@ -74,7 +74,7 @@ fn forget_drained(dir: &Path) -> anyhow::Result<()> {
 
 /// Notes that nothing is left in a directory.
 pub fn note_drained(dir: &Path) {
-    let written = fs::write(dir.join(DRAINED), b"").and_then(|()| steno_journal::sync_dir(dir));
+    let written = steno_journal::put_file(dir, DRAINED, b"");
     if let Err(error) = written {
         tracing::warn!(%error, "a successor will look here first although nothing is left");
     }

@@ -28,6 +28,8 @@ pub struct Compiled {
     pub config: SidecarConfig,
     /// Fields that this version does not know.
     pub unknown: Vec<String>,
+    /// What it had better not do.
+    pub advice: Vec<steno_crds::Advice>,
     /// Redaction.
     pub redactor: Redactor,
     /// The key of `Hash`, for the sinks' own redaction and for payloads of intents.
@@ -99,6 +101,10 @@ impl Compiled {
         for finding in steno_redact::without_effect(&spec.redaction) {
             tracing::warn!(finding, "a rule of the policy redacts nothing");
         }
+        let advice = steno_crds::advice(spec);
+        for advice in &advice {
+            tracing::warn!(field = advice.path, "{}", advice.message);
+        }
         let tenant = spec.defaults.tenant_id.as_ref();
         let service =
             spec.defaults.service.clone().or_else(|| identity.service.clone()).unwrap_or_else(|| config.policy.name.clone());
@@ -115,6 +121,7 @@ impl Compiled {
         let (envelope, no_key) = envelope(spec, secrets);
         Ok(Self {
             envelope,
+            advice,
             no_key,
             rules: redactor.generation(),
             redactor,
@@ -129,12 +136,20 @@ impl Compiled {
             by_tenant: spec.integrity.scope == Scope::Tenant,
             request_timeout: spec.sidecar.request_timeout.duration(),
             query: if spec.query.enabled {
-                access(spec.query.token_secret_ref.as_ref(), secrets, "the Secret of query.tokenSecretRef is missing")
+                access(
+                    spec.query.token_secret_ref.as_ref(),
+                    secrets,
+                    "the Secret of query.tokenSecretRef is missing, empty, or no token that a header carries",
+                )
             } else {
                 QueryAccess::Nobody("query.enabled is false in the policy")
             },
             intents: if spec.intents.enabled {
-                access(spec.intents.token_secret_ref.as_ref(), secrets, "the Secret of intents.tokenSecretRef is missing")
+                access(
+                    spec.intents.token_secret_ref.as_ref(),
+                    secrets,
+                    "the Secret of intents.tokenSecretRef is missing, empty, or no token that a header carries",
+                )
             } else {
                 QueryAccess::Nobody("intents.enabled is false in the policy")
             },
@@ -337,8 +352,23 @@ pub const INTENT_SEGMENT: u64 = 2 << 20;
 pub fn access(token: Option<&SecretRef>, secrets: &Secrets, missing: &'static str) -> QueryAccess {
     let Some(reference) = token else { return QueryAccess::Anyone };
     match secrets.read(reference) {
-        Ok(token) if !token.trim().is_empty() => QueryAccess::Bearer(token.trim().to_owned()),
+        Ok(token) => bearer(&token).map_or(QueryAccess::Nobody(missing), QueryAccess::Bearer),
         _ => QueryAccess::Nobody(missing),
+    }
+}
+
+/// A token as a header carries it: visible ASCII characters, without what stands around them in its file.
+///
+/// # Errors
+/// Nobody could send it.
+pub fn bearer(token: &str) -> Result<String, &'static str> {
+    let token = token.trim();
+    match token {
+        "" => Err("its token is empty"),
+        _ if !token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Err("its token has blanks, line breaks or characters other than ASCII, which no Authorization header carries")
+        }
+        _ => Ok(token.to_owned()),
     }
 }
 

@@ -213,10 +213,8 @@ pub fn keep(path: &Path, compiled: &Compiled) {
         // What runs until a configuration comes is none that was ever good.
         return;
     }
-    let part = path.with_extension("part");
-    let written =
-        serde_yaml::to_string(&compiled.config).map_err(std::io::Error::other).and_then(|text| std::fs::write(&part, text));
-    if let Err(error) = written.and_then(|()| std::fs::rename(&part, path)) {
+    let text = serde_yaml::to_string(&compiled.config).map_err(std::io::Error::other);
+    if let Err(error) = text.and_then(|text| steno_journal::put_file_at(path, text.as_bytes())) {
         tracing::warn!(%error, "the last good configuration could not be kept beside the journal");
     }
 }

@@ -229,6 +229,7 @@ impl Stats {
             );
         }
         delivery.warnings.iter().for_each(|warning| recommend("warning", format!("Preflight: {warning}.")));
+        compiled.advice.iter().for_each(|advice| recommend("warning", format!("{advice}.")));
         json!({
             "podUid": self.pod_uid,
             "health": {"status": if issues.is_empty() { "ok" } else { "degraded" }, "issues": issues},

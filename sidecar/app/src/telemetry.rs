@@ -219,7 +219,7 @@ impl Metrics {
         registry.register("events_truncated", "Events whose largest values were cut", self.truncated.clone());
         registry.register(
             "items_rejected",
-            "Items of the Kubernetes audit webhook that could not be read; each left a Rejected record",
+            "Items of batches, of OTLP and of the Kubernetes audit webhook that are no events; a Rejected record tells of them",
             self.quarantined.clone(),
         );
         registry.register_with_unit("ack", "Time from a request's head to its answer", Unit::Seconds, self.ack.clone());

@@ -114,17 +114,28 @@ const QUARANTINE_FILES: usize = 64;
 /// Folder of damaged blocks and files.
 const QUARANTINE: &str = "quarantine";
 
-/// Creates or replaces a file of a directory, whole and durably: after a power cut there is the old one or the new one.
+/// Creates or replaces a file of a directory, whole and durably: after a power cut there is the old one or the new one. Mode 0600. The one way in which the
+/// sidecar replaces a file.
 ///
 /// # Errors
 /// The disk refused; the old file is still there.
 pub fn put_file(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let part = dir.join(name).with_extension("part");
-    let mut file = File::create(&part)?;
+    let part = dir.join(format!("{name}.part"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
     io::Write::write_all(&mut file, bytes)?;
     file.sync_all()?;
     fs::rename(part, dir.join(name))?;
     sync_dir(dir)
+}
+
+/// The same, by the file's path.
+///
+/// # Errors
+/// The disk refused, or the path names no file; the old file is still there.
+pub fn put_file_at(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let name = path.file_name().and_then(std::ffi::OsStr::to_str);
+    let name = name.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
+    put_file(path.parent().unwrap_or(Path::new("")), name, bytes)
 }
 
 /// Removes a file durably: after a power cut it does not come back. A file that does not exist is no error.
@@ -233,7 +244,7 @@ impl Disk for RealDisk {
     }
 
     fn quarantine(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        fs::write(self.quarantine_dir()?.join(name), bytes)
+        put_file(&self.quarantine_dir()?, name, bytes)
     }
 
     fn set_aside(&self, name: &str) -> io::Result<()> {

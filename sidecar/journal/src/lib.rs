@@ -118,7 +118,9 @@ pub mod sim;
 mod tests;
 
 pub use damage::{Damage, Extent};
-pub use disk::{Disk, DiskFile, ReadOnly, RealDisk, create_dir, is_unreadable, put_file, read_readable, remove_file, sync_dir};
+pub use disk::{
+    Disk, DiskFile, ReadOnly, RealDisk, create_dir, is_unreadable, put_file, put_file_at, read_readable, remove_file, sync_dir,
+};
 pub use envelope::{Envelope, Key, Keys};
 pub use error::{Error, Result};
 pub use format::{Block, BlockHeader, ChainRange, FLAG_ENDED, FLAG_SNAPSHOT};

@@ -109,7 +109,7 @@ impl Redactor {
     pub fn compile(redaction: &Redaction, capture: &Capture, key: Option<HashKey>) -> Result<Self, Error> {
         let builtin = |detector: Detector| match detector {
             _ if !redaction.builtin => None,
-            Detector::Email | Detector::Ip | Detector::Phone | Detector::DateOfBirth | Detector::NationalId => None,
+            _ if !detector.is_builtin() => None,
             Detector::Pan => Some(Action::Mask),
             _ => Some(Action::Replace),
         };

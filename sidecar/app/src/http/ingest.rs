@@ -13,6 +13,7 @@ use bytes::Bytes;
 use hyper::{HeaderMap, Request, body::Incoming};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use steno_chain::{Kind, Note};
 use steno_crds::InputFormat;
 use steno_event::{escape_into, identity, ndjson};
 use steno_limit::{Bucket, Quota};
@@ -307,10 +308,27 @@ impl Ingest {
                 problem.detail = format!("Line {line} of the body: {}", problem.detail);
             }
         }
+        self.tell_unreadable(compiled, &results).await;
         let mut done = answer_batch(&results, request_id);
         // The answer to a batch is about as long as the batch; who does not read it holds on to the batch's room.
         done.answer.body_mut().hold(claim);
         Ok(done)
+    }
+
+    /// Leaves one record of the items of a batch that never will be events: some exporters look at the status of the whole only.
+    async fn tell_unreadable(&self, compiled: &Compiled, results: &[Result<Taken, Problem>]) {
+        let is_final = |problem: &&Problem| matches!(problem.reason, Reason::NotJson | Reason::NotEvent | Reason::EventTooLarge);
+        let problems: Vec<&Problem> = results.iter().filter_map(|result| result.as_ref().err()).filter(is_final).collect();
+        let Some(first) = problems.first() else { return };
+        let count = problems.len() as u64;
+        self.intake.metrics.quarantined.inc_by(count);
+        let fault = self.intake.shown(compiled, &first.detail).chars().take(300).collect::<String>();
+        let note = Note::new(Kind::Rejected, "Items of a batch are no events; they were not kept.")
+            .text("source", "batch")
+            .number("records", count)
+            .text("fault", fault);
+        // The client has been told of each; where the spool is full, that is all.
+        let _ = self.tell_rejected(note).await;
     }
 
     /// Waits until all that is synced now is delivered.

@@ -3,15 +3,93 @@ use std::sync::Arc;
 
 use hyper::{Method, Request, body::Incoming, header};
 use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
 
 use steno_deliver::Which;
 
-use super::{Answer, guard, json, listen::FromPod, problem};
+use super::{Answer, guard, json as json_answer, listen::FromPod, problem};
 use crate::{
     problem::{Problem, Reason},
     stats::Stats,
     telemetry::render,
 };
+
+/// What this port answers, for the description of all calls: path and operation, each with the port's own server.
+pub(super) fn describe() -> Vec<(&'static str, Value)> {
+    let problem = |what: &str| json!({"description": what, "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}});
+    let well = |what: &str, media: &str, schema: Value| json!({"description": what, "content": {media: {"schema": schema}}});
+    let status = || json!({"type": "object", "required": ["status"], "properties": {"status": {"type": "string"}}});
+    let servers = json!([{"url": "http://127.0.0.1:9601"}]);
+    let get = |id: &str, summary: &str, what: &str, answer: Value, more: Value| {
+        let mut responses = json!({"200": answer, "400": problem("bad_request"), "403": problem("forbidden"), "405": problem("method_not_allowed")});
+        if let (Some(responses), Value::Object(more)) = (responses.as_object_mut(), more) {
+            responses.extend(more);
+        }
+        json!({"servers": servers, "get": {"tags": ["status"], "summary": summary, "description": what, "operationId": id, "responses": responses}})
+    };
+    let page = json!({"type": "string"});
+    let requeued = json!({"type": "object", "required": ["status", "letters"], "properties": {"status": {"const": "requeued"}, "letters": {"type": "integer"}}});
+    let query =
+        |name: &str, schema: Value, what: &str| json!({"name": name, "in": "query", "schema": schema, "description": what});
+    vec![
+        (
+            "/healthz",
+            get(
+                "healthz",
+                "Whether the process answers",
+                "For a liveness probe: 200 as long as the process answers.",
+                well("it does", "application/json", status()),
+                json!({}),
+            ),
+        ),
+        (
+            "/readyz",
+            get(
+                "readyz",
+                "Whether events are taken",
+                "For a readiness or startup probe.",
+                well("they are", "application/json", status()),
+                json!({"503": problem("dependency_failure: why not")}),
+            ),
+        ),
+        (
+            "/metrics",
+            get(
+                "metrics",
+                "Metrics",
+                "Metrics for Prometheus: docs/reference/metrics.md.",
+                well("OpenMetrics", "application/openmetrics-text", page),
+                json!({}),
+            ),
+        ),
+        (
+            "/v1/stats",
+            get(
+                "stats",
+                "How things stand",
+                "Health and its reasons, figures and recommendations.",
+                well("figures", "application/json", json!({"type": "object", "required": ["health", "metrics"]})),
+                json!({}),
+            ),
+        ),
+        (
+            REQUEUE,
+            json!({"servers": servers, "post": {
+                "tags": ["status"], "summary": "Have dead letters delivered again", "operationId": "requeue",
+                "description": "From inside the pod only. Either all=true, or seq once or several times.",
+                "parameters": [
+                    query("all", json!({"const": "true"}), "All letters."),
+                    query("seq", json!({"type": "array", "items": {"type": "integer", "minimum": 0}}), "Letters by sequence number."),
+                    query("sink", json!({"type": "string"}), "Only those of this sink."),
+                ],
+                "responses": {
+                    "202": well("they are on their way", "application/json", requeued), "400": problem("bad_request"),
+                    "403": problem("forbidden"), "405": problem("method_not_allowed"), "503": problem("dependency_failure"),
+                },
+            }}),
+        ),
+    ]
+}
 
 /// Has dead letters delivered again.
 const REQUEUE: &str = "/v1/dead/requeue";
@@ -49,19 +127,19 @@ impl StatusPort {
         }
         match path {
             // Answering at all is the point: the listeners are bound.
-            "/healthz" => json(200, b"{\"status\":\"ok\"}".to_vec()),
+            "/healthz" => json_answer(200, b"{\"status\":\"ok\"}".to_vec()),
             "/readyz" => match self.stats.not_ready() {
-                None => json(200, b"{\"status\":\"ready\"}".to_vec()),
+                None => json_answer(200, b"{\"status\":\"ready\"}".to_vec()),
                 Some(reason) => problem(&Problem::new(Reason::Dependency, reason), "-", None),
             },
             "/metrics" => {
                 self.stats.refresh();
-                let mut answer = json(200, render(&self.registry).into_bytes());
+                let mut answer = json_answer(200, render(&self.registry).into_bytes());
                 let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
                 answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
                 answer
             }
-            _ => json(200, serde_json::to_vec_pretty(&self.stats.json()).unwrap_or_default()),
+            _ => json_answer(200, serde_json::to_vec_pretty(&self.stats.json()).unwrap_or_default()),
         }
     }
 
@@ -80,7 +158,7 @@ impl StatusPort {
         let count = self.stats.requeue(&which, sink.as_deref()).map_err(|error| {
             Problem::later(Reason::Dependency, format!("dead/ cannot be written: {error}."), std::time::Duration::from_secs(5))
         })?;
-        Ok(json(202, serde_json::json!({"status": "requeued", "letters": count}).to_string().into_bytes()))
+        Ok(json_answer(202, json!({"status": "requeued", "letters": count}).to_string().into_bytes()))
     }
 }
 

@@ -111,7 +111,7 @@ impl Transactions {
     fn fence(&self) {
         if !self.inner.fenced.swap(true, Ordering::AcqRel) {
             let number = self.inner.number.load(Ordering::Relaxed) + 1;
-            if let Err(error) = std::fs::write(&self.inner.fences, number.to_string()) {
+            if let Err(error) = steno_journal::put_file_at(&self.inner.fences, number.to_string().as_bytes()) {
                 tracing::error!(%error, "that this journal was fenced could not be noted; the next start is fenced again");
             }
         }

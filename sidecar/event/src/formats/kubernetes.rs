@@ -134,16 +134,7 @@ pub fn audit(text: &str) -> Result<Audit<'_>, Unreadable> {
         put(Place::In("source", "userAgent"), &agent, usize::MAX);
     }
 
-    // A time that is none stays as it came, and is marked.
-    let mut times = [None; 2];
-    for (name, time) in ["requestReceivedTimestamp", "stageTimestamp"].into_iter().zip(&mut times) {
-        *time = item.get(name).and_then(Json::as_str).and_then(time::parse_time);
-        if time.is_some() {
-            item.remove(name);
-        } else if item.get(name).is_some() {
-            unread.push(name.to_owned());
-        }
-    }
+    let times = times(&mut item, &mut unread);
     if let Some(at) = times[1].or(times[0]) {
         put(Place::Top("occurredAt"), &at.to_string(), usize::MAX);
     }
@@ -166,11 +157,8 @@ pub fn audit(text: &str) -> Result<Audit<'_>, Unreadable> {
     }
     item.insert("stage", Json::String(stage.into()));
     // What stands in `resource` has no copy here: a rule that names that member would miss it.
-    let left: Vec<_> = reference
-        .into_members()
-        .into_iter()
-        .filter(|(name, _)| !["resource", "subresource", "namespace", "name"].contains(&&**name))
-        .collect();
+    let mapped = ["resource", "subresource", "namespace", "name"];
+    let left: Vec<_> = reference.into_members().into_iter().filter(|(name, _)| !mapped.contains(&&**name)).collect();
     if !left.is_empty() {
         item.insert("objectRef", Json::Object(Object::from_members(left).unwrap_or_default()));
     }
@@ -180,6 +168,19 @@ pub fn audit(text: &str) -> Result<Audit<'_>, Unreadable> {
     sheet.meta("kubernetes", Json::Object(item));
     converted.extend(unread);
     Ok(Audit { event: sheet.finish(converted), key })
+}
+
+/// When the request came, and when this stage was. A time that is none stays as it came, and its name is kept.
+fn times(item: &mut Object<'_>, unread: &mut Vec<String>) -> [Option<jiff::Timestamp>; 2] {
+    ["requestReceivedTimestamp", "stageTimestamp"].map(|name| {
+        let time = item.get(name).and_then(Json::as_str).and_then(time::parse_time);
+        if time.is_some() {
+            item.remove(name);
+        } else if item.get(name).is_some() {
+            unread.push(name.to_owned());
+        }
+        time
+    })
 }
 
 /// A member that is an object; anything else stays where it is.

@@ -52,7 +52,9 @@ const ROWS: &[Row] = &[
         (1..=8).contains(&n.digits[0]) && month_at(n, 3, &[0]) && day_at(n, 5) && n.digits[12] == if sum == 10 { 1 } else { sum }
     }),
     named("9999999999", |n| dated(n, &[0, 20, 40]) && sum(n, &[2, 4, 8, 5, 10, 9, 7, 3, 6]) % 11 % 10 == n.digits[9]),
-    named("999999999", |n| n.digits[0..8] != [0; 8] && (sum(n, &[9, 8, 7, 6, 5, 4, 3, 2]) + 11 * 10 - n.digits[8]) % 11 == 0),
+    named("999999999", |n| {
+        n.digits[0..8] != [0; 8] && (sum(n, &[9, 8, 7, 6, 5, 4, 3, 2]) + 110 - n.digits[8]).is_multiple_of(11)
+    }),
     named("99999999999", |n| n.digits[0] != 0 && iso_11_10(n)),
     named("999999999", |n| {
         let rest = sum(n, &[9, 8, 7, 6, 5, 4, 3, 2]) % 11;
@@ -65,7 +67,7 @@ const ROWS: &[Row] = &[
         let is_used = ![b"BG", b"GB", b"NK", b"KN", b"TN", b"NT", b"ZZ"].contains(&&[first, second]);
         is_prefix && is_used && (b'A'..=b'D').contains(&n.text[8])
     }),
-    named("9999999999", |n| sum(n, &[10, 9, 8, 7, 6, 5, 4, 3, 2, 1]) % 11 == 0),
+    named("9999999999", |n| weighted(n, &[10, 9, 8, 7, 6, 5, 4, 3, 2, 1], 11)),
     named("9999999A", |n| {
         let rest = sum(n, &[8, 7, 6, 5, 4, 3, 2]) % 23;
         b"WABCDEFGHIJKLMNOPQRSTUV"[rest as usize] == n.text[7]
@@ -111,7 +113,7 @@ const ROWS: &[Row] = &[
         matches!(n.digits[1], 1 | 2 | 8 | 9)
             && order.is_some_and(|order| {
                 let code = order as u32 + 10;
-                (code / 10 + code % 10 * 9 + sum(&n.tail(1), &[8, 7, 6, 5, 4, 3, 2, 1, 1])) % 10 == 0
+                (code / 10 + code % 10 * 9 + sum(&n.tail(1), &[8, 7, 6, 5, 4, 3, 2, 1, 1])).is_multiple_of(10)
             })
     }),
     row("A9999999A", |n| {
@@ -248,13 +250,13 @@ fn iso_11_10(number: &Number<'_>) -> bool {
 
 /// Verhoeff's check in the dihedral group D5.
 fn verhoeff(digits: &[u32]) -> bool {
+    const TURNED: [u32; 10] = [1, 5, 7, 6, 2, 8, 3, 0, 9, 4];
     let times = |a: u32, b: u32| match (a < 5, b < 5) {
         (true, true) => (a + b) % 5,
         (true, false) => 5 + (a + b - 5) % 5,
         (false, true) => 5 + (a - 5 + 5 - b) % 5,
         (false, false) => (a - 5 + 5 - (b - 5)) % 5,
     };
-    const TURNED: [u32; 10] = [1, 5, 7, 6, 2, 8, 3, 0, 9, 4];
     let turned = |digit: u32, times: usize| (0..times % 8).fold(digit, |digit, _| TURNED[digit as usize]);
     digits.iter().rev().enumerate().fold(0, |check, (at, digit)| times(check, turned(*digit, at))) == 0
 }
