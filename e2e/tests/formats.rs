@@ -95,3 +95,38 @@ fn log_records_of_the_opentelemetry_sdk_arrive_and_what_is_no_event_is_told() {
     );
     assert_eq!((&event["severity"], &event["service"]), (&json!("warning"), &json!("sdk-python")), "{event}");
 }
+
+/// Requests that a generator makes from `/openapi.yaml`: whatever they hold, answers are those of the description. The description is linted, too.
+#[test]
+fn what_openapi_says_holds_for_requests_that_a_generator_makes() {
+    let clients = clients();
+    let kafka = Kafka::start();
+    kafka.topic("audit");
+    let sidecar = Sidecar::start(&policy(&kafka.plain(), "audit", "  query: {enabled: true}\n"));
+    let url = format!("http://{}", sidecar.ingest());
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/openapi.yaml");
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/formats/spectral.yaml");
+    let lint = clients.join("node_modules/.bin/spectral");
+    run(Command::new(lint).args(["lint", document, "--ruleset", rules, "--fail-severity", "warn"]));
+    // A path that the status port answers is not asked here, and a flush may wait for minutes.
+    let other_ports = "^/(healthz|readyz|metrics|v1/stats|v1/dead|v1/flush)";
+    let checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance";
+    let printed = run(Command::new(clients.join("python/bin/schemathesis")).current_dir(std::env::temp_dir()).args([
+        "run",
+        &format!("{url}/openapi.yaml"),
+        "--url",
+        &url,
+        "--exclude-path-regex",
+        other_ports,
+        "--checks",
+        checks,
+        "--max-examples",
+        "40",
+        "--seed",
+        "1",
+        "--no-color",
+    ]));
+    assert!(printed.contains("No issues found") || printed.contains("passed"), "{printed}");
+    sidecar.drained(Duration::from_secs(60));
+    assert!(verify(&read_all(&kafka.plain(), "audit")).is_clean());
+}
