@@ -111,21 +111,25 @@ fn what_openapi_says_holds_for_requests_that_a_generator_makes() {
     // A path that the status port answers is not asked here, and a flush may wait for minutes.
     let other_ports = "^/(healthz|readyz|metrics|v1/stats|v1/dead|v1/flush)";
     let checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance";
-    let printed = run(Command::new(clients.join("python/bin/schemathesis")).current_dir(std::env::temp_dir()).args([
-        "run",
-        &format!("{url}/openapi.yaml"),
-        "--url",
-        &url,
-        "--exclude-path-regex",
-        other_ports,
-        "--checks",
-        checks,
-        "--max-examples",
-        "40",
-        "--seed",
-        "1",
-        "--no-color",
-    ]));
+    let printed = run(Command::new(clients.join("python/bin/schemathesis"))
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/formats"))
+        .env("SCHEMATHESIS_HOOKS", "schemathesis_hooks")
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .args([
+            "run",
+            &format!("{url}/openapi.yaml"),
+            "--url",
+            &url,
+            "--exclude-path-regex",
+            other_ports,
+            "--checks",
+            checks,
+            "--max-examples",
+            "40",
+            "--seed",
+            "1",
+            "--no-color",
+        ]));
     assert!(printed.contains("No issues found") || printed.contains("passed"), "{printed}");
     sidecar.drained(Duration::from_secs(60));
     assert!(verify(&read_all(&kafka.plain(), "audit")).is_clean());

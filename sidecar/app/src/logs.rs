@@ -8,8 +8,8 @@ use crate::printed::is_obeyed;
 static LEVEL: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
 fn filter(level: &str) -> EnvFilter {
-    // librdkafka's own log is for debugging only: what matters is in stats and metrics.
-    let deeper = if level == "debug" { "debug" } else { "error" };
+    // librdkafka's own log is for debugging only: what matters is in stats, metrics and the breaker's lines. It tells twice a minute that a broker is away.
+    let deeper = if level == "debug" { "debug" } else { "off" };
     EnvFilter::builder().parse_lossy(format!("{level},librdkafka={deeper},rdkafka={deeper}"))
 }
 

@@ -33,7 +33,7 @@ pub struct Compiled {
     /// Redaction.
     pub redactor: Redactor,
     /// The key of `Hash`, for the sinks' own redaction and for payloads of intents.
-    sinks_key: Option<HashKey>,
+    pub sinks_key: Option<HashKey>,
     /// Generation of its rules.
     pub rules: u32,
     /// Defaults.

@@ -1,4 +1,7 @@
 //! A changed configuration takes effect without a restart; an invalid one leaves the old one in force.
+//!
+//! What counts is content: the bytes of the file and of all Secrets. The watch only says when to look; whatever it says, nothing is done, logged or
+//! counted while the content is that of the last look.
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -50,6 +53,37 @@ pub struct Reloader {
     pub dir: PathBuf,
     /// Further listeners.
     pub listeners: Arc<tokio::sync::Mutex<Listeners>>,
+    /// The content at the last look.
+    pub seen: Option<[u8; 32]>,
+}
+
+/// A digest of what a configuration is made of: the file, and every file of the Secrets. A kubelet's own folders (`..data` and those it leads to) hold what
+/// the names beside them lead to.
+fn content(file: &Path, secrets: &Path) -> [u8; 32] {
+    let mut digest = blake3::Hasher::new();
+    let mut add = |path: &Path| {
+        digest.update(path.as_os_str().as_encoded_bytes());
+        match std::fs::read(path) {
+            Ok(bytes) => digest.update(&[1]).update(&(bytes.len() as u64).to_le_bytes()).update(&bytes),
+            Err(error) => digest.update(&[0]).update(error.kind().to_string().as_bytes()),
+        };
+    };
+    add(file);
+    for dir in listed(secrets) {
+        for path in listed(&dir) {
+            add(&path);
+        }
+    }
+    *digest.finalize().as_bytes()
+}
+
+/// What is in a folder, in order.
+fn listed(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let is_own = |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".."));
+    let mut paths: Vec<PathBuf> = entries.filter(|path| !is_own(path)).collect();
+    paths.sort();
+    paths
 }
 
 /// Editors and kubelets touch several files in a row.
@@ -88,7 +122,7 @@ impl Reloader {
         }
         if self.last.lock().error.is_some() && file.exists() {
             // It came between the start and the watch.
-            self.reload(&file).await;
+            self.look(&file).await;
         }
         while changes.recv().await.is_some() {
             // Not for ever: a log that is written beside the configuration changes its directory all the time.
@@ -96,7 +130,15 @@ impl Reloader {
             while let Ok(Some(())) = tokio::time::timeout_at(until.min(tokio::time::Instant::now() + QUIET), changes.recv()).await
             {
             }
-            self.reload(&file).await;
+            self.look(&file).await;
+        }
+    }
+
+    /// Looks whether anything is another one, and applies it.
+    async fn look(&mut self, file: &Path) {
+        let seen = content(file, &self.secrets.0);
+        if self.seen.replace(seen) != Some(seen) {
+            self.reload(file).await;
         }
     }
 
@@ -158,16 +200,16 @@ impl Reloader {
         self.last.lock().error = None;
         let moved = !self.intake.outlets.lead_as(&routes);
         let same = compiled.config.hash == old.config.hash && !moved && compiled.missing_secrets == old.missing_secrets;
-        // A rotated redaction key leaves no trace in the hash; compiling anew is cheap, so it always takes effect.
+        // Secrets leave no trace in the hash.
         if same
-            && compiled.config.spec.redaction.key_secret_ref.is_none()
+            && compiled.sinks_key == old.sinks_key
             && compiled.query == old.query
             && compiled.intents == old.intents
             && compiled.listeners == old.listeners
             && compiled.envelope == old.envelope
             && compiled.no_key == old.no_key
         {
-            return self.count("unchanged");
+            return;
         }
         let (from, to) = (old.config.hash.clone(), compiled.config.hash.clone());
         let needs_restart = needs_restart(&old, &compiled);

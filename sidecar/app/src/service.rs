@@ -251,6 +251,7 @@ impl Service {
             last: self.last.clone(),
             keep: self.dir.join("config.last"),
             level_fixed,
+            seen: None,
             listeners: self.further.clone(),
             dir: self.dir.clone(),
         }

@@ -170,7 +170,7 @@ pub struct StatusLabel {
 /// How a reload went.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ResultLabel {
-    /// `ok`, `invalid` or `unchanged`.
+    /// `ok` or `invalid`.
     pub result: &'static str,
 }
 

@@ -22,7 +22,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata},
     error::{KafkaError, RDKafkaErrorCode as Code},
     message::{DeliveryResult, Header},
-    producer::{BaseProducer, BaseRecord, Producer, ProducerContext, ThreadedProducer},
+    producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
 };
 use sha2::{Digest, Sha256};
 use steno_chain::{Kind, Note};
@@ -32,7 +32,7 @@ use steno_journal::Shared;
 
 use super::{
     Destination, FACTS_TIMEOUT, Facts, RECORD_OVERHEAD, REQUEUED, Tokens, Watch, bound_batches, check_on, classify,
-    client_config, facts, headers_of, is_of_topic, key_of, wait_until_empty,
+    client_config, facts, headers_of, is_of_topic, key_of, polled::Polled, wait_until_empty,
 };
 use crate::{Backend, Manner, Record, Refusal, Reporter, Sink, Worker};
 
@@ -214,7 +214,7 @@ struct Exactly {
 
 /// A producer whose transactions are begun.
 struct Live {
-    producer: ThreadedProducer<Context>,
+    producer: Polled<Context>,
     consumer: BaseConsumer<Tokens>,
     /// Names the cluster that the position is of.
     cluster: String,
@@ -299,8 +299,7 @@ impl Exactly {
         bound_batches(&mut config, &self.facts);
         let tokens = Tokens::of(&self.destination);
         let context = Context { watch: self.watch.clone(), tokens: tokens.clone(), failed: Mutex::new(None) };
-        let producer: ThreadedProducer<Context> =
-            config.create_with_context(context).map_err(|error| later("the Kafka client could not be made", &error))?;
+        let producer = Polled::new(&config, context).map_err(Refusal::Later)?;
         producer.init_transactions(WAIT).map_err(|error| self.fault(&error))?;
         let mut of_group = client_config(&self.destination).map_err(Refusal::Later)?;
         for name in super::preflight::PRODUCER_ONLY {
@@ -508,7 +507,7 @@ impl Exactly {
 
 /// Hands a record to the client. Where its queue is full it empties, for it is being sent.
 fn produce(
-    producer: &ThreadedProducer<Context>,
+    producer: &Polled<Context>,
     topic: &str,
     record: &Record,
     source: &str,

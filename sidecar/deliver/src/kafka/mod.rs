@@ -16,7 +16,7 @@ use rdkafka::{
     client::OAuthToken,
     error::{KafkaError, RDKafkaErrorCode},
     message::{DeliveryResult, Header, OwnedHeaders},
-    producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
+    producer::{BaseRecord, Producer, ProducerContext},
 };
 use steno_commit::Frame;
 use steno_crds::{Compression, Kafka, KafkaKey};
@@ -30,17 +30,19 @@ use crate::{
 mod config;
 mod exactly;
 mod partition;
+mod polled;
 mod preflight;
 
 pub use config::{Destination, Secrets, Tokens, client_config};
 pub use exactly::{Transactions, exactly_once, verify_client};
 use partition::partition_of;
+use polled::Polled;
 use preflight::facts;
 pub use preflight::{Facts, create_topic, preflight};
 
 /// The Kafka sink.
 pub struct KafkaSink {
-    producer: ThreadedProducer<Context>,
+    producer: Polled<Context>,
     destination: Destination,
     watch: Arc<Watch>,
     /// Whether partitions are chosen here.
@@ -389,8 +391,7 @@ impl KafkaSink {
         }
         let is_partitioning = config.get("partitioner").is_some_and(|name| name.starts_with("murmur2"));
         let context = Context { reporter: reporter.clone(), watch: watch.clone(), tokens: Tokens::of(&destination) };
-        let producer: ThreadedProducer<Context> =
-            config.create_with_context(context).map_err(|error| format!("the Kafka client could not be made: {error}"))?;
+        let producer = Polled::new(&config, context)?;
         check_on(&destination, checks, &watch, reporter)?;
         Ok(Self { producer, destination, watch, is_partitioning, turn: 0, looked_up: None })
     }
@@ -476,7 +477,7 @@ impl KafkaSink {
 
 /// Waits until nothing of a producer is in flight; whether that is so in time. The binding's own `flush` waits in steps of 100 ms, because it
 /// waits for events that the producer's thread takes.
-fn wait_until_empty<C: ProducerContext + 'static>(producer: &ThreadedProducer<C>, timeout: Duration) -> bool {
+fn wait_until_empty<C: ProducerContext + 'static>(producer: &Polled<C>, timeout: Duration) -> bool {
     let until = Instant::now() + timeout;
     let mut pause = Duration::from_micros(50);
     while producer.in_flight_count() > 0 {
