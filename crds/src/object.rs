@@ -329,10 +329,11 @@ fn bound(schema: &mut Value) {
             }
             Row::Time(bound) => {
                 field.insert("maxLength".into(), json!(24));
-                // CEL knows no days; what is written with them is checked by the webhook.
+                // CEL knows no days; a sum with days in it is checked by the webhook.
                 let (min, max) = (bound.min.duration().as_millis(), bound.max.duration().as_millis());
+                let (from_days, to_days) = (min.div_ceil(86_400_000), max / 86_400_000);
                 let rule = format!(
-                    "self.contains('d') || (duration(self) >= duration('{min}ms') && duration(self) <= duration('{max}ms'))"
+                    "self.matches('^[0-9]{{1,9}}d$') ? int(self.replace('d', '')) >= {from_days} && int(self.replace('d', '')) <= {to_days} : self.contains('d') || (duration(self) >= duration('{min}ms') && duration(self) <= duration('{max}ms'))"
                 );
                 validate(field, &rule, &fix);
             }

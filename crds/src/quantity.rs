@@ -12,6 +12,9 @@ pub struct ByteSize(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span(pub u64);
 
+/// Longest text of a quantity in a schema.
+const LONGEST: usize = 24;
+
 const SIZE_SUFFIXES: [(&str, u64); 8] = [
     ("Ki", 1 << 10),
     ("Mi", 1 << 20),
@@ -141,14 +144,19 @@ macro_rules! text_form {
                 true
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "pattern": $pattern })
+                // What the schema lets through can be read: a value that cannot would take the whole list of objects with it.
+                json_schema!({ "type": "string", "pattern": $pattern, "maxLength": LONGEST })
             }
         }
     };
 }
 
-text_form!(ByteSize, "a size such as 64Ki", "^[0-9]+(Ki|Mi|Gi|Ti|k|M|G|T)?$");
-text_form!(Span, "a duration such as 30s", "^([0-9]+(ms|s|m|h|d))+$");
+text_form!(
+    ByteSize,
+    "a size such as 64Ki",
+    "^([0-9]{1,18}|[0-9]{1,15}(Ki|k)|[0-9]{1,12}(Mi|M)|[0-9]{1,9}(Gi|G)|[0-9]{1,7}(Ti|T))$"
+);
+text_form!(Span, "a duration such as 30s", "^([0-9]{1,9}(ms|s|m|h|d))+$");
 
 #[cfg(test)]
 mod tests {
@@ -170,6 +178,25 @@ mod tests {
         for text in ["", "Ki", "-1", "1.5Gi", "64KiB", "99999999999Ti"] {
             assert!(text.parse::<ByteSize>().unwrap_err().contains("64Ki"), "{text}");
         }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_the_schema_lets_through_can_be_read(
+            size in "([0-9]{1,18}|[0-9]{1,15}(Ki|k)|[0-9]{1,12}(Mi|M)|[0-9]{1,9}(Gi|G)|[0-9]{1,7}(Ti|T))",
+            span in "([0-9]{1,9}(ms|s|m|h|d)){1,12}",
+        ) {
+            proptest::prop_assert!(size.parse::<ByteSize>().is_ok(), "{}", size);
+            proptest::prop_assert!(span.len() > LONGEST || span.parse::<Span>().is_ok(), "{}", span);
+        }
+    }
+
+    #[test]
+    fn the_largest_that_the_schema_lets_through_can_be_read() {
+        for text in ["999999999999999999", "999999999999999Ki", "999999999999Mi", "999999999Gi", "9999999Ti", "9999999T"] {
+            assert!(text.parse::<ByteSize>().is_ok(), "{text}");
+        }
+        assert!("999999999d999999999d9999".parse::<Span>().is_err() && "999999999d999999999d99d".parse::<Span>().is_ok());
     }
 
     #[test]

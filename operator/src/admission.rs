@@ -68,8 +68,9 @@ pub fn validate(review: &Value, covering: Option<&[Covering]>) -> (Value, Outcom
     let (Some(uid), Some(object)) = (review.pointer("/request/uid"), review.pointer("/request/object")) else {
         return malformed();
     };
-    // Going away must always be possible.
-    let leaves = object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null());
+    // Going away must always be possible: finalizers go, and the specification is what it was.
+    let is_deleting = object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null());
+    let leaves = is_deleting && review.pointer("/request/oldObject/spec") == object.get("spec");
     let checked = match object.get("kind").and_then(Value::as_str) {
         Some("ClusterAuditPolicy") => check_cluster(object),
         _ => check(object, covering),
@@ -124,6 +125,27 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_that_is_going_may_change_nothing_but_its_finalizers() {
+        let spec = json!({"kafka": {"brokers": ["k:9092"], "topic": "t"}, "dedupe": {"window": "99999999999999999999d"}});
+        let policy = |spec: &Value, going: bool| {
+            let metadata = if going {
+                json!({"name": "p", "namespace": "n", "deletionTimestamp": "2026-01-01T00:00:00Z"})
+            } else {
+                json!({"name": "p", "namespace": "n"})
+            };
+            json!({"apiVersion": "audit.steno.dev/v1alpha1", "kind": "AuditPolicy", "metadata": metadata, "spec": spec})
+        };
+        let good = json!({"kafka": {"brokers": ["k:9092"], "topic": "t"}});
+        let allowed = |object: &Value, old: &Value| {
+            let review = json!({"request": {"uid": "u", "namespace": "n", "object": object, "oldObject": old}});
+            validate(&review, None).0["response"]["allowed"] == true
+        };
+        assert!(allowed(&policy(&spec, true), &policy(&spec, true)), "what was there before may go");
+        assert!(!allowed(&policy(&spec, true), &policy(&good, true)), "a list with this in it could not be read");
+        assert!(!allowed(&policy(&spec, false), &policy(&good, false)));
+    }
+
+    #[test]
     fn what_cannot_be_understood_or_served_is_let_through_and_told() {
         let not_asked = json!({"metadata": {}, "spec": {"containers": [{"name": "a"}]}});
         let asked =
@@ -170,7 +192,9 @@ mod tests {
         assert!(refused["response"]["allowed"] == false && message.starts_with("spec.redaction.rules[0].regex"), "{message}");
         let mut leaving = bad;
         leaving["metadata"]["deletionTimestamp"] = json!("2026-03-01T00:00:00Z");
-        assert_eq!(validate(&review(leaving), Some(&[])).0["response"]["allowed"], true);
+        let mut review = review(leaving.clone());
+        review["request"]["oldObject"] = leaving;
+        assert_eq!(validate(&review, Some(&[])).0["response"]["allowed"], true);
     }
 
     #[test]

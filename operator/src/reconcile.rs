@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
     api::{Patch, PatchParams},
-    core::PartialObjectMeta,
+    core::{DeserializeGuard, PartialObjectMeta, error_boundary::InvalidObject},
     runtime::{
         controller::{self, Action, Controller},
         watcher,
@@ -142,7 +142,7 @@ pub async fn run(context: Arc<Context>, changes: watch::Receiver<u64>) {
 
 /// Reconciles the policies of a namespace, or of all.
 async fn control(context: Arc<Context>, namespace: Option<String>, changes: watch::Receiver<u64>) {
-    let policies: Api<AuditPolicyObject> = scope::api(&context.client, namespace.as_deref());
+    let policies: Api<DeserializeGuard<AuditPolicyObject>> = scope::api(&context.client, namespace.as_deref());
     let owned: Api<PartialObjectMeta<ConfigMap>> = scope::api(&context.client, namespace.as_deref());
     let ours = watcher::Config::default().labels("app.kubernetes.io/managed-by=steno");
     let all = stream::unfold(changes, |mut changes| async { changes.changed().await.ok().map(|()| ((), changes)) });
@@ -160,18 +160,53 @@ async fn control(context: Arc<Context>, namespace: Option<String>, changes: watc
         .await;
 }
 
-fn again(_: Arc<AuditPolicyObject>, _: &Error, _: Arc<Context>) -> Action {
+fn again(_: Arc<DeserializeGuard<AuditPolicyObject>>, _: &Error, _: Arc<Context>) -> Action {
     Action::requeue(Duration::from_secs(5))
 }
 
-async fn reconcile(object: Arc<AuditPolicyObject>, context: Arc<Context>) -> Result<Action, Error> {
+async fn reconcile(object: Arc<DeserializeGuard<AuditPolicyObject>>, context: Arc<Context>) -> Result<Action, Error> {
     // It is never closed.
     let _turn = context.turns.acquire().await.ok();
     let begun = Instant::now();
     let _running = context.beat.begin();
-    let result = tokio::time::timeout(MOST, once(&object, &context)).await.unwrap_or(Err(Error::Late));
+    let result = tokio::time::timeout(MOST, either(&object, &context)).await.unwrap_or(Err(Error::Late));
     context.metrics.reconciled(result.is_ok(), begun.elapsed().as_secs_f64());
     result
+}
+
+async fn either(object: &DeserializeGuard<AuditPolicyObject>, context: &Context) -> Result<Action, Error> {
+    match &object.0 {
+        Ok(object) => once(object, context).await,
+        Err(invalid) => unreadable(invalid, context).await,
+    }
+}
+
+/// A policy that this version cannot read: its status says so, and what was rendered of it before stays. Nothing of its status can be read, so it is written
+/// once for each content.
+async fn unreadable(invalid: &InvalidObject, context: &Context) -> Result<Action, Error> {
+    let metadata = &invalid.metadata;
+    let (uid, at) = (metadata.uid.clone().unwrap_or_default(), format!("unreadable/{:?}/{}", metadata.generation, invalid.error));
+    let is_told = context.looked.lock().is_ok_and(|looked| looked.get(&uid).is_some_and(|(known, _)| *known == at));
+    if metadata.deletion_timestamp.is_some() || is_told {
+        return Ok(Action::await_change());
+    }
+    let name = metadata.name.clone().unwrap_or_default();
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    tracing::warn!(policy = name, namespace, error = invalid.error, "a policy cannot be read; what was rendered of it stays");
+    let message = format!("This version cannot read it: {}. What was in force before stays.", invalid.error);
+    let accepted = condition(&[], metadata.generation, "Accepted", (Some(false), "Unreadable", message));
+    let patch = json!({
+        "apiVersion": AuditPolicyObject::api_version(&()),
+        "kind": AuditPolicyObject::kind(&()),
+        "status": {"observedGeneration": metadata.generation, "conditions": [accepted]},
+    });
+    let policies: Api<DeserializeGuard<AuditPolicyObject>> = Api::namespaced(context.client.clone(), &namespace);
+    let params = PatchParams::apply(MANAGER).force();
+    policies.patch_status(&name, &params, &Patch::Apply(patch)).await.map_err(api("write the status"))?;
+    if let Ok(mut looked) = context.looked.lock() {
+        looked.insert(uid, (at, Instant::now()));
+    }
+    Ok(Action::await_change())
 }
 
 async fn once(object: &AuditPolicyObject, context: &Context) -> Result<Action, Error> {
@@ -236,14 +271,26 @@ pub async fn rounds(context: &Context) {
             *missed = watchdog.counts();
         }
         for cluster in view.clusters() {
-            if let Err(error) = tell_cluster(client, view, &cluster).await {
+            let cluster = match &cluster.0 {
+                Ok(cluster) => cluster,
+                Err(invalid) => {
+                    let name = invalid.metadata.name.as_deref().unwrap_or_default();
+                    tracing::error!(
+                        policy = name,
+                        error = invalid.error,
+                        "a ClusterAuditPolicy cannot be read; no policy is rendered anew until it is fixed or gone"
+                    );
+                    continue;
+                }
+            };
+            if let Err(error) = tell_cluster(client, view, cluster).await {
                 tracing::warn!(%error, policy = cluster.name_any(), "the status of a ClusterAuditPolicy cannot be written");
             }
         }
         let there = view.policies();
         if let Ok(mut fleets) = metrics.fleets.lock() {
             let is_there = |(namespace, name): &(String, String)| {
-                let is = |policy: &Arc<AuditPolicyObject>| {
+                let is = |policy: &Arc<DeserializeGuard<AuditPolicyObject>>| {
                     policy.namespace().as_ref() == Some(namespace) && policy.name_any() == *name
                 };
                 there.iter().any(is)

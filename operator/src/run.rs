@@ -34,6 +34,9 @@ use crate::{
 /// Longest time between two looks at the certificates and the webhook configurations.
 const CARE: Duration = Duration::from_mins(1);
 
+/// How often it is said that the policies are not listed yet.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// What was trusted when this process began to lead, and when that was.
 type Before = (Vec<CertificateDer<'static>>, Instant);
 
@@ -64,8 +67,13 @@ async fn start(args: &RunArgs) -> anyhow::Result<()> {
     let me = identity(args);
     let teller = Teller::start(client.clone(), me.clone());
     let scope = Scope::new(&args.namespaces);
+    tracing::info!(roles = ?args.roles, health = %args.health, version = env!("CARGO_PKG_VERSION"), "started; it lists the policies first");
     let (view, changes) = View::start(&client, &scope);
-    view.ready().await.context("the policies cannot be watched")?;
+    tokio::select! {
+        ready = listed(&view) => ready?,
+        _ = term.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    }
     let settings = Settings {
         image: args.sidecar_image.clone(),
         pull_policy: args.sidecar_pull_policy.clone(),
@@ -104,6 +112,17 @@ async fn start(args: &RunArgs) -> anyhow::Result<()> {
         let _ = part.await;
     }
     Ok(())
+}
+
+/// Until everything was listed once; says meanwhile that it waits.
+async fn listed(view: &View) -> anyhow::Result<()> {
+    let mut ready = std::pin::pin!(view.ready());
+    loop {
+        if let Ok(ready) = tokio::time::timeout(PATIENCE, &mut ready).await {
+            return ready.context("the policies cannot be watched");
+        }
+        tracing::warn!("the API server has not listed the policies yet; nothing is served until it has");
+    }
 }
 
 /// When a part ends that should not.

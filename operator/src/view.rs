@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
 use kube::{
     Api, Client, Resource, ResourceExt as _,
-    core::PartialObjectMeta,
+    core::{DeserializeGuard, PartialObjectMeta},
     runtime::{WatchStreamExt as _, reflector, reflector::Store, watcher},
 };
 use serde_json::{Value, json};
@@ -31,11 +31,11 @@ type Known = HashMap<(String, String), (String, Arc<Rendered>)>;
 
 /// The stores.
 pub struct View {
-    /// One for each namespace that is watched by itself.
-    policies: Vec<Followed<AuditPolicyObject>>,
+    /// One for each namespace that is watched by itself. An object that cannot be read, such as one of a newer version, is one, and takes no other with it.
+    policies: Vec<Followed<DeserializeGuard<AuditPolicyObject>>>,
     /// Whether it is all namespaces.
     is_whole: bool,
-    clusters: Store<ClusterAuditPolicyObject>,
+    clusters: Store<DeserializeGuard<ClusterAuditPolicyObject>>,
     namespaces: Store<PartialObjectMeta<NamespaceObject>>,
     /// Rules are compiled once a change, not once a pod.
     rendered: Mutex<Known>,
@@ -113,6 +113,7 @@ impl View {
 
     /// A view that nothing changes, for measurements.
     pub fn fixed(policies: Vec<AuditPolicyObject>, namespaces: Vec<PartialObjectMeta<NamespaceObject>>) -> Arc<Self> {
+        let policies = policies.into_iter().map(|policy| DeserializeGuard(Ok(policy))).collect();
         let (policies, namespaces) = (vec![filled(policies)], filled(namespaces).store);
         Arc::new(Self { policies, is_whole: true, clusters: filled(Vec::new()).store, namespaces, rendered: Mutex::default() })
     }
@@ -151,13 +152,15 @@ impl View {
         }
     }
 
-    /// The platform's policies that cover a namespace, by name; `None`: the namespace is not known yet, and nobody can tell.
+    /// The platform's policies that cover a namespace, by name; `None`: the namespace is not known yet, or one of them cannot be read, and nobody can tell.
     pub fn covering(&self, namespace: &str) -> Option<Vec<Covering>> {
         let labels = json!(self.labels(namespace)?);
-        let mut covering: Vec<Covering> = self
-            .clusters
-            .state()
+        let clusters = self.clusters.state();
+        let mut covering: Vec<Covering> = clusters
             .iter()
+            .map(|object| object.0.as_ref().ok())
+            .collect::<Option<Vec<&ClusterAuditPolicyObject>>>()?
+            .into_iter()
             .filter(|object| matches(object.spec.namespace_selector.as_ref(), Some(&labels)))
             .map(|object| Covering { name: object.name_any(), spec: object.spec.clone() })
             .collect();
@@ -166,23 +169,23 @@ impl View {
     }
 
     /// The platform's policies.
-    pub fn clusters(&self) -> Vec<Arc<ClusterAuditPolicyObject>> {
+    pub fn clusters(&self) -> Vec<Arc<DeserializeGuard<ClusterAuditPolicyObject>>> {
         self.clusters.state()
     }
 
-    fn each(&self) -> impl Iterator<Item = Arc<AuditPolicyObject>> {
+    fn each(&self) -> impl Iterator<Item = Arc<DeserializeGuard<AuditPolicyObject>>> {
         self.policies.iter().flat_map(|followed| followed.store.state())
     }
 
     /// All policies.
-    pub fn policies(&self) -> Vec<Arc<AuditPolicyObject>> {
+    pub fn policies(&self) -> Vec<Arc<DeserializeGuard<AuditPolicyObject>>> {
         self.each().collect()
     }
 
     /// Names of all policies in the namespaces that a selector covers.
     pub fn covered(&self, cluster: &ClusterAuditPolicyObject) -> u64 {
         let selector = cluster.spec.namespace_selector.as_ref();
-        let is_covered = |policy: &Arc<AuditPolicyObject>| {
+        let is_covered = |policy: &Arc<DeserializeGuard<AuditPolicyObject>>| {
             let labels = self.labels(&policy.namespace().unwrap_or_default()).map_or(Value::Null, |labels| json!(labels));
             matches(selector, Some(&labels))
         };
@@ -196,7 +199,7 @@ impl View {
             // As if nothing covered it would be looser than it may be.
             return Arc::new(Err(vec![Fault::new(
                 "metadata.namespace",
-                "is not known to the operator yet; it will be in a moment",
+                "is not known to the operator yet, or a ClusterAuditPolicy cannot be read (its status says so); what was rendered before stays",
             )]));
         };
         let from = serde_json::to_string(&(&object.spec, covering.iter().map(|one| (&one.name, &one.spec)).collect::<Vec<_>>()));
@@ -221,11 +224,14 @@ impl View {
     pub fn policies_in(&self, namespace: &str) -> Vec<Policy> {
         let mut policies: Vec<Policy> = self
             .each()
-            .filter(|object| object.metadata.namespace.as_deref() == Some(namespace))
-            .map(|object| Policy {
-                name: object.name_any(),
-                selector: object.spec.selector.clone(),
-                config: self.render(&object).as_ref().as_ref().ok().map(|(config, _)| config.clone()),
+            .filter(|object| object.meta().namespace.as_deref() == Some(namespace))
+            .filter_map(|object| {
+                let object = object.0.as_ref().ok()?;
+                Some(Policy {
+                    name: object.name_any(),
+                    selector: object.spec.selector.clone(),
+                    config: self.render(object).as_ref().as_ref().ok().map(|(config, _)| config.clone()),
+                })
             })
             .collect();
         policies.sort_by(|a, b| a.name.cmp(&b.name));
@@ -236,6 +242,29 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a list holds after a rollback, or after an object got past every check.
+    #[test]
+    fn an_object_that_cannot_be_read_takes_no_other_with_it() {
+        let object = |name: &str, spec: Value| json!({"apiVersion": "audit.steno.dev/v1alpha1", "kind": "AuditPolicy", "metadata": {"name": name, "namespace": "shop"}, "spec": spec});
+        let kafka = json!({"brokers": ["k:9092"], "topic": "t"});
+        let list = json!({"apiVersion": "audit.steno.dev/v1alpha1", "kind": "AuditPolicyList", "metadata": {}, "items": [
+            object("good", json!({"kafka": kafka})),
+            object("window", json!({"kafka": kafka, "dedupe": {"window": "99999999999999999999d"}})),
+            object("size", json!({"kafka": kafka, "spool": {"volume": {"type": "Ephemeral", "ephemeral": {"size": "99999999999999999999Ti"}}}})),
+            object("newer", json!({"kafka": kafka, "ack": "InTheNextVersion"})),
+            object("odd", json!(["no", "spec"])),
+        ]});
+        let list: kube::core::ObjectList<DeserializeGuard<AuditPolicyObject>> = serde_json::from_value(list).unwrap();
+        let read: Vec<String> = list.items.iter().filter(|item| item.0.is_ok()).map(kube::ResourceExt::name_any).collect();
+        assert_eq!((list.items.len(), read), (5, vec!["good".to_owned()]));
+        let shop = serde_json::from_value(json!({"metadata": {"name": "shop"}})).unwrap();
+        let view =
+            View { policies: vec![filled(list.items)], ..Arc::try_unwrap(View::fixed(Vec::new(), vec![shop])).ok().unwrap() };
+        let names: Vec<String> = view.policies_in("shop").into_iter().map(|policy| policy.name).collect();
+        assert_eq!(names, ["good"], "the good one serves pods");
+        assert_eq!(view.policies().len(), 5, "and the others are there, for their status");
+    }
 
     #[test]
     fn what_is_not_known_of_a_namespace_is_taken_for_the_stricter() {
