@@ -131,6 +131,6 @@ fn what_openapi_says_holds_for_requests_that_a_generator_makes() {
             "--no-color",
         ]));
     assert!(printed.contains("No issues found") || printed.contains("passed"), "{printed}");
-    sidecar.drained(Duration::from_secs(60));
+    sidecar.drained(Duration::from_mins(1));
     assert!(verify(&read_all(&kafka.plain(), "audit")).is_clean());
 }

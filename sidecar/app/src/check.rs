@@ -11,6 +11,7 @@ use crate::{
     args::{CheckArgs, Format},
     identity::Identity,
     policy::Compiled,
+    printed::printed,
 };
 
 /// Checks a file.
@@ -86,7 +87,7 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             row("hash chain", format!("{:?}", spec.integrity.scope));
             println!("{table}");
             for field in &compiled.unknown {
-                println!("warning: {field}: not known to this version; left out");
+                println!("warning: {}: not known to this version; left out", printed(field));
             }
             for warning in warnings_of(spec) {
                 println!("warning: {warning}");

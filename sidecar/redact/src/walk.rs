@@ -392,6 +392,9 @@ impl<'r> Walk<'r> {
                     let (action, id) = (rule.action, rule.id.clone());
                     self.whole(item, action, id, false);
                 }
+                (None, item) if let Some(found) = self.personal_value(name, item, &next) => {
+                    self.whole(item, found.action, found.id.clone(), false);
+                }
                 (None, Json::Array(row)) if pairs => {
                     self.row(row, &next);
                     self.array(row, &next, "");

@@ -25,7 +25,7 @@ fn seen(rules: Vec<RedactionRule>, event: &str) -> String {
 
 #[test]
 fn personal_data_is_found_where_a_rule_asks_and_nowhere_else() {
-    let event = r#"{"action":"a","message":"called +44 20 7946 0958, born 12 May 1980, AB123456C","metadata":{"mobilePhone":"0171 5551234","dateOfBirth":"1980-05-12","nationalId":"AB-4711-X","phoneVerified":true,"phoneCount":2,"created":"1980-05-12"}}"#;
+    let event = r#"{"action":"a","message":"called +44 20 7946 0958, born 12 May 1980, NINO AB123456C","metadata":{"mobilePhone":"0171 5551234","dateOfBirth":"1980-05-12","nationalId":"AB-4711-X","phoneVerified":true,"phoneCount":2,"created":"1980-05-12"}}"#;
     assert!(seen(vec![], event).contains("0171 5551234"), "off unless a policy asks");
     let asks = |detector| RedactionRule { detector: Some(detector), ..rule(Action::Replace) };
     let shown = seen(vec![asks(Detector::Phone), asks(Detector::DateOfBirth), asks(Detector::NationalId)], event);

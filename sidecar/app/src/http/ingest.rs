@@ -10,7 +10,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use hyper::{HeaderMap, Request, body::Incoming};
+use hyper::{HeaderMap, Method, Request, body::Incoming};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use steno_chain::{Kind, Note};
@@ -147,12 +147,16 @@ impl Ingest {
             // A path is the client's own text, and so is its id of the request: they pass the policy's redaction. What stands in a route's name is event data.
             let shown = routes::template(&path)
                 .map_or_else(|| self.intake.shown(&compiled, &path.chars().take(64).collect::<String>()), str::to_owned);
+            // A method is any word that the client makes up.
+            let is_known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS]
+                .contains(&method);
+            let named = if is_known { method.as_str() } else { "other" };
             let request_id = if is_own_id { request_id.clone() } else { self.intake.shown(&compiled, &request_id) };
             let latency_ms = took.as_secs_f64() * 1000.0;
             tracing::info!(
                 r#type = "http_request",
                 reqId = request_id,
-                method = method.as_str(),
+                method = named,
                 path = shown,
                 status,
                 latencyMs = latency_ms,

@@ -93,12 +93,6 @@ impl Ingest {
         if let Some(fault) = faults.first().and_then(|fault| fault.as_ref().err()) {
             rejected = faults.len() as u64;
             message = self.intake.shown(compiled, fault).chars().take(MESSAGE).collect();
-            self.intake.metrics.quarantined.inc_by(rejected);
-            let note = Note::new(Kind::Rejected, "Records of an OTLP request could not be read; they were not kept.")
-                .text("source", "otlp")
-                .number("records", rejected)
-                .text("fault", &*message);
-            self.tell_rejected(note).await?;
         }
         let mut logs = logs.into_iter().flatten().peekable();
         // Duplicates give their tokens back after each piece: with pieces no larger than a burst, every try of a request gets further.
@@ -119,9 +113,17 @@ impl Ingest {
                 };
                 rejected += 1;
                 if message.is_empty() {
-                    message = problem.detail.chars().take(MESSAGE).collect();
+                    message = self.intake.shown(compiled, &problem.detail).chars().take(MESSAGE).collect();
                 }
             }
+        }
+        if rejected > 0 {
+            self.intake.metrics.quarantined.inc_by(rejected);
+            let note = Note::new(Kind::Rejected, "Records of an OTLP request are no events; they were not kept.")
+                .text("source", "otlp")
+                .number("records", rejected)
+                .text("fault", &*message);
+            self.tell_rejected(note).await?;
         }
         Ok((rejected, message))
     }

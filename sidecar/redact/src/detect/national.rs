@@ -35,8 +35,8 @@ const fn written(form: &'static str, as_this: &'static str, check: fn(&Number<'_
 
 const ROWS: &[Row] = &[
     // Spain (DNI, NIE), Italy, France, Belgium, Poland, Romania, Bulgaria, the Netherlands, Germany, Portugal.
-    row("99999999A", |n| spanish(number(&n.digits[..8]), n.text[8])),
-    row("A9999999A", |n| {
+    named("99999999A", |n| spanish(number(&n.digits[..8]), n.text[8])),
+    named("A9999999A", |n| {
         let lead = b"XYZ".iter().position(|letter| *letter == n.text[0]);
         lead.is_some_and(|lead| spanish(lead as u64 * 10_000_000 + number(&n.digits[1..8]), n.text[8]))
     }),
@@ -47,7 +47,7 @@ const ROWS: &[Row] = &[
     written("99999999999", "99.99.99-999.99", belgian),
     named("99999999999", belgian),
     named("99999999999", |n| dated(n, &[0, 20, 40, 60, 80]) && weighted(n, &[1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1], 10)),
-    row("9999999999999", |n| {
+    named("9999999999999", |n| {
         let sum = sum(n, &[2, 7, 9, 1, 4, 6, 3, 5, 8, 2, 7, 9]) % 11;
         (1..=8).contains(&n.digits[0]) && month_at(n, 3, &[0]) && day_at(n, 5) && n.digits[12] == if sum == 10 { 1 } else { sum }
     }),
@@ -61,12 +61,8 @@ const ROWS: &[Row] = &[
         n.digits[8] == if rest < 2 { 0 } else { 11 - rest }
     }),
     // Great Britain: national insurance, health service. Ireland.
-    row("AA999999A", |n| {
-        let (first, second) = (n.text[0], n.text[1]);
-        let is_prefix = !b"DFIQUV".contains(&first) && !b"DFIQUVO".contains(&second);
-        let is_used = ![b"BG", b"GB", b"NK", b"KN", b"TN", b"NT", b"ZZ"].contains(&&[first, second]);
-        is_prefix && is_used && (b'A'..=b'D').contains(&n.text[8])
-    }),
+    written("AA999999A", "AA 99 99 99 A", british),
+    named("AA999999A", british),
     named("9999999999", |n| weighted(n, &[10, 9, 8, 7, 6, 5, 4, 3, 2, 1], 11)),
     named("9999999A", |n| {
         let rest = sum(n, &[8, 7, 6, 5, 4, 3, 2]) % 23;
@@ -77,17 +73,17 @@ const ROWS: &[Row] = &[
     written("9999999999", "999999+9999", |n| dated(n, &[0]) && luhn(n.digits)),
     written("999999999999", "99999999-9999", |n| month_at(n, 4, &[0]) && day_at(n, 6) && luhn(&n.digits[2..])),
     named("999999999999", |n| month_at(n, 4, &[0]) && day_at(n, 6) && luhn(&n.digits[2..])),
-    row("99999999999", |n| {
+    named("99999999999", |n| {
         weighted(n, &[3, 7, 6, 1, 8, 9, 4, 5, 2, 1, 0], 11)
             && weighted(n, &[5, 4, 3, 2, 7, 6, 5, 4, 3, 2, 1], 11)
             && month_at(n, 2, &[0, 40])
     }),
-    written("9999999999", "999999-9999", |n| (1..=31).contains(&pair(n, 0)) && month_at(n, 2, &[0])),
+    named("9999999999", |n| (1..=31).contains(&pair(n, 0)) && month_at(n, 2, &[0])),
     written("999999999*", "999999-999*", finnish),
     written("999999A999*", "999999A999*", |n| finnish(&without(n, 6).as_number())),
     written("9999999999", "999999/9999", |n| month_at(n, 2, &[0, 20, 50, 70]) && number(n.digits).is_multiple_of(11)),
     // Turkey, Russia, Israel.
-    row("99999999999", |n| {
+    named("99999999999", |n| {
         let d = n.digits;
         let (odd, even) = (d[0] + d[2] + d[4] + d[6] + d[8], d[1] + d[3] + d[5] + d[7]);
         d[0] != 0 && (odd * 7 + 10 * 10 - even) % 10 == d[9] && d[..10].iter().sum::<u32>() % 10 == d[10] && d[10] % 2 == 0
@@ -108,7 +104,7 @@ const ROWS: &[Row] = &[
         (1900..2100).contains(&year) && month_at(n, 10, &[0]) && b"10X98765432"[(sum % 11) as usize] == n.text[17]
     }),
     written("A9999999", "A999999(9)", |_| true),
-    row("A999999999", |n| {
+    named("A999999999", |n| {
         let order = b"ABCDEFGHJKLMNPQRSTUVXYWZIO".iter().position(|letter| *letter == n.text[0]);
         matches!(n.digits[1], 1 | 2 | 8 | 9)
             && order.is_some_and(|order| {
@@ -116,7 +112,7 @@ const ROWS: &[Row] = &[
                 (code / 10 + code % 10 * 9 + sum(&n.tail(1), &[8, 7, 6, 5, 4, 3, 2, 1, 1])).is_multiple_of(10)
             })
     }),
-    row("A9999999A", |n| {
+    named("A9999999A", |n| {
         let shift = match n.text[0] {
             b'S' | b'F' => 0,
             b'T' | b'G' => 4,
@@ -139,16 +135,15 @@ const ROWS: &[Row] = &[
     }),
     named("999999999999", |_| true),
     // Brazil, Argentina, Chile, Mexico, Canada, the United States.
-    row("99999999999", brazilian),
+    written("99999999999", "999.999.999-99", brazilian),
+    named("99999999999", brazilian),
     written("99999999999", "99-99999999-9", |n| weighted(n, &[5, 4, 3, 2, 7, 6, 5, 4, 3, 2, 1], 11)),
     written("99999999*", "99.999.999-*", chilean),
     named("99999999*", chilean),
     row("AAAA999999AAAAAA*9", mexican),
-    written("999999999", "999-999-999", |n| n.digits[0] != 0 && luhn(n.digits)),
-    written("999999999", "999 999 999", |n| n.digits[0] != 0 && luhn(n.digits)),
     written("999999999", "999-99-9999", |n| n.digits[0] == 9 && matches!(pair(n, 3), 50..=65 | 70..=88 | 90..=92 | 94..=99)),
     // South Africa, Australia.
-    row("9999999999999", |n| dated(n, &[0]) && n.digits[10] < 2 && luhn(n.digits)),
+    named("9999999999999", |n| dated(n, &[0]) && n.digits[10] < 2 && luhn(n.digits)),
     named("999999999", |n| weighted(n, &[1, 4, 3, 7, 5, 8, 6, 9, 10], 11)),
 ];
 
@@ -299,6 +294,14 @@ fn belgian(n: &Number<'_>) -> bool {
     (pair(n, 2) <= 12 || month_at(n, 2, &[20, 40])) && (is_it(born) || is_it(2_000_000_000 + born))
 }
 
+/// Great Britain's national insurance number: no check, but letters that are never given.
+fn british(n: &Number<'_>) -> bool {
+    let (first, second) = (n.text[0], n.text[1]);
+    let is_prefix = !b"DFIQUV".contains(&first) && !b"DFIQUVO".contains(&second);
+    let is_used = ![b"BG", b"GB", b"NK", b"KN", b"TN", b"NT", b"ZZ"].contains(&&[first, second]);
+    is_prefix && is_used && (b'A'..=b'D').contains(&n.text[8])
+}
+
 fn brazilian(n: &Number<'_>) -> bool {
     let check = |from: u32, count: usize| {
         let rest = n.digits[..count].iter().zip((2..=from).rev()).map(|(digit, weight)| digit * weight).sum::<u32>() * 10 % 11;
@@ -349,35 +352,25 @@ mod tests {
     #[test]
     fn numbers_of_many_countries_are_known_by_themselves() {
         for number in [
-            "54362315K",             // Spain, DNI
-            "X-2482300-W",           // Spain, NIE
             "RCCMNL83S18D969H",      // Italy
             "2 95 10 99 126 111 93", // France
             "85.07.30-033.28",       // Belgium
-            "1630615123457",         // Romania
             "AB 12 34 56 C",         // Great Britain
             "811228-9874",           // Sweden
             "19811228-9874",         // Sweden
-            "15108695088",           // Norway
-            "211062-5629",           // Denmark
             "131052-308T",           // Finland
             "131052A308T",           // Finland
             "710319/2745",           // Czechia
-            "17291716060",           // Turkey
             "112-233-445 95",        // Russia
             "2341 2341 2346",        // India
             "ACUPA7085R",            // India, PAN
             "11010519491231002X",    // China
-            "A123456789",            // Taiwan
-            "S0000001I",             // Singapore
             "971013-9019902",        // South Korea
             "390.533.447-05",        // Brazil
             "20-05536168-2",         // Argentina
             "12.531.909-2",          // Chile
             "BOXW310820HNERXN09",    // Mexico
-            "123-456-782",           // Canada
             "912-90-3456",           // the United States, ITIN
-            "7503305044089",         // South Africa
         ] {
             assert!(is_number(number, || false), "{number}");
         }
@@ -385,26 +378,36 @@ mod tests {
 
     #[test]
     fn others_need_a_word_that_says_so() {
-        for number in ["44051401359", "943 476 5919", "111222333", "36574261809", "1233 4567 8905", "123456782"] {
+        for number in [
+            "44051401359",
+            "943 476 5919",
+            "111222333",
+            "36574261809",
+            "123456782",
+            "54362315K",
+            "X-2482300-W",
+            "AB123456C",
+            "15108695088",
+            "17291716060",
+            "A123456789",
+            "S0000001I",
+            "7503305044089",
+            "1630615123457",
+            "211062-5629",
+            "39053344705",
+        ] {
             assert!(!is_number(number, || false), "{number} by itself");
-        }
-        for number in ["44051401359", "943 476 5919", "111222333", "36574261809", "123456782"] {
             assert!(is_number(number, || true), "{number} by name");
         }
     }
 
     #[test]
     fn wrong_check_digits_and_ordinary_numbers_are_none() {
-        for number in [
-            "54362315L",
-            "RCCMNL83S18D969I",
-            "17291716050",
-            "11010519491231002Y",
-            "390.533.447-06",
-            "20261128",
-            "1764313200000",
-            "00000000000",
-        ] {
+        for number in ["54362315L", "RCCMNL83S18D969I", "11010519491231002Y", "390.533.447-06", "20261128", "00000000000"] {
+            assert!(!is_number(number, || false), "{number}");
+        }
+        // What an attacker of this detector found to be taken.
+        for number in ["271125-1432", "281126-0902", "PR397116D", "69205553107", "10861049896", "1770111275734", "123-456-782"] {
             assert!(!is_number(number, || false), "{number}");
         }
     }

@@ -137,6 +137,20 @@ fn separator_length(rest: &[u8], of_four: bool) -> usize {
     }
 }
 
+/// Whether a place lies in a UUID: what is random there means nothing.
+fn is_of_uuid(bytes: &[u8], at: usize) -> bool {
+    let is_one = |from: usize| {
+        let Some(text) = bytes.get(from..from + 36) else { return false };
+        let is_joined = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+        let has_form = text.iter().enumerate().all(|(place, byte)| match place {
+            8 | 13 | 18 | 23 => *byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        });
+        has_form && !is_joined(bytes.get(from + 36)) && !(from > 0 && is_joined(bytes.get(from - 1)))
+    };
+    (at.saturating_sub(35)..=at).any(is_one)
+}
+
 /// Cards made of neighbouring groups, longest first.
 fn card_in(bytes: &[u8], groups: &[(usize, usize)], add: &mut dyn FnMut(usize, usize)) {
     // The digits of a UUID are no card's.
@@ -153,7 +167,7 @@ fn card_in(bytes: &[u8], groups: &[(usize, usize)], add: &mut dyn FnMut(usize, u
                 continue;
             }
             let digits: Vec<u8> = bytes[start..end].iter().filter(|byte| byte.is_ascii_digit()).map(|byte| byte - b'0').collect();
-            if is_card(&digits) {
+            if is_card(&digits) && !is_of_uuid(bytes, start) {
                 add(start, end);
                 from = to + 1;
                 continue 'groups;
@@ -319,6 +333,10 @@ pub(super) fn iban(text: &str, add: &mut dyn FnMut(usize, usize)) {
             && bytes[at + 3].is_ascii_digit()
             && (at == 0 || !bytes[at - 1].is_ascii_alphanumeric());
         if begins && let Some(end) = iban_end(bytes, at) {
+            if is_of_uuid(bytes, at) {
+                at = end;
+                continue;
+            }
             add(at, end);
             at = end;
         } else {
@@ -381,6 +399,13 @@ mod tests {
             ["4111111111111112", "x4111111111111111", "41111111111111110000000", "1234567890123456", "4111  1111 1111 1111"]
         {
             assert!(found(pan, text).is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn parts_of_uuids_are_no_accounts_and_no_cards() {
+        for text in ["4bbcf995-8c5f-404d-be21-44458d987924", "e768bb08-be1b-4bb1-be32-7ee15e58ca6e"] {
+            assert!(found(iban, text).is_empty() && found(pan, text).is_empty(), "{text}");
         }
     }
 

@@ -73,6 +73,16 @@ const WORDS: &[(&str, Detector)] = &[
 
 /// Words of names that stand together, joined.
 const COMPOUNDS: &[(&str, Detector)] = &[
+    ("phonenumber", Detector::Phone),
+    ("mobilenumber", Detector::Phone),
+    ("telephonenumber", Detector::Phone),
+    ("contactnumber", Detector::Phone),
+    ("faxnumber", Detector::Phone),
+    ("homephone", Detector::Phone),
+    ("workphone", Detector::Phone),
+    ("mobilephone", Detector::Phone),
+    ("dateofbirth", Detector::DateOfBirth),
+    ("birthday", Detector::DateOfBirth),
     ("nationalid", Detector::NationalId),
     ("nationalidnumber", Detector::NationalId),
     ("nationalinsurance", Detector::NationalId),
@@ -108,7 +118,7 @@ const COMPOUNDS: &[(&str, Detector)] = &[
 ];
 
 /// Words that may follow, and change nothing.
-const ENDS: &[&str] = &["number", "no", "num", "nr", "date", "on", "id", "e164", "value", "primary", "home", "work"];
+const ENDS: &[&str] = &["number", "no", "num", "nr", "date", "on", "e164", "value", "primary", "home", "work"];
 
 /// What a member's name says of its value. At most a few dozen bytes of the name are looked at.
 pub(crate) fn of_name(name: &str) -> Option<Detector> {
@@ -118,19 +128,24 @@ pub(crate) fn of_name(name: &str) -> Option<Detector> {
     let folded = super::fold_name(name);
     let words = words(&folded);
     let mut count = words.len();
+    if words.iter().any(|word| word == "of") && words.first().is_some_and(|first| first == "number" || first == "count") {
+        // How many there are.
+        return None;
+    }
     loop {
         let last = words.get(count.checked_sub(1)?)?;
-        let of_word = WORDS.iter().find(|(word, _)| word == last || last.strip_suffix('s') == Some(word));
+        let last = last.trim_end_matches(|c: char| c.is_ascii_digit());
+        let of_word = WORDS.iter().find(|(word, _)| *word == last || last.strip_suffix('s') == Some(word));
         if let Some((_, detector)) = of_word {
             return Some(*detector);
         }
         for first in count.saturating_sub(4)..count {
-            let joined = words[first..count].concat();
+            let joined = words[first..count - 1].concat() + last;
             if let Some((_, detector)) = COMPOUNDS.iter().find(|(compound, _)| *compound == joined) {
                 return Some(*detector);
             }
         }
-        let is_end = ENDS.contains(&last.as_str()) || last.bytes().all(|byte| byte.is_ascii_digit());
+        let is_end = last.is_empty() || ENDS.contains(&last);
         if !is_end {
             return None;
         }
@@ -192,7 +207,7 @@ pub(super) fn phone(text: &str, add: &mut dyn FnMut(usize, usize)) {
     pattern!(american, r"^(?:\+?1[ .-]?)?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[-.])[2-9][0-9]{2}[-.][0-9]{4}$");
     pattern!(
         says,
-        r"(?:phone|tel|mobile|cell|fax|call|sms|text|whatsapp|telefon[eo]?|t\u{e9}l\u{e9}phone|m\u{f3}vil|celular|handy|\u{442}\u{435}\u{43b}|\u{7535}\u{8bdd}|\u{96fb}\u{8a71})[a-z]{0,8}[ .:=#]{0,3}(?:number|nr|no|is|was|at|me|us|on|to)?[ .:=(\x22']{0,4}$"
+        r"(?:(?:^|[^\p{L}])(?:phone|telephone|phonenumber|ph|tel|tlf|mobile|mobil|cell|cellphone|fax|msisdn|whatsapp|telefon|telefonnummer|telefono|telefone|t\u{e9}l\u{e9}phone|tel\u{e9}fono|m\u{f3}vil|celular|handy|handynummer|\u{442}\u{435}\u{43b}|(?:call|text) (?:me|us|him|her|them|back)|sms (?:sent )?to)|\u{7535}\u{8bdd}|\u{96fb}\u{8a71}|\u{624b}\u{673a}|\u{c804}\u{d654})s?(?:[_ -]?(?:number|nr|no|num))?(?:[^0-9\p{L}+]{0,4}(?:is|was|at|to|on|updated to))?[^0-9\p{L}+]{0,5}$"
     );
     for found in shape().into_iter().flat_map(|shape| shape.find_iter(text)) {
         let trimmed = found.as_str().trim_start();
@@ -201,21 +216,46 @@ pub(super) fn phone(text: &str, add: &mut dyn FnMut(usize, usize)) {
         if text[..start].ends_with(is_joined) || text[end..].starts_with(is_joined) {
             continue;
         }
-        let digits = trimmed.bytes().filter(u8::is_ascii_digit).count();
-        if !(6..=17).contains(&digits) {
+        if let Some(length) = international(trimmed) {
+            add(start, start + length);
             continue;
         }
-        let international = trimmed.strip_prefix("00").map(|rest| format!("+{rest}"));
-        let international = international.or_else(|| trimmed.starts_with('+').then(|| trimmed.to_owned()));
-        let is_valid =
-            |region, number: &str| phonenumber::parse(region, number).is_ok_and(|number| phonenumber::is_valid(&number));
-        let is_phone = international.is_some_and(|number| is_valid(None, &number))
-            || american().is_some_and(|american| american.is_match(trimmed)) && is_valid(Some(country::US), trimmed)
+        let digits = trimmed.bytes().filter(u8::is_ascii_digit).count();
+        if !(6..=17).contains(&digits) || trimmed.starts_with('+') || is_date(trimmed) {
+            continue;
+        }
+        let is_phone = american().is_some_and(|american| american.is_match(trimmed)) && is_valid(Some(country::US), trimmed)
             || says().is_some_and(|says| says.is_match(&before(text, start)));
         if is_phone {
             add(start, end);
         }
     }
+}
+
+fn is_valid(region: Option<country::Id>, number: &str) -> bool {
+    phonenumber::parse(region, number).is_ok_and(|number| phonenumber::is_valid(&number))
+}
+
+/// Bytes of the international number that a run of digits and signs begins with: the longest that is valid, for other numbers may follow.
+fn international(run: &str) -> Option<usize> {
+    let (digits, begun) = match run.strip_prefix("00") {
+        Some(digits) => (digits, 2),
+        None => (run.strip_prefix('+')?, 1),
+    };
+    let ends = digits.char_indices().filter(|(_, c)| !c.is_ascii_digit()).map(|(at, _)| at);
+    let mut ends: Vec<usize> = ends.chain([digits.len()]).collect();
+    ends.reverse();
+    let count = |text: &str| text.bytes().filter(u8::is_ascii_digit).count();
+    let fits =
+        |end: &&usize| (7..=15).contains(&count(&digits[..**end])) && digits[..**end].ends_with(|c: char| c.is_ascii_digit());
+    ends.iter().filter(fits).find(|end| is_valid(None, &format!("+{}", &digits[..**end]))).map(|end| begun + end)
+}
+
+/// `2026-11-28` and the like, and what follows it.
+fn is_date(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let form = [4, 7].iter().all(|at| bytes.get(*at).is_some_and(|byte| matches!(byte, b'-' | b'/' | b'.' | b' ')));
+    form && bytes[..4].iter().chain(&bytes[5..7]).all(u8::is_ascii_digit) && matches!(bytes[0], b'1' | b'2')
 }
 
 /// Dates after a word that says that somebody was born.
@@ -252,6 +292,11 @@ pub(super) fn national(text: &str, add: &mut dyn FnMut(usize, usize)) {
                     continue;
                 }
                 let number = &text[start..end];
+                // Addresses, and what stands behind a decimal point.
+                let is_part = text[..start].ends_with('.') && text[..start - 1].ends_with(|c: char| c.is_ascii_digit());
+                if is_part || number.parse::<std::net::Ipv4Addr>().is_ok() {
+                    continue;
+                }
                 if national::is_number(number, || named_before(text, start)) {
                     add(start, end);
                     from = to + 1;
@@ -296,11 +341,26 @@ mod tests {
             ("passport-number", Detector::NationalId),
             ("codice_fiscale", Detector::NationalId),
             ("CPF", Detector::NationalId),
+            ("DATEOFBIRTH", Detector::DateOfBirth),
+            ("birthDay", Detector::DateOfBirth),
+            ("phonenumber", Detector::Phone),
+            ("phone1", Detector::Phone),
         ] {
             assert_eq!(of_name(name), Some(wanted), "{name}");
         }
-        for name in ["microphone", "telemetry", "cellular", "phoneVerified", "birthplace", "nationality", "id", "number", "taxi"]
-        {
+        for name in [
+            "microphone",
+            "telemetry",
+            "cellular",
+            "phoneVerified",
+            "birthplace",
+            "nationality",
+            "id",
+            "number",
+            "taxi",
+            "phoneId",
+            "numberOfPhones",
+        ] {
             assert_eq!(of_name(name), None, "{name}");
         }
     }
@@ -317,6 +377,10 @@ mod tests {
             ("tel. 030 901820, room 3", "030 901820"),
             ("Phone number: 0177 5551234", "0177 5551234"),
             ("mobile=0401 570 006", "0401 570 006"),
+            ("sent to +14155552671 3 times", "+14155552671"),
+            ("+14155552671 2026-11-28", "+14155552671"),
+            ("SMS +442079460958 160 chars", "+442079460958"),
+            ("phone_number=4155552671", "4155552671"),
             ("tel:+33-1-99-00-12-34", "+33-1-99-00-12-34"),
         ] {
             assert_eq!(found(phone, text), [wanted], "{text}");
@@ -328,6 +392,13 @@ mod tests {
             "10.0.0.1",
             "+1 111 111 1111",
             "took 1234567 ms",
+            "telnet 10.20.30.40",
+            "hotel 1234567",
+            "syscall 4294967295",
+            "function call 20231128 failed",
+            "called 1234567 times",
+            "microphone 1234567",
+            "phone 2026-11-28",
             "550e8400-e29b-41d4-a716-446655440000",
             "version 1.2.3-20260101",
         ] {
