@@ -1,5 +1,5 @@
 //! `steno-sidecar check`: is it valid, what does it mean, and is the destination fit?
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use anyhow::Context as _;
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
@@ -11,7 +11,7 @@ use crate::{
     args::{CheckArgs, Format},
     identity::Identity,
     policy::Compiled,
-    printed::printed,
+    printed::{printed, printed_json},
 };
 
 /// Checks a file.
@@ -121,11 +121,16 @@ fn warnings_of(spec: &AuditPolicySpec) -> Vec<String> {
     steno_redact::without_effect(&spec.redaction).into_iter().chain(advice.iter().map(ToString::to_string)).collect()
 }
 
+/// JSON as it goes out: to a terminal without what that obeys.
+pub(crate) fn shown_json(text: &str) -> std::borrow::Cow<'_, str> {
+    if std::io::stdout().is_terminal() { printed_json(text) } else { text.into() }
+}
+
 /// Prints a value for programs.
 pub(crate) fn print(value: &Value, format: Format) -> anyhow::Result<()> {
     match format {
         Format::Yaml => print!("{}", serde_yaml::to_string(value)?),
-        _ => println!("{}", serde_json::to_string_pretty(value)?),
+        _ => println!("{}", shown_json(&serde_json::to_string_pretty(value)?)),
     }
     Ok(())
 }

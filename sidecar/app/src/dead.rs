@@ -1,6 +1,5 @@
 //! `steno-sidecar dead`: records that a sink refused and no topic took.
 use std::{
-    io::IsTerminal as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -13,7 +12,7 @@ use steno_journal::{Key, Keys};
 
 use crate::{
     args::{DeadAction, DeadArgs, Format},
-    check::print,
+    check::{print, shown_json},
     printed::printed,
 };
 
@@ -106,8 +105,7 @@ pub fn dead(args: &DeadArgs) -> anyhow::Result<ExitCode> {
             let letter =
                 letter.with_context(|| format!("there is no dead letter {seq}; `steno-sidecar dead list` shows them"))?;
             // Programs get it as it is.
-            let is_seen = std::io::stdout().is_terminal();
-            println!("{}", if is_seen { printed(&letter.record) } else { letter.record.as_str().into() });
+            println!("{}", shown_json(&letter.record));
             Ok(ExitCode::SUCCESS)
         }
         DeadAction::Requeue { dir, all: true, sink, key, .. } => {

@@ -1,6 +1,6 @@
 //! `steno-sidecar journal`: looking into the journal of a sidecar that does not run.
 use std::{
-    io::Write as _,
+    io::{IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -17,6 +17,7 @@ use crate::{
     args::{Format, JournalAction, JournalArgs},
     check::print,
     dead::keys,
+    printed::Lines,
 };
 
 /// What a segment holds.
@@ -137,7 +138,12 @@ fn inspect(dir: &Path, key: &[PathBuf], output: Format) -> anyhow::Result<ExitCo
 fn export(dir: &Path, key: &[PathBuf], from: u64, to: u64) -> anyhow::Result<ExitCode> {
     let opened = open(dir, key)?;
     let mut reader = Reader::new(opened.journal.shared(), from);
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let stdout = std::io::stdout().lock();
+    let is_seen = stdout.is_terminal();
+    let mut out: Box<dyn std::io::Write> = Box::new(std::io::BufWriter::new(stdout));
+    if is_seen {
+        out = Box::new(Lines(out));
+    }
     let mut whole = true;
     let tell = |damage: &Damage| {
         let hit = damage.first_seq < to && damage.next_seq > from;

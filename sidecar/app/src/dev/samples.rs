@@ -10,6 +10,8 @@ use serde_json::Value;
 use steno_event::formats::{kubernetes, otlp};
 use tokio::net::TcpStream;
 
+use crate::printed::printed;
+
 /// Ids of events that were acked as created.
 pub(super) type Acked = Vec<String>;
 
@@ -57,7 +59,7 @@ pub(super) async fn post(address: &str, folder: &Path) -> anyhow::Result<Acked> 
         let ids = (way.ids)(&text);
         let (status, body) = send(address, way.path, way.media, text).await?;
         let name = name.split('.').next().unwrap_or_default();
-        println!("{name:<26} {status}  {}", summary(&body));
+        println!("{:<26} {status}  {}", printed(name), printed(&summary(&body)));
         note_acked(&body, &mut acked);
         if status == 200 {
             acked.extend(ids);

@@ -7,7 +7,7 @@ use prost::Message as _;
 use super::Sheet;
 use crate::{
     hex,
-    json::{self, Json, Object},
+    json::{self, Json, Object, lax},
     names::{self, Place},
 };
 
@@ -165,15 +165,17 @@ fn raw(record: proto::LogRecord) -> Raw<'static> {
 
 /// Takes a member by its name in protobuf's JSON (`resourceLogs`), or by that in the `.proto` file (`resource_logs`), which parsers of it take, too.
 fn take<'a>(object: &mut Object<'a>, name: &str) -> Option<Json<'a>> {
-    object.remove(name).or_else(|| {
-        let snake = name.chars().fold(String::with_capacity(name.len() + 2), |mut snake, c| {
-            if c.is_ascii_uppercase() {
-                snake.push('_');
-            }
-            snake.push(c.to_ascii_lowercase());
-            snake
-        });
-        object.remove(&snake)
+    object.remove(name).or_else(|| object.remove(&snake(name)))
+}
+
+/// A member's name in the `.proto` file.
+fn snake(name: &str) -> String {
+    name.chars().fold(String::with_capacity(name.len() + 2), |mut snake, c| {
+        if c.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(c.to_ascii_lowercase());
+        snake
     })
 }
 
@@ -183,35 +185,110 @@ fn take<'a>(object: &mut Object<'a>, name: &str) -> Option<Json<'a>> {
 /// # Errors
 /// The request as a whole is not JSON, has other members only, or is too much.
 pub fn json_request(body: &str) -> Result<Vec<Result<Log<'_>, String>>, String> {
-    let (tree, _) = json::parse_kept(body).map_err(|fault| fault.to_string())?;
-    let Json::Object(mut request) = tree else { return Err("the body is no object".into()) };
+    let mut request = Node::of(body);
+    if !request.is_object() {
+        return Err(request.read().map_or_else(|fault| fault, |_| "the body is no object".into()));
+    }
     let (mut logs, mut budget) = (Vec::new(), Budget::default());
-    let resources = take(&mut request, "resourceLogs");
-    if resources.is_none() && !request.is_empty() {
+    let resources = request.member("resourceLogs");
+    if resources.is_none() && !matches!(&request, Node::Read(Json::Object(left)) if left.is_empty()) {
         return Err("the request has no resourceLogs".into());
     }
-    for resource in list(resources)? {
-        let mut resource = object(resource)?;
-        let attributes = match resource.remove("resource") {
-            Some(known) => list(object(known)?.remove("attributes"))?,
-            None => Vec::new(),
-        };
-        for scope in list(take(&mut resource, "scopeLogs"))? {
-            let mut scope = object(scope)?;
-            let mut common = Common { resource: json_pairs(attributes.clone(), &mut Vec::new(), "")?, ..Common::default() };
-            if let Some(known) = scope.remove("scope") {
-                let mut known = object(known)?;
-                for name in ["name", "version"] {
-                    common.scope.extend(known.remove(name).map(|text| (Cow::Borrowed(name), text)));
-                }
-                common.scope.extend(json_pairs(list(known.remove("attributes"))?, &mut Vec::new(), "")?);
+    let unreadable = |what: &'static str| vec![(Cow::Borrowed(what), Json::text("cannot be read"))];
+    for mut resource in resources.map_or(Ok(Vec::new()), Node::items)? {
+        let attributes = resource.member("resource").map_or(Ok(Vec::new()), |known| known.read().and_then(attributes_of));
+        let scopes = resource.parts("scopeLogs");
+        let scopes = scopes.unwrap_or_else(|fault| {
+            logs.push(Err(fault));
+            Vec::new()
+        });
+        for mut scope in scopes {
+            let resource = attributes.clone().and_then(|known| json_pairs(known, &mut Vec::new(), ""));
+            let mut common = Common { resource: resource.unwrap_or_else(|_| unreadable("resource")), ..Common::default() };
+            if let Some(known) = scope.member("scope") {
+                common.scope = known.read().and_then(json_scope).unwrap_or_else(|_| unreadable("scope"));
             }
-            let records = list(take(&mut scope, "logRecords"))?;
+            let records = match scope.parts("logRecords") {
+                Ok(records) => records,
+                Err(fault) => {
+                    logs.push(Err(fault));
+                    continue;
+                }
+            };
             common.check(records.len(), &mut budget)?;
-            logs.extend(records.into_iter().map(|record| object(record).and_then(json_record)?.map(&common)));
+            logs.extend(records.into_iter().map(|record| record.read().and_then(object).and_then(json_record)?.map(&common)));
         }
     }
     Ok(logs)
+}
+
+/// A part of a request: read, or, where it holds something that is no good JSON, its text. What can be told apart of that is read by itself.
+enum Node<'a> {
+    Read(Json<'a>),
+    Torn(&'a str),
+}
+
+impl<'a> Node<'a> {
+    fn of(text: &'a str) -> Self {
+        json::parse_kept(text).map_or(Self::Torn(text), |(tree, _)| Self::Read(tree))
+    }
+
+    fn is_object(&self) -> bool {
+        match self {
+            Self::Read(tree) => matches!(tree, Json::Object(_)),
+            Self::Torn(text) => lax::members(text).is_some(),
+        }
+    }
+
+    fn member(&mut self, name: &str) -> Option<Self> {
+        match self {
+            Self::Read(Json::Object(object)) => take(object, name).map(Self::Read),
+            Self::Read(_) => None,
+            Self::Torn(text) => {
+                let is_it = |known: &str| known == name || known == snake(name);
+                lax::members(text)?.into_iter().find(|(known, _)| is_it(known)).map(|(_, value)| Self::of(value))
+            }
+        }
+    }
+
+    /// The items of a list that is a member.
+    fn parts(&mut self, name: &str) -> Result<Vec<Self>, String> {
+        if !self.is_object() {
+            return Err(format!("what has {name} is no object"));
+        }
+        self.member(name).map_or(Ok(Vec::new()), Self::items)
+    }
+
+    fn items(self) -> Result<Vec<Self>, String> {
+        match self {
+            Self::Read(tree) => Ok(list(Some(tree))?.into_iter().map(Self::Read).collect()),
+            Self::Torn(text) => {
+                let items = lax::items(text, MOST_RECORDS + 1).ok_or("a list is wanted where something else stands")?;
+                Ok(items.into_iter().map(Self::of).collect())
+            }
+        }
+    }
+
+    fn read(self) -> Result<Json<'a>, String> {
+        match self {
+            Self::Read(tree) => Ok(tree),
+            Self::Torn(text) => json::parse(text).map_err(|fault| fault.to_string()),
+        }
+    }
+}
+
+fn attributes_of(tree: Json<'_>) -> Result<Vec<Json<'_>>, String> {
+    list(object(tree)?.remove("attributes"))
+}
+
+fn json_scope(tree: Json<'_>) -> Result<Vec<(Cow<'_, str>, Json<'_>)>, String> {
+    let mut known = object(tree)?;
+    let mut scope = Vec::new();
+    for name in ["name", "version"] {
+        scope.extend(known.remove(name).map(|text| (Cow::Borrowed(name), text)));
+    }
+    scope.extend(json_pairs(list(known.remove("attributes"))?, &mut Vec::new(), "")?);
+    Ok(scope)
 }
 
 fn json_record(mut record: Object<'_>) -> Result<Raw<'_>, String> {

@@ -89,7 +89,7 @@ fn a_structured_body_says_the_events_members() {
 #[test]
 fn what_is_no_request_is_told_why() {
     assert!(protobuf(b"\xff\xff").is_err());
-    for text in ["[]", "{", r#"{"resourceLogs":7}"#, r#"{"resourceLogs":[7]}"#, r#"{"records":[]}"#] {
+    for text in ["[]", "{", r#"{"resourceLogs":7}"#, r#"{"records":[]}"#] {
         assert!(json_request(text).is_err(), "{text}");
     }
     assert!(protobuf(b"").unwrap().is_empty() && json_request("{}").unwrap().is_empty());
@@ -178,4 +178,36 @@ fn a_small_request_cannot_become_a_large_one() {
             .contains("attributes")
     );
     assert_eq!(json_request(&request(attribute("a", 1), empty(MOST_RECORDS))).unwrap().len(), MOST_RECORDS);
+}
+
+/// Found by an attacker: each of these cost the whole request.
+#[test]
+fn one_bad_part_of_a_json_request_spoils_nothing_else() {
+    let good = r#"{"eventName":"ok"}"#;
+    for bad in [
+        "{bad}",
+        r#"{"eventName":"z","x":NaN}"#,
+        "{\"eventName\":\"a\tb\"}",
+        r#"{"eventName":"j","eventName":"j2"}"#,
+        r#"{"eventName":"d","attributes":[{"key":"a","key":"b","value":{"stringValue":"x"}}]}"#,
+    ] {
+        let body = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{good},{bad},{good}]}}]}}]}}"#);
+        let read: Vec<bool> = json_request(&body).unwrap().iter().map(Result::is_ok).collect();
+        assert_eq!(read, [true, false, true], "{bad}");
+    }
+    let scoped = format!(r#"{{"scopeLogs":[{{"logRecords":[{good}]}}]}}"#);
+    for (body, wanted) in [
+        (format!(r#"{{"resourceLogs":[5,{scoped}]}}"#), vec![false, true]),
+        (format!(r#"{{"resourceLogs":[{{"scopeLogs":[7,{{"logRecords":[{good}]}}]}}]}}"#), vec![false, true]),
+        (format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"scope":5,"logRecords":[{good}]}}]}}]}}"#), vec![true]),
+        (
+            format!(
+                r#"{{"resourceLogs":[{{"resource":{{"attributes":[{{"value":{{}}}}]}},"scopeLogs":[{{"logRecords":[{good}]}}]}}]}}"#
+            ),
+            vec![true],
+        ),
+    ] {
+        let read: Vec<bool> = json_request(&body).unwrap().iter().map(Result::is_ok).collect();
+        assert_eq!(read, wanted, "{body}");
+    }
 }
