@@ -126,8 +126,8 @@ fn clients_that_hold_on_to_memory_end_neither_the_sidecar_nor_the_flow_of_events
     // What was held is given back.
     wait_for("memory to be given back", Duration::from_mins(1), || {
         assert_eq!(client.event(&event("after")).map(|(status, _)| status / 100), Some(2));
-        // The events of the meantime take some: their ids, and where they stand.
-        sidecar.resident() < before + (most - before) * 2 / 3
+        // The events of the meantime take some: their ids, and where they stand. Of the 16 MiB that bodies and answers may hold, part must be back.
+        sidecar.resident() + (4 << 20) < most
     });
     println!("resident {} MiB after", sidecar.resident() >> 20);
     // The same process all along.
