@@ -51,8 +51,7 @@ const METADATA_V6: &[Ipv6Addr] =
 pub fn advice(spec: &AuditPolicySpec) -> Vec<Advice> {
     let mut found = Vec::new();
     let kafka = &spec.kafka;
-    let is_away = |broker: &&String| !is_loopback(host(broker));
-    if kafka.tls.is_none() && kafka.brokers.iter().any(|broker| is_away(&broker)) {
+    if kafka.tls.is_none() && kafka.brokers.iter().any(|broker| !is_loopback(host(broker))) {
         let what = if kafka.sasl.is_some() { "the password and all events go" } else { "all events go" };
         found.push(Advice {
             risk: Risk::PlainText,

@@ -504,7 +504,7 @@ pub struct Rate {
     /// All events together, critical ones aside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
-    /// Each tenant.
+    /// Each tenant. Without `total`, all tenants together have `perTenant` times `maxTenants`, whatever names events carry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_tenant: Option<u64>,
     /// Size of a full bucket. Default: one second's worth.

@@ -56,8 +56,7 @@ impl Cluster {
         for setting in ["image.registry=e2e.local", "image.tag=e2e", "image.pullPolicy=Never"].iter().chain(settings) {
             helm.args(["--set", setting]);
         }
-        let output = helm.output().expect("helm starts");
-        done("helm upgrade --install", &output);
+        done("helm upgrade --install", &helm.output().expect("helm starts"));
     }
 
     /// `helm test`; what its pod printed.

@@ -115,6 +115,8 @@ fn clients_that_hold_on_to_memory_end_neither_the_sidecar_nor_the_flow_of_events
         let (status, body) = client.event(&event(&format!("meanwhile-{taken}"))).expect("an answer");
         assert_eq!(status, 201, "{body}");
         taken += 1;
+        // As many on a fast machine as on a slow one: their ids take memory that is not given back.
+        std::thread::sleep(Duration::from_millis(2));
         if taken % 50 == 0 {
             most = most.max(sidecar.resident());
             assert!(sidecar.get("/healthz").is_some_and(|(status, _)| status == 200), "health is not told");
@@ -126,8 +128,8 @@ fn clients_that_hold_on_to_memory_end_neither_the_sidecar_nor_the_flow_of_events
     // What was held is given back.
     wait_for("memory to be given back", Duration::from_mins(1), || {
         assert_eq!(client.event(&event("after")).map(|(status, _)| status / 100), Some(2));
-        // The events of the meantime take some: their ids, and where they stand. Of the 16 MiB that bodies and answers may hold, part must be back.
-        sidecar.resident() + (4 << 20) < most
+        // The events of the meantime take some: their ids, and where they stand.
+        sidecar.resident() < before + (most - before) * 2 / 3
     });
     println!("resident {} MiB after", sidecar.resident() >> 20);
     // The same process all along.

@@ -80,12 +80,14 @@ fn an_idle_sidecar_with_secrets_stays_idle_and_a_rotated_one_takes_effect_once()
     kafka.topic("audit");
     let sidecar = with_secrets(&kafka.plain());
     wait_for("the topic to be known", SOON, || sidecar.log().contains("\"ready\"") || sidecar.breaker() == "closed");
+    // What a start still has to say is said by then.
     std::thread::sleep(Duration::from_secs(5));
     stays_quiet(&sidecar);
-    // What kubelet does once a minute without a change: nothing but a look.
+    // Written again with what was there before: another file, and no change.
     let reloads = || sidecar.metric("steno_config_reloads_total{result=\"ok\"}");
     let before = reloads();
     put_as_kubelet(&sidecar.secrets().join("look"), "2026_11_28_2", &[("token", b"a-token-of-the-test")]);
+    stays_quiet(&sidecar);
     put_as_kubelet(&sidecar.secrets().join("look"), "2026_11_28_3", &[("token", b"another-token-of-the-test")]);
     wait_for("the rotated token to count", SOON, || reloads() > before);
     stays_quiet(&sidecar);

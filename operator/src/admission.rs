@@ -89,14 +89,14 @@ pub fn validate(review: &Value, covering: Option<&[Covering]>) -> (Value, Outcom
 fn check(object: &Value, covering: Option<&[Covering]>) -> Result<Vec<String>, Vec<Fault>> {
     let (policy, unknown) = parse_policy(&object.to_string())?;
     // In a namespace that was made a moment ago nobody knows yet what covers it; the condition Accepted will tell.
-    let (of_unknown, of_advice);
-    of_unknown = unknown.iter().map(|field| format!("steno: {field} is unknown to this version and has no effect"));
     let advice = match covering {
         Some(covering) => steno_crds::advice(&render_under(&policy, covering)?.0.spec),
         None => Vec::new(),
     };
-    of_advice = advice.iter().map(|advice| format!("steno: {advice}"));
-    Ok(of_unknown.chain(of_advice).collect())
+    let mut warnings: Vec<String> =
+        unknown.iter().map(|field| format!("steno: {field} is unknown to this version and has no effect")).collect();
+    warnings.extend(advice.iter().map(|advice| format!("steno: {advice}")));
+    Ok(warnings)
 }
 
 fn check_cluster(object: &Value) -> Result<Vec<String>, Vec<Fault>> {

@@ -4,7 +4,7 @@
 //! configuration look at once (a changed annotation makes them refresh the volume); ask the sidecars how they stand; write the status, where
 //! something of it changed. It runs again when the policy or its ConfigMap changes, and every fifteen seconds for the pods.
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -108,8 +108,11 @@ pub struct Context {
     pub pace: tokio::sync::Mutex<Interval>,
     /// When the pods of a policy (by its UID) were looked at last, at which configuration. A status that is written is a change, too: without this
     /// each look would be followed by the next at once.
-    pub looked: Mutex<HashMap<String, (String, Instant)>>,
+    pub looked: Looked,
 }
+
+/// By UID: what was seen last, and when.
+pub type Looked = Mutex<HashMap<String, (String, Instant)>>;
 
 /// Why a reconcile failed; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -177,36 +180,42 @@ async fn reconcile(object: Arc<DeserializeGuard<AuditPolicyObject>>, context: Ar
 async fn either(object: &DeserializeGuard<AuditPolicyObject>, context: &Context) -> Result<Action, Error> {
     match &object.0 {
         Ok(object) => once(object, context).await,
-        Err(invalid) => unreadable(invalid, context).await,
+        Err(invalid) => {
+            let namespace = invalid.metadata.namespace.as_deref().unwrap_or_default();
+            let policies: Api<DeserializeGuard<AuditPolicyObject>> = Api::namespaced(context.client.clone(), namespace);
+            unreadable(policies, invalid, &context.looked).await.map_err(api("write the status"))?;
+            Ok(Action::await_change())
+        }
     }
 }
 
-/// A policy that this version cannot read: its status says so, and what was rendered of it before stays. Nothing of its status can be read, so it is written
-/// once for each content.
-async fn unreadable(invalid: &InvalidObject, context: &Context) -> Result<Action, Error> {
+/// An object that this version cannot read: its status says so, and what was rendered before stays. Nothing of its status can be read, so it is written once
+/// for each content.
+async fn unreadable<K>(api: Api<DeserializeGuard<K>>, invalid: &InvalidObject, looked: &Looked) -> kube::Result<()>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
     let metadata = &invalid.metadata;
     let (uid, at) = (metadata.uid.clone().unwrap_or_default(), format!("unreadable/{:?}/{}", metadata.generation, invalid.error));
-    let is_told = context.looked.lock().is_ok_and(|looked| looked.get(&uid).is_some_and(|(known, _)| *known == at));
+    let is_told = looked.lock().is_ok_and(|looked| looked.get(&uid).is_some_and(|(known, _)| *known == at));
     if metadata.deletion_timestamp.is_some() || is_told {
-        return Ok(Action::await_change());
+        return Ok(());
     }
     let name = metadata.name.clone().unwrap_or_default();
-    let namespace = metadata.namespace.clone().unwrap_or_default();
-    tracing::warn!(policy = name, namespace, error = invalid.error, "a policy cannot be read; what was rendered of it stays");
+    let (kind, namespace) = (K::kind(&()), &metadata.namespace);
+    tracing::error!(%kind, name, namespace, error = invalid.error, "an object cannot be read; what was rendered before stays");
     let message = format!("This version cannot read it: {}. What was in force before stays.", invalid.error);
     let accepted = condition(&[], metadata.generation, "Accepted", (Some(false), "Unreadable", message));
     let patch = json!({
-        "apiVersion": AuditPolicyObject::api_version(&()),
-        "kind": AuditPolicyObject::kind(&()),
+        "apiVersion": K::api_version(&()),
+        "kind": kind,
         "status": {"observedGeneration": metadata.generation, "conditions": [accepted]},
     });
-    let policies: Api<DeserializeGuard<AuditPolicyObject>> = Api::namespaced(context.client.clone(), &namespace);
-    let params = PatchParams::apply(MANAGER).force();
-    policies.patch_status(&name, &params, &Patch::Apply(patch)).await.map_err(api("write the status"))?;
-    if let Ok(mut looked) = context.looked.lock() {
+    api.patch_status(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await?;
+    if let Ok(mut looked) = looked.lock() {
         looked.insert(uid, (at, Instant::now()));
     }
-    Ok(Action::await_change())
+    Ok(())
 }
 
 async fn once(object: &AuditPolicyObject, context: &Context) -> Result<Action, Error> {
@@ -271,19 +280,14 @@ pub async fn rounds(context: &Context) {
             *missed = watchdog.counts();
         }
         for cluster in view.clusters() {
-            let cluster = match &cluster.0 {
-                Ok(cluster) => cluster,
+            let told = match &cluster.0 {
+                Ok(cluster) => tell_cluster(client, view, cluster).await,
                 Err(invalid) => {
-                    let name = invalid.metadata.name.as_deref().unwrap_or_default();
-                    tracing::error!(
-                        policy = name,
-                        error = invalid.error,
-                        "a ClusterAuditPolicy cannot be read; no policy is rendered anew until it is fixed or gone"
-                    );
-                    continue;
+                    let clusters: Api<DeserializeGuard<ClusterAuditPolicyObject>> = Api::all(client.clone());
+                    unreadable(clusters, invalid, &context.looked).await
                 }
             };
-            if let Err(error) = tell_cluster(client, view, cluster).await {
+            if let Err(error) = told {
                 tracing::warn!(%error, policy = cluster.name_any(), "the status of a ClusterAuditPolicy cannot be written");
             }
         }
@@ -298,7 +302,10 @@ pub async fn rounds(context: &Context) {
             fleets.retain(|key, _| is_there(key));
         }
         if let Ok(mut looked) = context.looked.lock() {
-            looked.retain(|uid, _| there.iter().any(|policy| policy.uid().as_ref() == Some(uid)));
+            let clusters = view.clusters();
+            let uids = there.iter().map(|policy| policy.uid()).chain(clusters.iter().map(|cluster| cluster.uid()));
+            let uids: HashSet<String> = uids.flatten().collect();
+            looked.retain(|uid, _| uids.contains(uid));
         }
         tokio::time::sleep(LOOK / 3).await;
     }

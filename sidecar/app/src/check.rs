@@ -1,5 +1,5 @@
 //! `steno-sidecar check`: is it valid, what does it mean, and is the destination fit?
-use std::{io::IsTerminal as _, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
@@ -11,7 +11,7 @@ use crate::{
     args::{CheckArgs, Format},
     identity::Identity,
     policy::Compiled,
-    printed::{printed, printed_json},
+    printed::{printed, shown_json},
 };
 
 /// Checks a file.
@@ -119,11 +119,6 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 fn warnings_of(spec: &AuditPolicySpec) -> Vec<String> {
     let advice = steno_crds::advice(spec);
     steno_redact::without_effect(&spec.redaction).into_iter().chain(advice.iter().map(ToString::to_string)).collect()
-}
-
-/// JSON as it goes out: to a terminal without what that obeys.
-pub(crate) fn shown_json(text: &str) -> std::borrow::Cow<'_, str> {
-    if std::io::stdout().is_terminal() { printed_json(text) } else { text.into() }
 }
 
 /// Prints a value for programs.

@@ -12,8 +12,8 @@ use steno_journal::{Key, Keys};
 
 use crate::{
     args::{DeadAction, DeadArgs, Format},
-    check::{print, shown_json},
-    printed::printed,
+    check::print,
+    printed::{printed, shown_json},
 };
 
 /// Keys from their files.

@@ -1,5 +1,8 @@
 //! Text that a client chose, made safe to print on a terminal.
-use std::{borrow::Cow, io};
+use std::{
+    borrow::Cow,
+    io::{self, IsTerminal as _},
+};
 
 /// The text without what a terminal obeys or shows elsewhere: control characters (C0, C1), line separators and directions of writing. They are shown by
 /// their numbers, so that no event paints another row.
@@ -15,7 +18,7 @@ pub(crate) fn printed(text: &str) -> Cow<'_, str> {
 }
 
 /// The same for JSON, which stays JSON: by the numbers that it has for characters in strings. Line ends between its parts stay.
-pub(crate) fn printed_json(text: &str) -> Cow<'_, str> {
+fn printed_json(text: &str) -> Cow<'_, str> {
     let is_odd = |c: char| c != '\n' && is_obeyed(c);
     if !text.contains(is_odd) {
         return Cow::Borrowed(text);
@@ -25,6 +28,11 @@ pub(crate) fn printed_json(text: &str) -> Cow<'_, str> {
         if is_odd(c) { out.push_str(&format!("\\u{:04x}", c as u32)) } else { out.push(c) }
     }
     Cow::Owned(out)
+}
+
+/// JSON as it goes out: to a terminal without what that obeys.
+pub(crate) fn shown_json(text: &str) -> Cow<'_, str> {
+    if io::stdout().is_terminal() { printed_json(text) } else { text.into() }
 }
 
 /// Writes lines of JSON. The formatter escapes C0; C1, directions of writing and line separators stand inside strings only, where their numbers mean the same.

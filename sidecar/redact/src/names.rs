@@ -374,15 +374,20 @@ const LONGEST: usize = 72;
 const WORDS: usize = 12;
 
 /// The last words of a name, in lower case.
-struct Words {
+pub(crate) struct Words {
     text: [u8; LONGEST],
     bounds: [(u8, u8); WORDS],
-    count: usize,
+    pub(crate) count: usize,
 }
 
 // === impl Words ===
 
 impl Words {
+    /// Of a name after folding. What is left of other scripts separates words.
+    pub(crate) fn of(folded: &str) -> Self {
+        Self::split(&folded.chars().map(|c| if c.is_ascii() { c as u8 } else { b'.' }).collect::<Vec<u8>>())
+    }
+
     /// Of an ASCII name.
     fn split(name: &[u8]) -> Self {
         let tail = &name[name.len().saturating_sub(LONGEST)..];
@@ -422,7 +427,7 @@ impl Words {
         words
     }
 
-    fn get(&self, index: usize) -> &str {
+    pub(crate) fn get(&self, index: usize) -> &str {
         let (start, end) = self.bounds[index];
         std::str::from_utf8(&self.text[usize::from(start)..usize::from(end)]).unwrap_or_default()
     }

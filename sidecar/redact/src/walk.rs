@@ -220,7 +220,10 @@ impl<'r> Walk<'r> {
         if !plain && let Some(found) = self.secret_name(name, value, &next) {
             wants(found.action, &found.id);
         }
-        if !plain && let Some(found) = self.personal_value(name, value, &next) {
+        if !plain
+            && let Some(detector) = self.personal(name)
+            && let Some(found) = self.personal_value(detector, value, &next)
+        {
             wants(found.action, &found.id);
         }
         if !plain && let Some(id) = self.uncaptured(name) {
@@ -262,8 +265,7 @@ impl<'r> Walk<'r> {
     }
 
     /// The rule for a member whose name says that its value is personal data.
-    fn personal_value(&self, name: &str, value: &Json<'_>, place: &Place) -> Option<&'r Found> {
-        let detector = self.personal(name)?;
+    fn personal_value(&self, detector: Detector, value: &Json<'_>, place: &Place) -> Option<&'r Found> {
         let may_be = match value {
             Json::String(text) => personal::may_be(detector, text),
             Json::Number(number) => personal::may_be(detector, &number.to_string()),
@@ -376,6 +378,7 @@ impl<'r> Walk<'r> {
     fn array(&mut self, items: &mut [Json<'_>], place: &Place, name: &str) {
         let is_row = |item: &Json<'_>| matches!(item, Json::Array(row) if (2..=4).contains(&row.len()));
         let pairs = items.iter().any(is_row);
+        let personal = self.personal(name);
         let headers = name.to_ascii_lowercase().contains("header");
         self.flat(items, place, headers && items.len().is_multiple_of(2));
         for (index, item) in items.iter_mut().enumerate() {
@@ -392,7 +395,7 @@ impl<'r> Walk<'r> {
                     let (action, id) = (rule.action, rule.id.clone());
                     self.whole(item, action, id, false);
                 }
-                (None, item) if let Some(found) = self.personal_value(name, item, &next) => {
+                (None, item) if let Some(found) = personal.and_then(|detector| self.personal_value(detector, item, &next)) => {
                     self.whole(item, found.action, found.id.clone(), false);
                 }
                 (None, Json::Array(row)) if pairs => {

@@ -27,8 +27,8 @@ pub(crate) fn check(request: &Request<Incoming>, loopback: bool) -> Result<(), P
             "The request comes from a page of another site (Sec-Fetch-Site); send events from the application itself.",
         );
     }
-    if loopback && headers.get_all(header::HOST).iter().count() > 1 {
-        return Err(Problem::new(Reason::BadRequest, "The request has several Host headers; send one."));
+    if loopback {
+        check_hosts(headers)?;
     }
     if loopback && !host(request, headers).is_some_and(is_local) {
         return forbidden("The Host is not this pod; use localhost, 127.0.0.1 or [::1].");
@@ -36,7 +36,7 @@ pub(crate) fn check(request: &Request<Incoming>, loopback: bool) -> Result<(), P
     Ok(())
 }
 
-/// Bodies come as they are, or in chunks: what else a Transfer-Encoding names was read by nobody.
+/// Bodies come as they are, or in chunks: what else a Transfer-Encoding names is undone by nobody.
 fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let (first, more) = (codings.next(), codings.next());
@@ -44,6 +44,13 @@ fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::new(Reason::BadRequest, "The Transfer-Encoding is not chunked alone; compress with Content-Encoding."))
+}
+
+fn check_hosts(headers: &HeaderMap) -> Result<(), Problem> {
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(Problem::new(Reason::BadRequest, "The request has several Host headers; send one."));
+    }
+    Ok(())
 }
 
 /// Refuses requests to the status port that a page in a browser makes, by an Origin or by a name of its own for this pod (DNS rebinding). Pods' addresses,
@@ -55,9 +62,7 @@ pub(crate) fn check_status(request: &Request<Incoming>) -> Result<(), Problem> {
     if headers.contains_key(header::ORIGIN) || is_cross {
         return Err(Problem::new(Reason::Forbidden, "The request comes from a page in a browser; ask with curl or a scraper."));
     }
-    if headers.get_all(header::HOST).iter().count() > 1 {
-        return Err(Problem::new(Reason::BadRequest, "The request has several Host headers; send one."));
-    }
+    check_hosts(headers)?;
     let named = headers.contains_key(header::HOST) || request.version() == Version::HTTP_2;
     if named && !host(request, headers).is_some_and(is_within) {
         let detail = "The Host is no address, localhost or name within the cluster; ask by the pod's address or by port-forward.";

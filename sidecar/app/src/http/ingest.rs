@@ -298,8 +298,9 @@ impl Ingest {
             "application/json" => array_items(&text, most)?.into_iter().map(event).map(Ok).collect(),
             cloud::BATCH => array_items(&text, most)?.into_iter().map(Sent::CloudEvent).map(Ok).collect(),
             _ => {
-                lines = ndjson(&text).map(|(line, _)| line).collect();
-                ndjson(&text).map(|(_, item)| event(item)).map(Ok).collect()
+                let (of_items, items) = ndjson(&text).map(|(line, item)| (line, Ok(event(item)))).unzip();
+                lines = of_items;
+                items
             }
         };
         if sent.len() > most {

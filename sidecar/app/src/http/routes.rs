@@ -617,7 +617,7 @@ mod tests {
         let read: Value = serde_yaml::from_str(&document).unwrap();
         for (template, methods) in read["paths"].as_object().unwrap() {
             if !methods["servers"].is_null() {
-                // The status port's own; tests/http.rs asks all of them.
+                // The status port's own: its tests are in status.rs.
                 continue;
             }
             let path = template.replace("{id}", "some-id");

@@ -91,6 +91,8 @@ pub(super) fn describe() -> Vec<(&'static str, Value)> {
     ]
 }
 
+/// What is asked with GET.
+const GETS: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/v1/stats"];
 /// Has dead letters delivered again.
 const REQUEUE: &str = "/v1/dead/requeue";
 
@@ -109,7 +111,6 @@ impl StatusPort {
 
     /// Answers a request.
     pub fn handle(&self, request: &Request<Incoming>) -> Answer {
-        let known = ["/healthz", "/readyz", "/metrics", "/v1/stats"];
         let path = request.uri().path();
         if let Err(refused) = guard::check_status(request) {
             return problem(&refused, "-", None);
@@ -117,8 +118,8 @@ impl StatusPort {
         if path == REQUEUE {
             return self.requeue(request).unwrap_or_else(|refused| problem(&refused, "-", None));
         }
-        if !known.contains(&path) {
-            return problem(&Problem::new(Reason::NotFound, format!("Here are {}.", known.join(", "))), "-", None);
+        if !GETS.contains(&path) {
+            return problem(&Problem::new(Reason::NotFound, format!("Here are {}.", GETS.join(", "))), "-", None);
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let refused =
@@ -183,6 +184,12 @@ fn asked(query: &str) -> Result<(Which, Option<String>), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_described_is_what_is_answered() {
+        let described: Vec<&str> = describe().into_iter().map(|(path, _)| path).collect();
+        assert_eq!(described, [&GETS[..], &[REQUEUE]].concat());
+    }
 
     #[test]
     fn a_query_names_all_letters_or_some() {

@@ -170,10 +170,7 @@ fn event<'a>(mut attributes: Object<'a>, data: Data<'a>) -> Result<Json<'a>, Inv
         let place = EXTENSIONS.iter().find(|(known, _)| *known == name).map(|(_, place)| *place);
         // In headers all are text: an attribute is the same in either mode.
         let value = match value {
-            Json::Bool(value) => Json::text(if value { "true" } else { "false" }),
-            Json::Number(number) if number.fract() == 0.0 && number.abs() < 9e15 => {
-                Json::String(Cow::Owned((number as i64).to_string()))
-            }
+            Json::Bool(_) | Json::Number(_) => Json::String(json::canonical(&value).into()),
             value => value,
         };
         let left = match place {

@@ -106,6 +106,11 @@ fn lossy(bytes: Vec<u8>, converted: &mut Vec<String>, path: &str) -> String {
     })
 }
 
+/// What stands for attributes that cannot be read.
+fn unreadable(what: &'static str) -> Vec<(Cow<'static, str>, Json<'static>)> {
+    vec![(Cow::Borrowed(what), Json::text("cannot be read"))]
+}
+
 /// The records of a protobuf request, each by itself: one that cannot be read is an error that says why.
 ///
 /// # Errors
@@ -113,7 +118,6 @@ fn lossy(bytes: Vec<u8>, converted: &mut Vec<String>, path: &str) -> String {
 pub fn protobuf(body: &[u8]) -> Result<Vec<Result<Log<'static>, String>>, String> {
     let request = proto::ExportLogsServiceRequest::decode(body).map_err(|fault| format!("the body is no protobuf: {fault}"))?;
     let (mut logs, mut budget) = (Vec::new(), Budget::default());
-    let unreadable = |what: &'static str| vec![(Cow::Borrowed(what), Json::text("cannot be read"))];
     for resource in request.resource_logs {
         let attributes = match resource.resource.as_deref().map(proto::Resource::decode) {
             Some(Ok(known)) => Some(known.attributes),
@@ -194,7 +198,6 @@ pub fn json_request(body: &str) -> Result<Vec<Result<Log<'_>, String>>, String> 
     if resources.is_none() && !matches!(&request, Node::Read(Json::Object(left)) if left.is_empty()) {
         return Err("the request has no resourceLogs".into());
     }
-    let unreadable = |what: &'static str| vec![(Cow::Borrowed(what), Json::text("cannot be read"))];
     for mut resource in resources.map_or(Ok(Vec::new()), Node::items)? {
         let attributes = resource.member("resource").map_or(Ok(Vec::new()), |known| known.read().and_then(attributes_of));
         let scopes = resource.parts("scopeLogs");

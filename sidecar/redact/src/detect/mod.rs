@@ -390,6 +390,11 @@ fn find_at(text: &str, on: Set, depth: usize, hits: &mut Vec<Hit>) -> bool {
     is_encoded
 }
 
+/// What stands before a place: so many bytes at most, from a character on.
+fn before(text: &str, at: usize, most: usize) -> &str {
+    &text[text.ceil_char_boundary(at.saturating_sub(most))..at]
+}
+
 /// A regex that is part of this crate; it compiles, as its tests show.
 macro_rules! pattern {
     ($name:ident, $text:expr) => {

@@ -228,9 +228,7 @@ fn weighted(number: &Number<'_>, weights: &[u32], modulus: u32) -> bool {
 }
 
 fn luhn(digits: &[u32]) -> bool {
-    let doubled = |digit: u32| if digit > 4 { digit * 2 - 9 } else { digit * 2 };
-    let sum: u32 = digits.iter().rev().enumerate().map(|(at, digit)| if at % 2 == 1 { doubled(*digit) } else { *digit }).sum();
-    sum.is_multiple_of(10)
+    super::numbers::luhn(digits.iter().copied())
 }
 
 /// ISO/IEC 7064, mod 11,10.

@@ -1,5 +1,5 @@
 //! Numbers with a check of their own: payment cards, social security numbers, bank accounts, addresses.
-use super::pattern;
+use super::{before, pattern};
 
 /// Networks: first digits (from, to, how many digits these are), lengths of their numbers (ISO/IEC 7812, the networks' published ranges). The more
 /// specific ones come first.
@@ -62,13 +62,12 @@ fn issuer_length(digits: &[u8]) -> Option<std::ops::RangeInclusive<usize>> {
     NETWORKS.iter().find(|(from, to, count, _)| (*from..=*to).contains(&prefix(*count))).map(|(.., lengths)| lengths.clone())
 }
 
-fn luhn(digits: &[u8]) -> bool {
+pub(super) fn luhn(digits: impl DoubleEndedIterator<Item = u32>) -> bool {
     let sum: u32 = digits
-        .iter()
         .rev()
         .enumerate()
         .map(|(place, digit)| {
-            let value = u32::from(*digit) * if place % 2 == 1 { 2 } else { 1 };
+            let value = digit * if place % 2 == 1 { 2 } else { 1 };
             if value > 9 { value - 9 } else { value }
         })
         .sum();
@@ -80,7 +79,7 @@ fn is_card(digits: &[u8]) -> bool {
     let visa = digits.first() == Some(&4);
     issuer_length(digits).is_some_and(|lengths| lengths.contains(&length))
         && (!visa || matches!(length, 13 | 16 | 19))
-        && luhn(digits)
+        && luhn(digits.iter().map(|digit| u32::from(*digit)))
 }
 
 /// Payment card numbers: issuer prefix, length, Luhn; digits in groups. Between groups stands a space, a dash, or, where all have four
@@ -153,10 +152,6 @@ fn is_of_uuid(bytes: &[u8], at: usize) -> bool {
 
 /// Cards made of neighbouring groups, longest first.
 fn card_in(bytes: &[u8], groups: &[(usize, usize)], add: &mut dyn FnMut(usize, usize)) {
-    // The digits of a UUID are no card's.
-    if groups.iter().map(|(start, end)| end - start).eq([8, 4, 4, 4, 12]) {
-        return;
-    }
     let mut from = 0;
     'groups: while from < groups.len() {
         // No card has more than 19 digits: what is further away is not looked at, so that the cost stays linear.
@@ -191,11 +186,7 @@ pub(super) fn ssn(text: &str, add: &mut dyn FnMut(usize, usize)) {
         let (area, group, serial) = (&digits[..3], &digits[3..5], &digits[5..]);
         let valid = area != "000" && area != "666" && !area.starts_with('9') && group != "00" && serial != "0000";
         let is_same = signs.is_empty() || matches!(&*signs, "--" | ".." | "  ");
-        let mut from = start.saturating_sub(48);
-        while !text.is_char_boundary(from) {
-            from += 1;
-        }
-        let is_named = named().is_some_and(|named| named.is_match(&text[from..start]));
+        let is_named = named().is_some_and(|named| named.is_match(before(text, start, 48)));
         let alone = (start == 0 || !joined(bytes[start - 1]) || is_named)
             && bytes
                 .get(end)

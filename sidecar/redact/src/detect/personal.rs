@@ -8,6 +8,7 @@ use phonenumber::country;
 use steno_crds::Detector;
 
 use super::{Set, bit, national, pattern};
+use crate::names::Words;
 
 /// Whether any detector of this room is on.
 pub(crate) const ALL: Set = bit(Detector::Phone) | bit(Detector::DateOfBirth) | bit(Detector::NationalId);
@@ -125,22 +126,20 @@ pub(crate) fn of_name(name: &str) -> Option<Detector> {
     if name.len() < 3 || name.len() > 64 {
         return None;
     }
-    let folded = super::fold_name(name);
-    let words = words(&folded);
-    let mut count = words.len();
-    if words.iter().any(|word| word == "of") && words.first().is_some_and(|first| first == "number" || first == "count") {
+    let words = Words::of(&super::fold_name(name));
+    let mut count = words.count;
+    if count > 0 && matches!(words.get(0), "number" | "count") && (1..count).any(|index| words.get(index) == "of") {
         // How many there are.
         return None;
     }
     loop {
-        let last = words.get(count.checked_sub(1)?)?;
-        let last = last.trim_end_matches(|c: char| c.is_ascii_digit());
+        let last = words.get(count.checked_sub(1)?).trim_end_matches(|c: char| c.is_ascii_digit());
         let of_word = WORDS.iter().find(|(word, _)| *word == last || last.strip_suffix('s') == Some(word));
         if let Some((_, detector)) = of_word {
             return Some(*detector);
         }
         for first in count.saturating_sub(4)..count {
-            let joined = words[first..count - 1].concat() + last;
+            let joined = (first..count - 1).map(|index| words.get(index)).collect::<String>() + last;
             if let Some((_, detector)) = COMPOUNDS.iter().find(|(compound, _)| *compound == joined) {
                 return Some(*detector);
             }
@@ -151,24 +150,6 @@ pub(crate) fn of_name(name: &str) -> Option<Detector> {
         }
         count -= 1;
     }
-}
-
-/// A name's words, in lower case.
-fn words(name: &str) -> Vec<String> {
-    let (mut words, mut was_lower) = (vec![String::new()], false);
-    for c in name.chars() {
-        if !c.is_alphanumeric() || c.is_uppercase() && was_lower {
-            words.push(String::new());
-        }
-        if c.is_alphanumeric()
-            && let Some(last) = words.last_mut()
-        {
-            last.extend(c.to_lowercase());
-        }
-        was_lower = c.is_lowercase() || c.is_ascii_digit();
-    }
-    words.retain(|word| !word.is_empty());
-    words
 }
 
 /// Whether a value may be what its name says: a telephone number has six digits or more, a date of birth is a date, a national number has five
@@ -184,20 +165,16 @@ pub(crate) fn may_be(detector: Detector, value: &str) -> bool {
     }
 }
 
-/// Loads the numbering plans where they are needed (some 6 MiB and 0.1 s), so that no event waits for them.
+/// Loads the numbering plans where they are needed (some 10 MiB and 0.1 s), so that no event waits for them.
 pub(crate) fn prepare(on: Set) {
     if on & bit(Detector::Phone) != 0 {
         let _ = phonenumber::parse(None, "+10000000");
     }
 }
 
-/// The end of what stands before a place, in lower case and without signs, for what it says of what follows.
+/// The end of what stands before a place, in lower case, for what it says of what follows.
 fn before(text: &str, start: usize) -> String {
-    let mut from = start.saturating_sub(40);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    text[from..start].to_lowercase()
+    super::before(text, start, 40).to_lowercase()
 }
 
 /// Telephone numbers: international ones by the numbering plans (ITU-T E.164), national ones after a word that says so, and those of North America in
