@@ -1,4 +1,4 @@
-//! A producer whose events are served by a thread of its own, which sleeps while nothing is in flight.
+//! A producer whose events are served by a thread of its own, which sleeps while nothing is in flight, or nothing more was sent for a while.
 //!
 //! The library's own thread polls with a time-out of 100 ms, and spins for the last part of a millisecond of each: close to one per cent of a core for
 //! nothing (seen with rdkafka 0.39). A sidecar that waits for events, or for a broker, must cost next to nothing.
@@ -6,7 +6,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -21,13 +21,17 @@ use rdkafka::{
 
 /// How long one poll lasts while something is in flight.
 const BUSY: Duration = Duration::from_millis(100);
-/// Longest sleep while nothing is: token refreshes and errors of connections wait that long.
+/// Polls without a record more after which it sleeps in between: what is in flight waits for a broker that is away.
+const STILL: u32 = 20;
+/// Longest sleep: token refreshes and errors of connections, and the first outcome after an outage, wait that long.
 const IDLE: Duration = Duration::from_millis(250);
 
 /// The producer and its thread. Dropped, both end: what is in flight is given up first.
 pub(super) struct Polled<C: ProducerContext + 'static> {
     producer: Arc<BaseProducer<C>>,
     stops: Arc<AtomicBool>,
+    /// Records that were handed over.
+    sent: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -41,11 +45,15 @@ impl<C: ProducerContext + 'static> Polled<C> {
     pub(super) fn new(config: &ClientConfig, context: C) -> Result<Self, String> {
         let fault = |error: &dyn std::fmt::Display| format!("the Kafka client could not be made: {error}");
         let producer: BaseProducer<C> = config.create_with_context(context).map_err(|error| fault(&error))?;
-        let (producer, stops) = (Arc::new(producer), Arc::new(AtomicBool::new(false)));
-        let (polled, told) = (producer.clone(), stops.clone());
+        let (producer, stops, sent) = (Arc::new(producer), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (polled, told, sends) = (producer.clone(), stops.clone(), sent.clone());
         let poll = move || {
+            let (mut before, mut still) = (0, 0);
             while !told.load(Ordering::Acquire) {
-                if polled.in_flight_count() > 0 {
+                let sent = sends.load(Ordering::Relaxed);
+                still = if sent == before { still + 1 } else { 0 };
+                before = sent;
+                if polled.in_flight_count() > 0 && still < STILL {
                     polled.poll(BUSY);
                 } else {
                     polled.poll(Duration::ZERO);
@@ -54,7 +62,7 @@ impl<C: ProducerContext + 'static> Polled<C> {
             }
         };
         let thread = thread::Builder::new().name("steno-kafka".into()).spawn(poll).map_err(|error| fault(&error))?;
-        Ok(Self { producer, stops, thread: Some(thread) })
+        Ok(Self { producer, stops, sent, thread: Some(thread) })
     }
 
     /// Hands a record over; its outcome comes by the context.
@@ -71,6 +79,7 @@ impl<C: ProducerContext + 'static> Polled<C> {
         P: ToBytes + ?Sized,
     {
         let sent = self.producer.send(record);
+        self.sent.fetch_add(1, Ordering::Relaxed);
         self.wake();
         sent
     }
