@@ -30,7 +30,7 @@ pub(crate) const RULES: &str = "\
 | `spool.maxBytes` | the smaller |
 | `spool.whenFull` | `Reject` instead of `DropOldest` and `DropNewest`, where `spool.mayDrop` is false |
 | `spool.volume.type`, `sinks[].file.volume.type` | the policy is not accepted, where `spool.volumeTypes` lists other ones only |
-| `kafka.tls`, `sinks[].http.url` | the policy is not accepted where it goes in plain text and `network.plainText` is false, or to the node's own services and `network.linkLocal` is false |
+| `kafka.tls`, `sinks[].http.url` | the policy is not accepted if `network.plainText` is false and it sends in plain text, or if `network.linkLocal` is false and it sends to a link-local address or a metadata service |
 | everything else | the namespace's |
 
 Of several ClusterAuditPolicies that cover a namespace all count. Their order, that of their names, matters for `kafka` and the key only.

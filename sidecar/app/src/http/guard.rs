@@ -36,7 +36,7 @@ pub(crate) fn check(request: &Request<Incoming>, loopback: bool) -> Result<(), P
     Ok(())
 }
 
-/// Bodies come as they are, or in chunks: what else a Transfer-Encoding names is undone by nobody.
+/// Refuses a Transfer-Encoding other than `chunked`: the server decodes no other.
 fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let (first, more) = (codings.next(), codings.next());

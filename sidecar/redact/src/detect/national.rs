@@ -1,7 +1,7 @@
 //! National identity numbers by form and check digits, from what the issuing authorities publish.
 //!
-//! A number stands for itself where chance makes it less than once in some hundred numbers of its form: by letters, by two check digits, or by a date within
-//! it and one check digit. Others ([`Row::named`]) count only where a name or a word says what they are.
+//! A number counts by itself if its form is rare: letters, two check digits, or signs that its country writes ([`Row::written`]). Others ([`Row::named`]) count
+//! only if a name or a word says what they are. One check digit behind usual signs is weak: a tenth of what looks like a Swedish number passes for one.
 
 /// Letters and digits of a number, in upper case.
 struct Number<'n> {
