@@ -124,6 +124,11 @@ pub(crate) fn says(name: &str) -> u8 {
     u8::from(is_value(name)) * VALUE + u8::from(matches!(name, "kty" | "community" | "kind" | "data" | "stringData")) * KIND
 }
 
+/// Whether a member names what has its value beside it.
+pub(crate) fn is_name(name: &str) -> bool {
+    is_one_of(name, NAMES)
+}
+
 /// Whether a value is that of what is named beside it.
 pub(crate) fn is_value(name: &str) -> bool {
     is_one_of(name, VALUES)
@@ -165,7 +170,7 @@ pub(crate) fn names_secret(object: &Object<'_>, is_of_secrets: bool) -> bool {
         has_value |= is_value(name);
         let text = value.as_str().unwrap_or_default();
         let is_patch = is_of_secrets && &**name == "path" && (text.starts_with("/data/") || text.starts_with("/stringData/"));
-        has_name |= is_patch || is_one_of(name, NAMES) && names_one(value, object);
+        has_name |= is_patch || is_name(name) && names_one(value, object);
     }
     has_name && has_value
 }

@@ -169,6 +169,9 @@ impl<'r> Walk<'r> {
                 }
             }
         }
+        if says & pairs::VALUE != 0 && !top {
+            self.personal_pair(object, place);
+        }
         if says != 0 && !top {
             self.pair(object, place, says);
             self.kube_secret(object, place);
@@ -271,8 +274,38 @@ impl<'r> Walk<'r> {
             Json::Number(number) => personal::may_be(detector, &number.to_string()),
             _ => false,
         };
-        let index = INSIDE.iter().position(|known| *known == detector).filter(|_| may_be)?;
+        if may_be { self.personal_rule(detector, place) } else { None }
+    }
+
+    fn personal_rule(&self, detector: Detector, place: &Place) -> Option<&'r Found> {
+        let index = INSIDE.iter().position(|known| *known == detector)?;
         place.strongest(&self.rules.detectors[index])
+    }
+
+    /// The parts of an object whose name says that it is personal data: `"phone": {"countryCode": "+49", "number": "30 901820"}`.
+    fn personal_parts(&mut self, detector: Detector, object: &mut Object<'_>, place: &Place) {
+        for (name, value) in object.iter_mut() {
+            let (next, _) = self.step(place, Some(name));
+            let found = if personal::is_part(detector, name, value) { self.personal_rule(detector, &next) } else { None };
+            if let Some(found) = found {
+                self.beside(name, value, found);
+            }
+        }
+    }
+
+    /// `{"field": "phone", "oldValue": …}`, `["dateOfBirth", …]`: the values, as far as they may be that.
+    fn personal_pair(&mut self, object: &mut Object<'_>, place: &Place) {
+        if self.rules.on & personal::ALL == 0 {
+            return;
+        }
+        let named = object.iter().filter(|(name, _)| pairs::is_name(name)).find_map(|(_, text)| self.personal(text.as_str()?));
+        let Some(detector) = named else { return };
+        for (name, value) in object.iter_mut().filter(|(name, _)| pairs::is_value(name)) {
+            let (next, _) = self.step(place, Some(name));
+            if let Some(found) = self.personal_value(detector, value, &next) {
+                self.beside(name, value, found);
+            }
+        }
     }
 
     /// Raw bodies are kept only where the policy says so.
@@ -358,7 +391,12 @@ impl<'r> Walk<'r> {
 
     fn value(&mut self, value: &mut Json<'_>, place: &Place, name: &str) {
         match value {
-            Json::Object(object) => self.object(object, place, false),
+            Json::Object(object) => {
+                if let Some(detector) = self.personal(name) {
+                    self.personal_parts(detector, object, place);
+                }
+                self.object(object, place, false);
+            }
             Json::Array(items) => self.array(items, place, name),
             Json::String(text) => {
                 if let Some(redacted) = self.text(text, place) {
@@ -414,9 +452,19 @@ impl<'r> Walk<'r> {
     /// `["Authorization", …]`, `["password", old, new]`: what follows goes.
     fn row(&mut self, row: &mut [Json<'_>], place: &Place) {
         let rules = self.rules;
-        let Some(found) = place.strongest(&rules.names) else { return };
         let [first, rest @ ..] = row else { return };
-        if rest.len() > 3 || !first.as_str().is_some_and(names::is_secret) {
+        if rest.len() > 3 {
+            return;
+        }
+        if let Some(detector) = first.as_str().and_then(|name| self.personal(name)) {
+            for (index, value) in rest.iter_mut().enumerate() {
+                if let Some(found) = self.personal_value(detector, value, place) {
+                    self.beside(&format!("[{}]", index + 1), value, found);
+                }
+            }
+        }
+        let Some(found) = place.strongest(&rules.names) else { return };
+        if !first.as_str().is_some_and(names::is_secret) {
             return;
         }
         for (index, value) in rest.iter_mut().enumerate() {

@@ -38,6 +38,27 @@ fn personal_data_is_found_where_a_rule_asks_and_nowhere_else() {
     }
 }
 
+#[test]
+fn personal_data_is_found_in_objects_and_beside_its_name() {
+    let event = r#"{"action":"a","metadata":{
+        "phone":{"countryCode":"+49","number":"30 901820","type":"mobile","verifiedAt":"2026-11-28T07:13:49Z"},
+        "phones":[{"value":"0171 5551234","kind":"work"},"0171 5551235"],
+        "dateOfBirth":{"day":12,"month":"May","year":1980},
+        "nationalId":{"type":"CPF","value":"4711-0815-X"},
+        "changes":[{"field":"mobilePhone","oldValue":"0171 5551236","newValue":"0171 5551237"},{"field":"city","oldValue":"4711 0815"}],
+        "attributes":{"name":"birth_date","value":"1980-05-13"},
+        "diff":[["phone","0171 5551238","0171 5551239"],["zip","5551240","5551241"]]}}"#;
+    assert!(seen(vec![], event).contains("30 901820"), "off unless a policy asks");
+    let asks = |detector| RedactionRule { detector: Some(detector), ..rule(Action::Replace) };
+    let shown = seen(vec![asks(Detector::Phone), asks(Detector::DateOfBirth), asks(Detector::NationalId)], event);
+    for gone in ["901820", "555123", ":12", "1980", "4711-0815-X"] {
+        assert!(!shown.contains(gone), "{gone}: {shown}");
+    }
+    for kept in ["+49", "mobile", "2026-11-28T07:13:49Z", "CPF", "4711 0815", "5551240", "\"work\""] {
+        assert!(shown.contains(kept), "{kept}: {shown}");
+    }
+}
+
 const CARD: &str = "4111111111111111";
 
 #[test]

@@ -11,6 +11,7 @@ use steno_crds::Detector;
 mod container;
 mod credentials;
 mod kv;
+mod labels;
 mod national;
 mod numbers;
 pub(crate) mod personal;

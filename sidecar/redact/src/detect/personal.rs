@@ -6,151 +6,14 @@ use std::ops::Range;
 
 use phonenumber::country;
 use steno_crds::Detector;
+use steno_event::json::Json;
 
+pub(crate) use super::labels::of_name;
+use super::labels::of_script;
 use super::{Set, bit, national, pattern};
-use crate::names::Words;
 
 /// Whether any detector of this room is on.
 pub(crate) const ALL: Set = bit(Detector::Phone) | bit(Detector::DateOfBirth) | bit(Detector::NationalId);
-
-/// Words of names, in lower case, and what they name; whole words of a name that is split where case or separators change.
-const WORDS: &[(&str, Detector)] = &[
-    ("phone", Detector::Phone),
-    ("telephone", Detector::Phone),
-    ("tel", Detector::Phone),
-    ("mobile", Detector::Phone),
-    ("cellphone", Detector::Phone),
-    ("cell", Detector::Phone),
-    ("fax", Detector::Phone),
-    ("msisdn", Detector::Phone),
-    ("whatsapp", Detector::Phone),
-    ("telefon", Detector::Phone),
-    ("telefono", Detector::Phone),
-    ("telefone", Detector::Phone),
-    ("movil", Detector::Phone),
-    ("celular", Detector::Phone),
-    ("handy", Detector::Phone),
-    ("handynummer", Detector::Phone),
-    ("telefonnummer", Detector::Phone),
-    ("dob", Detector::DateOfBirth),
-    ("born", Detector::DateOfBirth),
-    ("birth", Detector::DateOfBirth),
-    ("birthday", Detector::DateOfBirth),
-    ("birthdate", Detector::DateOfBirth),
-    ("geburtsdatum", Detector::DateOfBirth),
-    ("geburtstag", Detector::DateOfBirth),
-    ("nacimiento", Detector::DateOfBirth),
-    ("nascimento", Detector::DateOfBirth),
-    ("naissance", Detector::DateOfBirth),
-    ("nascita", Detector::DateOfBirth),
-    ("geboortedatum", Detector::DateOfBirth),
-    ("nin", Detector::NationalId),
-    ("nino", Detector::NationalId),
-    ("aadhaar", Detector::NationalId),
-    ("aadhar", Detector::NationalId),
-    ("cpf", Detector::NationalId),
-    ("curp", Detector::NationalId),
-    ("dni", Detector::NationalId),
-    ("nie", Detector::NationalId),
-    ("nif", Detector::NationalId),
-    ("pesel", Detector::NationalId),
-    ("bsn", Detector::NationalId),
-    ("nric", Detector::NationalId),
-    ("hkid", Detector::NationalId),
-    ("cnic", Detector::NationalId),
-    ("cccd", Detector::NationalId),
-    ("nik", Detector::NationalId),
-    ("nir", Detector::NationalId),
-    ("snils", Detector::NationalId),
-    ("cnp", Detector::NationalId),
-    ("egn", Detector::NationalId),
-    ("cpr", Detector::NationalId),
-    ("hetu", Detector::NationalId),
-    ("itin", Detector::NationalId),
-    ("tfn", Detector::NationalId),
-    ("personnummer", Detector::NationalId),
-    ("passport", Detector::NationalId),
-];
-
-/// Words of names that stand together, joined.
-const COMPOUNDS: &[(&str, Detector)] = &[
-    ("phonenumber", Detector::Phone),
-    ("mobilenumber", Detector::Phone),
-    ("telephonenumber", Detector::Phone),
-    ("contactnumber", Detector::Phone),
-    ("faxnumber", Detector::Phone),
-    ("homephone", Detector::Phone),
-    ("workphone", Detector::Phone),
-    ("mobilephone", Detector::Phone),
-    ("dateofbirth", Detector::DateOfBirth),
-    ("birthday", Detector::DateOfBirth),
-    ("nationalid", Detector::NationalId),
-    ("nationalidnumber", Detector::NationalId),
-    ("nationalinsurance", Detector::NationalId),
-    ("nationalinsurancenumber", Detector::NationalId),
-    ("nationalidentifier", Detector::NationalId),
-    ("nationalidentity", Detector::NationalId),
-    ("personalid", Detector::NationalId),
-    ("personalidentitynumber", Detector::NationalId),
-    ("identitycard", Detector::NationalId),
-    ("idcard", Detector::NationalId),
-    ("idcardnumber", Detector::NationalId),
-    ("identitynumber", Detector::NationalId),
-    ("identitydocument", Detector::NationalId),
-    ("citizenid", Detector::NationalId),
-    ("passportnumber", Detector::NationalId),
-    ("passportno", Detector::NationalId),
-    ("driverslicense", Detector::NationalId),
-    ("driverlicense", Detector::NationalId),
-    ("driverslicence", Detector::NationalId),
-    ("drivinglicence", Detector::NationalId),
-    ("nhsnumber", Detector::NationalId),
-    ("socialinsurancenumber", Detector::NationalId),
-    ("taxid", Detector::NationalId),
-    ("taxidnumber", Detector::NationalId),
-    ("taxfilenumber", Detector::NationalId),
-    ("taxpayerid", Detector::NationalId),
-    ("steuerid", Detector::NationalId),
-    ("codicefiscale", Detector::NationalId),
-    ("tckimlik", Detector::NationalId),
-    ("tckimlikno", Detector::NationalId),
-    ("mynumber", Detector::NationalId),
-    ("rodnecislo", Detector::NationalId),
-];
-
-/// Words that may follow, and change nothing.
-const ENDS: &[&str] = &["number", "no", "num", "nr", "date", "on", "e164", "value", "primary", "home", "work"];
-
-/// What a member's name says of its value. At most a few dozen bytes of the name are looked at.
-pub(crate) fn of_name(name: &str) -> Option<Detector> {
-    if name.len() < 3 || name.len() > 64 {
-        return None;
-    }
-    let words = Words::of(&super::fold_name(name));
-    let mut count = words.count;
-    if count > 0 && matches!(words.get(0), "number" | "count") && (1..count).any(|index| words.get(index) == "of") {
-        // How many there are.
-        return None;
-    }
-    loop {
-        let last = words.get(count.checked_sub(1)?).trim_end_matches(|c: char| c.is_ascii_digit());
-        let of_word = WORDS.iter().find(|(word, _)| *word == last || last.strip_suffix('s') == Some(word));
-        if let Some((_, detector)) = of_word {
-            return Some(*detector);
-        }
-        for first in count.saturating_sub(4)..count {
-            let joined = (first..count - 1).map(|index| words.get(index)).collect::<String>() + last;
-            if let Some((_, detector)) = COMPOUNDS.iter().find(|(compound, _)| *compound == joined) {
-                return Some(*detector);
-            }
-        }
-        let is_end = last.is_empty() || ENDS.contains(&last);
-        if !is_end {
-            return None;
-        }
-        count -= 1;
-    }
-}
 
 /// Whether a value may be what its name says: a telephone number has six digits or more, a date of birth is a date, a national number has five
 /// letters and digits, one of them a digit.
@@ -165,6 +28,65 @@ pub(crate) fn may_be(detector: Detector, value: &str) -> bool {
     }
 }
 
+/// Members of an object about such data that have it, or a part of it.
+const PARTS: &[&str] = &[
+    "number",
+    "no",
+    "nr",
+    "num",
+    "value",
+    "raw",
+    "text",
+    "full",
+    "display",
+    "formatted",
+    "digits",
+    "e164",
+    "national",
+    "international",
+    "nationalnumber",
+    "subscriber",
+    "local",
+    "id",
+    "date",
+    "iso",
+    "day",
+    "month",
+    "year",
+    "current",
+    "previous",
+    "old",
+    "new",
+    "before",
+    "after",
+    "from",
+    "to",
+    "oldvalue",
+    "newvalue",
+    "primary",
+    "secondary",
+    "home",
+    "work",
+    "mobile",
+    "private",
+    "business",
+];
+
+/// Whether a member of an object whose name says that it is personal data has that, or a part of it.
+pub(crate) fn is_part(detector: Detector, name: &str, value: &Json<'_>) -> bool {
+    if name.len() > 16 || !PARTS.contains(&steno_crds::fold_name(name).as_str()) {
+        return false;
+    }
+    let text = match value {
+        Json::String(text) => text.to_string(),
+        Json::Number(number) => number.to_string(),
+        _ => return false,
+    };
+    // Day, month and year stand alone.
+    may_be(detector, &text) && !(detector == Detector::Phone && is_date(&text))
+        || detector == Detector::DateOfBirth && text.len() <= 10 && text.bytes().any(|byte| byte.is_ascii_digit())
+}
+
 /// Loads the numbering plans where they are needed (some 10 MiB and 0.1 s), so that no event waits for them.
 pub(crate) fn prepare(on: Set) {
     if on & bit(Detector::Phone) != 0 {
@@ -172,20 +94,12 @@ pub(crate) fn prepare(on: Set) {
     }
 }
 
-/// The end of what stands before a place, in lower case, for what it says of what follows.
-fn before(text: &str, start: usize) -> String {
-    super::before(text, start, 40).to_lowercase()
-}
-
 /// Telephone numbers: international ones by the numbering plans (ITU-T E.164), national ones after a word that says so, and those of North America in
 /// their usual form.
 pub(super) fn phone(text: &str, add: &mut dyn FnMut(usize, usize)) {
     pattern!(shape, r"(?:\+|\b00)?[ ]?\(?[0-9][0-9 ()./\u{2010}-\u{2015}\u{a0}-]{4,22}[0-9]");
     pattern!(american, r"^(?:\+?1[ .-]?)?(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}[-.])[2-9][0-9]{2}[-.][0-9]{4}$");
-    pattern!(
-        says,
-        r"(?:(?:^|[^\p{L}])(?:phone|telephone|phonenumber|ph|tel|tlf|mobile|mobil|cell|cellphone|fax|msisdn|whatsapp|telefon|telefonnummer|telefono|telefone|t\u{e9}l\u{e9}phone|tel\u{e9}fono|m\u{f3}vil|celular|handy|handynummer|\u{442}\u{435}\u{43b}|(?:call|text) (?:me|us|him|her|them|back)|sms (?:sent )?to)|\u{7535}\u{8bdd}|\u{96fb}\u{8a71}|\u{624b}\u{673a}|\u{c804}\u{d654})s?(?:[_ -]?(?:number|nr|no|num))?(?:[^0-9\p{L}+]{0,4}(?:is|was|at|to|on|updated to))?[^0-9\p{L}+]{0,5}$"
-    );
+    pattern!(says, r"(?i)(?:^|[^\p{L}])(?:(?:call|text) (?:me|us|him|her|them|back)|sms (?:sent )?to)[^0-9\p{L}+]{0,5}$");
     for found in shape().into_iter().flat_map(|shape| shape.find_iter(text)) {
         let trimmed = found.as_str().trim_start();
         let (start, end) = (found.end() - trimmed.len(), found.end());
@@ -202,7 +116,8 @@ pub(super) fn phone(text: &str, add: &mut dyn FnMut(usize, usize)) {
             continue;
         }
         let is_phone = american().is_some_and(|american| american.is_match(trimmed)) && is_valid(Some(country::US), trimmed)
-            || says().is_some_and(|says| says.is_match(&before(text, start)));
+            || labelled(text, start, Detector::Phone)
+            || says().is_some_and(|says| says.is_match(super::before(text, start, 40)));
         if is_phone {
             add(start, end);
         }
@@ -237,9 +152,23 @@ fn is_date(text: &str) -> bool {
 
 /// Dates after a word that says that somebody was born.
 pub(super) fn birth(text: &str, add: &mut dyn FnMut(usize, usize)) {
+    // What stands in square brackets is one character of several scripts.
     pattern!(
         said,
-        r"(?i)(?:\bdob\b|\bborn\b|birth(?:day|date)?\b|\bgeb(?:oren|urtsdatum|urtstag|\.)|\bn\u{e9}e? le\b|naissance|nacimiento|nascimento|nascita|geboortedatum|\u{440}\u{43e}\u{436}\u{434}\u{435}\u{43d}\u{438}\u{44f}|\u{51fa}\u{751f}|\u{751f}\u{5e74}\u{6708}\u{65e5})[^0-9\n]{0,24}?((?:[0-9]{4}[-/.\u{5e74}][0-9]{1,2}[-/.\u{6708}][0-9]{1,2})|(?:[0-9]{1,2}[-/. ][0-9]{1,2}[-/. ](?:[0-9]{4}|[0-9]{2}))|(?:[0-9]{1,2}(?:st|nd|rd|th|\.)? (?:de )?\p{L}{3,10}\.?,? (?:de )?[0-9]{4})|(?:(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.? [0-9]{1,2}(?:st|nd|rd|th)?,? [0-9]{4})|(?:(?:19|20)[0-9]{6}))"
+        concat!(
+            r"(?i)(?:\bdob\b|\bborn\b|birth(?:day|date)?\b|\bgeb(?:oren|urtsdatum|urtstag|\.)|\bn\u{e9}e? (?:le|en)\b|naissance",
+            r"|nacimiento|nascimento|nascita|\bnacid[oa]\b|\bnascid[oa]\b|\bnat[oa] il\b|\bgeboortedatum|\burodze(?:nia|ni)\b|\burodzon[ya]\b",
+            r"|do\u{11f}um(?: tarihi)?\b|f\u{f8}dselsdato|f\u{f8}dt\b|f\u{f6}delsedatum|f\u{f6}dd\b|syntym\u{e4}aika|\bnarozen|sz\u{fc}let\u{e9}s",
+            r"|ng\u{e0}y sinh|tanggal lahir|\u{440}\u{43e}\u{436}\u{434}\u{435}\u{43d}\u{438}\u{44f}|\u{43d}\u{430}\u{440}\u{43e}\u{434}\u{436}\u{435}\u{43d}\u{43d}\u{44f}",
+            r"|\u{51fa}\u{751f}|\u{751f}\u{5e74}\u{6708}\u{65e5}|\u{751f}\u{65e5}|\u{c0dd}\u{b144}\u{c6d4}\u{c77c}|\u{627}\u{644}\u{645}\u{64a}\u{644}\u{627}\u{62f}",
+            r"|\u{91c}\u{928}\u{94d}\u{92e})[^0-9\n]{0,24}?(",
+            r"[0-9]{4}[-/. \u{5e74}\u{b144}] ?[0-9]{1,2}[-/. \u{6708}\u{c6d4}] ?[0-9]{1,2}",
+            r"|[0-9]{4}[-/ .]\p{L}{3,10}[-/ .][0-9]{1,2}\b",
+            r"|[0-9]{1,2}[-/.][ ]?[0-9]{1,2}[-/.][ ]?(?:[0-9]{4}|[0-9]{2})|[0-9]{1,2} [0-9]{1,2} [0-9]{4}",
+            r"|[0-9]{1,2}(?:st|nd|rd|th|\.)?[- /.](?:of |de )?\p{L}{3,10}\.?,?[- /.](?:de )?(?:[0-9]{4}|[0-9]{2}\b)",
+            r"|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?[- ][0-9]{1,2}(?:st|nd|rd|th)?,?[- ][0-9]{4}",
+            r"|(?:19|20)[0-9]{6})"
+        )
     );
     for found in said().into_iter().flat_map(|said| said.captures_iter(text)) {
         if let Some(Range { start, end }) = found.get(1).map(|date| date.range()) {
@@ -274,7 +203,7 @@ pub(super) fn national(text: &str, add: &mut dyn FnMut(usize, usize)) {
                 if is_part || number.parse::<std::net::Ipv4Addr>().is_ok() {
                     continue;
                 }
-                if national::is_number(number, || named_before(text, start)) {
+                if national::is_number(number, || labelled(text, start, Detector::NationalId)) {
                     add(start, end);
                     from = to + 1;
                     continue 'words;
@@ -285,16 +214,32 @@ pub(super) fn national(text: &str, add: &mut dyn FnMut(usize, usize)) {
     }
 }
 
-/// Whether the last words before a place name a national number.
-fn named_before(text: &str, start: usize) -> bool {
-    let before = before(text, start);
+/// What may stand between a label and its value.
+const BETWEEN: &[&str] = &[" is", " was", " at", " to", " on", " updated to", " changed to", " ist", " lautet", " es", " est"];
+
+/// Whether the last words before a place are a label of such data: `tel. `, `Phone number: `, `"nationalId":"`.
+fn labelled(text: &str, start: usize, wanted: Detector) -> bool {
+    let before = super::before(text, start, 48);
     let said = before.trim_end_matches(|c: char| !c.is_alphanumeric());
-    let said = said.strip_suffix(" is").unwrap_or(said);
-    let tail: Vec<&str> = said.rsplit([' ', '"', '\'', ',', ';', '{', '(']).take(4).collect();
-    (1..=tail.len()).any(|count| {
-        let name = tail[..count].iter().rev().copied().collect::<Vec<_>>().join(" ");
-        of_name(&name) == Some(Detector::NationalId)
-    })
+    if before.len() - said.len() > 8 {
+        return false;
+    }
+    let is_one = |said: &str| {
+        if of_script(said) == Some(wanted) {
+            return true;
+        }
+        let tail: Vec<&str> = said.rsplit([' ', '"', '\'', ',', ';', '{', '(', '=', '\n']).take(4).collect();
+        (1..=tail.len()).any(|count| {
+            let name = tail[..count].iter().rev().copied().collect::<Vec<_>>().join(" ");
+            of_name(&name) == Some(wanted)
+        })
+    };
+    let ends = |said: &str, end: &&str| {
+        said.len() > end.len()
+            && said.is_char_boundary(said.len() - end.len())
+            && said[said.len() - end.len()..].eq_ignore_ascii_case(end)
+    };
+    is_one(said) || BETWEEN.iter().filter(|end| ends(said, end)).any(|end| is_one(&said[..said.len() - end.len()]))
 }
 
 #[cfg(test)]
@@ -359,6 +304,13 @@ mod tests {
             ("SMS +442079460958 160 chars", "+442079460958"),
             ("phone_number=4155552671", "4155552671"),
             ("tel:+33-1-99-00-12-34", "+33-1-99-00-12-34"),
+            ("Telefoon: 020 123 4567", "020 123 4567"),
+            ("T\u{e9}l\u{e9}phone : 01 99 00 12 34", "01 99 00 12 34"),
+            ("m\u{f3}vil 612 34 56 78", "612 34 56 78"),
+            ("\u{442}\u{435}\u{43b}\u{435}\u{444}\u{43e}\u{43d}: 8 495 123-45-67", "8 495 123-45-67"),
+            ("\u{624b}\u{673a}\u{53f7}\u{ff1a}13800138000", "13800138000"),
+            ("Telefonnummer ist 030 901820", "030 901820"),
+            ("{\"mobilePhone\":\"0171 5551234\"", "0171 5551234"),
         ] {
             assert_eq!(found(phone, text), [wanted], "{text}");
         }
@@ -393,6 +345,15 @@ mod tests {
             ("née le 12/05/1980", "12/05/1980"),
             ("Birthday March 5th, 1980", "March 5th, 1980"),
             ("fecha de nacimiento: 5 de marzo de 1980", "5 de marzo de 1980"),
+            ("DOB 14-May-1990", "14-May-1990"),
+            ("born 14/May/90, London", "14/May/90"),
+            ("date of birth: 1990-May-14", "1990-May-14"),
+            ("born on the 4th of July 1976", "4th of July 1976"),
+            ("data urodzenia: 12.05.1980", "12.05.1980"),
+            ("Do\u{11f}um tarihi 12/05/1980", "12/05/1980"),
+            ("f\u{f8}dt 12.05.1980", "12.05.1980"),
+            ("\u{51fa}\u{751f}\u{65e5}\u{671f}\u{ff1a}1990\u{5e74}5\u{6708}14\u{65e5}", "1990\u{5e74}5\u{6708}14"),
+            ("\u{c0dd}\u{b144}\u{c6d4}\u{c77c}: 1990. 5. 14", "1990. 5. 14"),
         ] {
             assert_eq!(found(birth, text), [wanted], "{text}");
         }
