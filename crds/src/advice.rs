@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use crate::AuditPolicySpec;
+use crate::{AuditPolicySpec, HttpSink};
 
 /// A kind of risk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,40 +51,62 @@ const METADATA_V6: &[Ipv6Addr] =
 pub fn advice(spec: &AuditPolicySpec) -> Vec<Advice> {
     let mut found = Vec::new();
     let kafka = &spec.kafka;
-    if kafka.tls.is_none() && kafka.brokers.iter().any(|broker| !is_loopback(host(broker))) {
+    let brokers = kafka.brokers.iter().map(|broker| host(broker));
+    if kafka.tls.is_none() && brokers.clone().any(|host| !is_loopback(host)) {
         let what = if kafka.sasl.is_some() { "the password and all events go" } else { "all events go" };
-        found.push(Advice {
-            risk: Risk::PlainText,
-            path: "spec.kafka.tls".into(),
-            message: format!(
-                "is not set: {what} to Kafka in plain text; set tls, or tls: {{}} for the system's certificate authorities"
-            ),
-        });
+        found.push(plain_text("spec.kafka.tls".into(), what, "Kafka"));
     }
+    found.extend(brokers.enumerate().filter_map(|(index, host)| link_local(format!("spec.kafka.brokers[{index}]"), host)));
     for (index, sink) in spec.sinks.iter().enumerate() {
-        let Some(http) = &sink.http else { continue };
-        let mut add = |risk, message: &str| {
-            found.push(Advice { risk, path: format!("spec.sinks[{index}].http.url"), message: message.into() });
-        };
-        let Some((scheme, rest)) = http.url.split_once("://") else { continue };
-        let host = host(rest.split(['/', '?', '#']).next().unwrap_or_default());
-        if scheme == "http" && !is_loopback(host) {
-            match &http.token_secret_ref {
-                Some(_) => add(
-                    Risk::PlainText,
-                    "is http: the token goes in plain text, and who reads it can send in your name; write https",
-                ),
-                None => add(Risk::PlainText, "is http: all events go in plain text; write https"),
-            }
+        let path = |field: &str| format!("spec.sinks[{index}].{field}");
+        if let Some(http) = &sink.http {
+            found.extend(http_advice(http, &path));
         }
-        if is_metadata(host) {
-            add(
-                Risk::LinkLocal,
-                "is link-local or a cloud's metadata service, which belongs to the node; name a destination of yours",
-            );
+        if let Some(postgres) = &sink.postgres {
+            let hosts = postgres.hosts().unwrap_or_default();
+            if postgres.tls.is_none() && hosts.iter().any(|(host, _)| !is_loopback(host)) {
+                let has_password = postgres.password_secret_ref.is_some();
+                let what = if has_password { "events go, and the password as the server asks for it," } else { "all events go" };
+                found.push(plain_text(path("postgres.tls"), what, "PostgreSQL"));
+            }
+            found.extend(hosts.iter().find_map(|(host, _)| link_local(path("postgres.host"), host)));
         }
     }
     found
+}
+
+fn http_advice(http: &HttpSink, path: &impl Fn(&str) -> String) -> Vec<Advice> {
+    let mut found = Vec::new();
+    let Some((scheme, host)) = of_url(&http.url) else { return found };
+    if scheme == "http" && !is_loopback(host) {
+        let message = match &http.token_secret_ref {
+            Some(_) => "is http: the token goes in plain text, and who reads it can send in your name; write https",
+            None => "is http: all events go in plain text; write https",
+        };
+        found.push(Advice { risk: Risk::PlainText, path: path("http.url"), message: message.into() });
+    }
+    found.extend(link_local(path("http.url"), host));
+    if let Some((_, proxy)) = http.proxy.as_deref().and_then(of_url) {
+        found.extend(link_local(path("http.proxy"), proxy));
+    }
+    found
+}
+
+fn plain_text(path: String, what: &str, to: &str) -> Advice {
+    let message =
+        format!("is not set: {what} to {to} in plain text; set tls, or tls: {{}} for the system's certificate authorities");
+    Advice { risk: Risk::PlainText, path, message }
+}
+
+fn link_local(path: String, host: &str) -> Option<Advice> {
+    let message = "is link-local or a cloud's metadata service, which belongs to the node; name a destination of yours";
+    is_metadata(host).then(|| Advice { risk: Risk::LinkLocal, path, message: message.into() })
+}
+
+/// Scheme and host of a URL.
+fn of_url(url: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    Some((scheme, host(rest.split(['/', '?', '#']).next().unwrap_or_default())))
 }
 
 /// The host of `host:port`, without brackets.
@@ -150,6 +172,34 @@ mod tests {
         assert_eq!(risks(&sink("http://siem.example/x")), [(Risk::PlainText, "spec.sinks[0].http.url".into())]);
         assert_eq!(risks(&sink("https://siem.example/x")), []);
         assert_eq!(risks(&sink("http://127.0.0.1:8088/x")), []);
+        let database = |more: &str| {
+            format!(
+                "kafka: {{brokers: ['k:1'], topic: a, tls: {{}}}}\nsinks: [{{name: s, type: Postgres, postgres: {{database: d, user: u, {more}}}}}]"
+            )
+        };
+        assert_eq!(risks(&database("host: db.shop")), [(Risk::PlainText, "spec.sinks[0].postgres.tls".into())]);
+        assert_eq!(risks(&database("host: db.shop, tls: {}")), []);
+        assert_eq!(risks(&database("host: 'localhost,[::1]:5433'")), []);
+    }
+
+    #[test]
+    fn every_destination_is_looked_at_for_the_nodes_own_services() {
+        let spec = |brokers: &str, sink: &str| format!("kafka: {{brokers: [{brokers}], topic: a, tls: {{}}}}\nsinks: [{sink}]");
+        let http = |more: &str| format!("{{name: s, type: Http, http: {{{more}}}}}");
+        for (spec, path) in [
+            (spec("'k:1', '169.254.1.1:9093'", ""), "spec.kafka.brokers[1]"),
+            (spec("'k:1'", &http("url: 'https://169.254.169.254/x'")), "spec.sinks[0].http.url"),
+            (
+                spec("'k:1'", &http("url: 'https://siem.example/x', proxy: 'http://169.254.169.254:80'")),
+                "spec.sinks[0].http.proxy",
+            ),
+            (
+                spec("'k:1'", "{name: s, type: Postgres, postgres: {host: 'db,[fe80::1]:5432', database: d, user: u, tls: {}}}"),
+                "spec.sinks[0].postgres.host",
+            ),
+        ] {
+            assert_eq!(risks(&spec), [(Risk::LinkLocal, path.to_owned())], "{spec}");
+        }
     }
 
     /// Forms that got past the filters of others (collections of SSRF bypasses).

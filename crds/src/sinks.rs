@@ -345,6 +345,8 @@ impl HttpSink {
         let host = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
         if host.is_none_or(|host| host.is_empty() || host.contains(['@', ' '])) || self.url.contains(['#', ' ']) {
             add("http.url", "is not a URL such as https://audit.example.com/events, without a user, a password or a fragment");
+        } else if !self.url.bytes().all(|byte| byte.is_ascii_graphic()) {
+            add("http.url", "has characters that are no printable ASCII; write the host as xn--… and others as %…");
         }
         if !is_header(&self.auth_header) || RESERVED.iter().any(|known| self.auth_header.eq_ignore_ascii_case(known)) {
             add("http.authHeader", "is not a header's name; write letters, digits and -, such as Authorization or X-Api-Key");
