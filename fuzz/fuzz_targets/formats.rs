@@ -7,7 +7,7 @@ use steno_event::{
         cloudevents::{self, Data},
         kubernetes, otlp,
     },
-    json::parse,
+    json::parse_repaired,
     parse_time,
 };
 
@@ -18,7 +18,9 @@ fuzz_target!(|data: &[u8]| {
         0 => drop(otlp::protobuf(rest)),
         1 => drop(otlp::json_request(text)),
         2 => {
-            if let Ok(Ok(event)) = parse(text).map(cloudevents::structured) {
+            if let Ok((tree, converted)) = parse_repaired(text)
+                && let Ok((event, _)) = cloudevents::structured(tree, converted)
+            {
                 drop(Draft::from_json(event));
             }
         }
@@ -27,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
             let (head, body) = text.split_once("\n\n").unwrap_or((text, ""));
             let headers = head.lines().filter_map(|line| line.split_once(':')).map(|(name, value)| (name, value.as_bytes()));
             let data = cloudevents::body_data("application/json", body.as_bytes()).unwrap_or(Data::None);
-            if let Ok(event) = cloudevents::binary(headers, data) {
+            if let Ok((event, _)) = cloudevents::binary(headers, data) {
                 drop(Draft::from_json(event));
             }
         }

@@ -14,7 +14,11 @@ use parking_lot::Mutex;
 use steno_commit::{Answer, Failure, Handle, Item};
 use steno_crds::{Rate, WhenFull, WhenOpen};
 use steno_deliver::Fate;
-use steno_event::{Draft, IdKey, Received, encode, fingerprint, formats::cloudevents, identity, json};
+use steno_event::{
+    Draft, IdKey, Received, encode, fingerprint,
+    formats::{NO_UTF8, cloudevents},
+    identity, json,
+};
 use steno_journal::Shared;
 use steno_limit::{Bucket, Limited, Quota, Tenants};
 use steno_redact::{Fit, HashKey};
@@ -88,15 +92,15 @@ pub struct Taken {
 #[derive(Debug)]
 pub enum Sent<'a> {
     /// The event's JSON.
-    Event(&'a str),
-    /// The same, of a body that was not all text: what was none is U+FFFD in it.
-    Repaired(&'a str),
+    Event(Text<'a>),
     /// A CloudEvent in structured mode.
-    CloudEvent(&'a str),
+    CloudEvent(Text<'a>),
     /// An event that was read from another format already.
     Made {
         /// The event's tree.
         tree: json::Json<'a>,
+        /// Where in it values became text, for its note.
+        converted: Vec<String>,
         /// Its sender cannot be told: no rate bounds it, and its id may stand for another payload, too.
         deaf: bool,
         /// Whether it ends something that was taken before, and must have room.
@@ -104,11 +108,29 @@ pub enum Sent<'a> {
     },
 }
 
+/// The JSON of one event, as it stands in a body.
+#[derive(Debug, Clone, Copy)]
+pub struct Text<'a> {
+    /// The text.
+    pub json: &'a str,
+    /// The body was not all UTF-8: what was not is U+FFFD.
+    pub is_repaired: bool,
+}
+
 /// An event that is ready for the loop.
 pub struct Ready {
     item: Item,
     event_id: String,
     tenant: String,
+}
+
+// === impl Text ===
+
+impl Text<'_> {
+    /// The note of what the body lost here.
+    fn repair(self) -> Option<String> {
+        (self.is_repaired && self.json.contains(char::REPLACEMENT_CHARACTER)).then(|| NO_UTF8.into())
+    }
 }
 
 // === impl Rates ===
@@ -297,7 +319,7 @@ impl Intake {
         arrival: &Received,
     ) -> Result<Ready, Problem> {
         let parse = |text| {
-            json::parse(text).map_err(|fault| {
+            json::parse_repaired(text).map_err(|fault| {
                 let reason = if matches!(fault.kind, json::FaultKind::Syntax(_)) { Reason::NotJson } else { Reason::NotEvent };
                 Problem::new(reason, format!("{fault}."))
             })
@@ -305,31 +327,19 @@ impl Intake {
         let invalid = |invalid: steno_event::Invalid| Problem::new(Reason::NotEvent, format!("{invalid}."));
         let ends = matches!(sent, Sent::Made { ends: true, .. });
         // What was mapped from another format may be longer than what came: it is always measured.
-        let mut converted = Vec::new();
-        let is_repaired = matches!(sent, Sent::Repaired(_));
-        let whole;
-        let (tree, bytes, may_reuse) = match sent {
-            Sent::Event(text) | Sent::Repaired(text) => {
-                let read = match json::parse_kept(text) {
-                    // Half of a character is no JSON for this parser; the rest is kept.
-                    Err(_) if let Some(repaired) = json::without_lone_surrogates(text) => {
-                        whole = repaired;
-                        json::parse_kept(&whole).map(|(tree, mut kept)| {
-                            kept.push("(half of a character)".into());
-                            (tree, kept)
-                        })
-                    }
-                    read => read,
-                };
-                let (tree, kept) = read.or_else(|_| parse(text).map(|tree| (tree, Vec::new())))?;
-                converted = kept;
-                if is_repaired && text.contains(char::REPLACEMENT_CHARACTER) {
-                    converted.push("(bytes that are no UTF-8)".into());
-                }
-                (tree, text.len(), false)
+        let (tree, converted, bytes, may_reuse) = match sent {
+            Sent::Event(text) => {
+                let (tree, mut converted) = parse(text.json)?;
+                converted.extend(text.repair());
+                (tree, converted, text.json.len(), false)
             }
-            Sent::CloudEvent(text) => (cloudevents::structured(parse(text)?).map_err(invalid)?, compiled.max_event, false),
-            Sent::Made { tree, deaf, .. } => (tree, compiled.max_event, deaf),
+            Sent::CloudEvent(text) => {
+                let (tree, mut converted) = parse(text.json)?;
+                converted.extend(text.repair());
+                let (tree, converted) = cloudevents::structured(tree, converted).map_err(invalid)?;
+                (tree, converted, compiled.max_event, false)
+            }
+            Sent::Made { tree, converted, deaf, .. } => (tree, converted, compiled.max_event, deaf),
         };
         let mut draft = Draft::from_json(tree).map_err(invalid)?;
         draft.note_converted(converted);
@@ -517,8 +527,8 @@ impl Sent<'_> {
     /// Whether it is worth a look although the common bucket is empty.
     fn may_be_critical(&self) -> bool {
         match self {
-            Self::Event(text) | Self::Repaired(text) | Self::CloudEvent(text) => {
-                memchr::memmem::find(text.as_bytes(), b"ritical").is_some() || text.contains("RITICAL")
+            Self::Event(Text { json, .. }) | Self::CloudEvent(Text { json, .. }) => {
+                memchr::memmem::find(json.as_bytes(), b"ritical").is_some() || json.contains("RITICAL")
             }
             // Reading it was the work.
             Self::Made { .. } => true,

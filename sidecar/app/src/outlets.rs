@@ -455,6 +455,11 @@ impl Outlets {
         answers.wait(seq, until).await
     }
 
+    /// The names of all sinks.
+    pub fn names(&self) -> Vec<String> {
+        self.all.lock().iter().map(|outlet| outlet.route.name.clone()).collect()
+    }
+
     /// Has dead letters delivered again. How many are asked for now.
     ///
     /// # Errors

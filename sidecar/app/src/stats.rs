@@ -83,6 +83,11 @@ impl Stats {
         history.push_back(now);
     }
 
+    /// The names of all sinks.
+    pub fn sinks(&self) -> Vec<String> {
+        self.intake.outlets.names()
+    }
+
     /// Has dead letters delivered again. How many are asked for now.
     ///
     /// # Errors

@@ -168,6 +168,71 @@ fn the_same_cloud_event_in_either_mode_is_the_same_event() {
 }
 
 #[test]
+fn a_cloud_event_keeps_what_json_of_others_holds_and_is_the_same_event_in_every_form() {
+    let rig = Rig::new("");
+    let deep = format!("{}1{}", "[".repeat(90), "]".repeat(90));
+    // "{\"total\":3}", as serialisers of bytes send it.
+    let base64 = r#""data_base64":"eyJ0b3RhbCI6M30=""#;
+    for (id, data, again) in [
+        ("1", r#""data":{"total":12345678901234567890}"#, r#"{"total":12345678901234567890}"#),
+        ("2", r#""data":{"name":"half \ud83d"}"#, r#"{"name":"half \ud83d"}"#),
+        ("3", &format!(r#""data":{{"deep":{deep}}}"#), ""),
+        ("4", base64, r#"{"total":3}"#),
+        ("5", &format!(r#"{base64},"data":null,"region":null"#), "\u{feff}{\"total\":3}"),
+        ("6", r#""data":[0.1000000000000000055]"#, "[0.1000000000000000055]"),
+    ] {
+        let event = format!(r#"{{"specversion":"1.0","id":"{id}","source":"/shop","type":"order.paid",{data}}}"#);
+        let (status, _, answer) = rig.post("/v1/events", "Content-Type: application/cloudevents+json\r\n", event.as_bytes());
+        assert_eq!(status, 201, "{id}: {answer}");
+        if again.is_empty() {
+            continue;
+        }
+        let headers = format!("{JSON}ce-specversion: 1.0\r\nce-id: {id}\r\nce-source: /shop\r\nce-type: order.paid\r\n");
+        let (status, _, answer) = rig.post("/v1/events", &headers, again.as_bytes());
+        assert_eq!((status, &answer["status"]), (200, &"duplicate_accepted".into()), "{id}: {answer}");
+    }
+    let headers = format!("{JSON}ce-specversion: 1.0\r\nce-id: 7\r\nce-source: /shop\r\nce-type: order.paid\r\n");
+    let (status, _, answer) = rig.post("/v1/events", &headers, b"{\"name\":\"\xff\"}");
+    assert_eq!(status, 201, "bytes that are no UTF-8: {answer}");
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_body() {
+    let rig = Rig::new("");
+    let marked = |body: &str| format!("\u{feff}{body}").into_bytes();
+    let line = GOOD.replace("e1", "line");
+    let resource_logs = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"eventName":"user.login"}]}]}]}"#;
+    for (path, headers, body) in [
+        ("/v1/events", JSON, GOOD),
+        ("/v1/events/batch", "Content-Type: application/x-ndjson\r\n", line.as_str()),
+        ("/v1/events/batch", JSON, "[]"),
+        ("/v1/logs", JSON, resource_logs),
+        ("/k8s/audit", JSON, r#"{"kind":"EventList","items":[]}"#),
+    ] {
+        let (status, _, answer) = rig.post(path, headers, &marked(body));
+        assert!((200..207).contains(&status), "{path}: {status} {answer}");
+    }
+}
+
+#[test]
+fn every_content_encoding_counts_and_x_gzip_is_gzip() {
+    use std::io::Write as _;
+    let rig = Rig::new("");
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(GOOD.as_bytes()).unwrap();
+    let packed = packed.finish().unwrap();
+    for (coding, wanted) in [
+        ("Content-Encoding: x-gzip", 201),
+        ("Content-Encoding: identity\r\nContent-Encoding: gzip", 201),
+        ("Content-Encoding: gzip, gzip", 415),
+        ("Content-Encoding: gzip\r\nContent-Encoding: zstd", 415),
+    ] {
+        let (status, _, answer) = rig.post("/v1/events", &format!("{JSON}{coding}\r\n"), &packed);
+        assert_eq!(status, wanted, "{coding}: {answer}");
+    }
+}
+
+#[test]
 fn a_client_that_has_closed_its_side_gets_its_answer() {
     let rig = Rig::new("");
     let mut stream = TcpStream::connect(&rig.address).unwrap();

@@ -52,9 +52,8 @@ impl Ingest {
             Some("application/json") => {}
             _ => return Err(Problem::new(Reason::MediaType, "An audit EventList is application/json.")),
         }
-        let (bytes, _claim) = body::read_bytes(request, compiled.max_body.max(BODY), compiled.request_timeout).await?;
         // A client of the API server chose part of these bytes: what is no UTF-8 becomes U+FFFD and spoils nothing.
-        let text = String::from_utf8_lossy(&bytes);
+        let (text, _, _claim) = body::read_lossy(request, compiled.max_body.max(BODY), compiled.request_timeout).await?;
         let unreadable = |fault: &str| Unreadable { fault: fault.into(), audit_id: None, stage: None };
         let Some(items) = kubernetes::items(&text) else {
             self.intake.metrics.quarantined.inc();
@@ -95,7 +94,7 @@ impl Ingest {
         for text in items {
             match kubernetes::audit(text) {
                 Ok(audit) => {
-                    sent.push(Ok(Sent::Made { tree: audit.event, deaf: true, ends: false }));
+                    sent.push(Ok(Sent::Made { tree: audit.event, converted: Vec::new(), deaf: true, ends: false }));
                     texts.push((*text, audit.key));
                 }
                 Err(unreadable) => self.reject_item(text, &unreadable, counts).await?,
@@ -135,7 +134,7 @@ impl Ingest {
         if let Some(Json::Object(metadata)) = event.get_mut("metadata") {
             metadata.insert("idReuse", Json::Bool(true));
         }
-        let sent = Sent::Made { tree: Json::Object(event), deaf: true, ends: false };
+        let sent = Sent::Made { tree: Json::Object(event), converted: Vec::new(), deaf: true, ends: false };
         self.intake.take(compiled, vec![Ok(sent)], None, true).await.pop().map_or(Ok(()), |result| result.map(|_| ()))
     }
 

@@ -8,13 +8,15 @@ use hyper::{
     header,
 };
 
+use steno_event::formats::BYTE_ORDER_MARK;
+
 use super::budget::Claim;
 use crate::problem::{Problem, Reason};
 
 /// Reads a body as text of at most `most` bytes after decompression, and what it holds of the budget.
 pub(crate) async fn read(request: Request<Incoming>, most: usize, within: Duration) -> Result<(String, Claim), Problem> {
     let (bytes, claim) = read_bytes(request, most, within).await?;
-    let text = String::from_utf8(bytes).map_err(|error| {
+    let text = String::from_utf8(without_mark(bytes)).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Problem::new(Reason::NotJson, format!("The body is not UTF-8 at byte {at}; JSON is."))
     })?;
@@ -28,10 +30,23 @@ pub(crate) async fn read_lossy(
     within: Duration,
 ) -> Result<(String, bool, Claim), Problem> {
     let (bytes, claim) = read_bytes(request, most, within).await?;
-    Ok(match String::from_utf8(bytes) {
-        Ok(text) => (text, false, claim),
-        Err(error) => (String::from_utf8_lossy(error.as_bytes()).into_owned(), true, claim),
-    })
+    let (text, is_repaired) = lossy(bytes);
+    Ok((text, is_repaired, claim))
+}
+
+/// Bytes as text without a byte order mark; what is no UTF-8 becomes U+FFFD. The second says whether there was any.
+pub(crate) fn lossy(bytes: Vec<u8>) -> (String, bool) {
+    match String::from_utf8(without_mark(bytes)) {
+        Ok(text) => (text, false),
+        Err(error) => (String::from_utf8_lossy(error.as_bytes()).into_owned(), true),
+    }
+}
+
+fn without_mark(mut bytes: Vec<u8>) -> Vec<u8> {
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
+    bytes
 }
 
 /// Reads a body of at most `most` bytes after decompression, and what it holds of the budget.
@@ -42,8 +57,7 @@ pub(crate) async fn read_bytes(request: Request<Incoming>, most: usize, within: 
             format!("The body has more than {most} bytes (limits.maxBodyBytes); send less at a time."),
         )
     };
-    let encoding =
-        request.headers().get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?").trim().to_ascii_lowercase());
+    let codings = codings(request.headers());
     let announced = request.body().size_hint().lower() > most as u64;
     // What will be refused anyway is not waited for long.
     let within = if announced { within.min(LINGER) } else { within };
@@ -58,26 +72,39 @@ pub(crate) async fn read_bytes(request: Request<Incoming>, most: usize, within: 
         Ok(Ok(None)) => return Err(too_large()),
         Ok(Ok(Some(raw))) => raw,
     };
-    match encoding.as_deref() {
-        None | Some("identity" | "") => Ok((raw, claim)),
-        Some("gzip") => inflate(flate2::read::MultiGzDecoder::new(&raw[..]), most, claim)?.ok_or_else(too_large),
+    let [coding] = &codings[..] else {
+        if codings.is_empty() {
+            return Ok((raw, claim));
+        }
+        let detail = format!("Content-Encoding names {} codings; send one of gzip, deflate and zstd, or none.", codings.len());
+        return Err(Problem::new(Reason::MediaType, detail));
+    };
+    match coding.as_str() {
+        "gzip" | "x-gzip" => inflate(flate2::read::MultiGzDecoder::new(&raw[..]), most, claim)?.ok_or_else(too_large),
         // With zlib's head, as RFC 9110 says, or without, as some senders have it.
-        Some("deflate") if raw.first().is_some_and(|byte| byte & 15 == 8) => {
+        "deflate" if raw.first().is_some_and(|byte| byte & 15 == 8) => {
             inflate(flate2::read::ZlibDecoder::new(&raw[..]), most, claim)?.ok_or_else(too_large)
         }
-        Some("deflate") => inflate(flate2::read::DeflateDecoder::new(&raw[..]), most, claim)?.ok_or_else(too_large),
-        Some("zstd") => {
+        "deflate" => inflate(flate2::read::DeflateDecoder::new(&raw[..]), most, claim)?.ok_or_else(too_large),
+        "zstd" => {
             let decoder = zstd::stream::read::Decoder::with_buffer(&raw[..]).map_err(|_| broken())?;
             // A window of 8 MiB is what zstd's own tools take by default; more is an attack on memory.
             let mut decoder = decoder;
             decoder.window_log_max(23).map_err(|_| broken())?;
             inflate(decoder, most, claim)?.ok_or_else(too_large)
         }
-        Some(other) => {
+        other => {
             let detail = format!("Content-Encoding {other:?} is not supported; send gzip, deflate, zstd or none.");
             Err(Problem::new(Reason::MediaType, detail))
         }
     }
+}
+
+/// The codings of a body in the order they were applied, lower case, from all its `Content-Encoding` fields (RFC 9110, 8.4); `identity` is none.
+fn codings(headers: &hyper::HeaderMap) -> Vec<String> {
+    let fields = headers.get_all(header::CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
+    let names = fields.flat_map(|field| field.split(',')).map(|name| name.trim().to_ascii_lowercase());
+    names.filter(|name| !matches!(name.as_str(), "" | "identity")).collect()
 }
 
 /// How much of a body that is refused is still read, so that the client gets to see the answer: a connection that is closed with bytes

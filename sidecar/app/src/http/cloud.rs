@@ -42,6 +42,6 @@ pub(super) fn binary<'a>(headers: &'a HeaderMap, body: &'a [u8]) -> Result<Sent<
     let attributes = headers.iter().filter_map(|(name, value)| Some((name.as_str().strip_prefix("ce-")?, value.as_bytes())));
     // The body's own type is the attribute `datacontenttype` in this mode.
     let content = media.filter(|_| !body.is_empty()).map(|media| ("datacontenttype", media.as_bytes()));
-    let tree = cloudevents::binary(attributes.chain(content), data).map_err(invalid)?;
-    Ok(Sent::Made { tree, deaf: false, ends: false })
+    let (tree, converted) = cloudevents::binary(attributes.chain(content), data).map_err(invalid)?;
+    Ok(Sent::Made { tree, converted, deaf: false, ends: false })
 }

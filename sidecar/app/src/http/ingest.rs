@@ -23,7 +23,7 @@ use super::{
     routes::{self, Call},
 };
 use crate::{
-    intake::{Intake, Sent, Taken},
+    intake::{Intake, Sent, Taken, Text},
     listeners::Access,
     policy::Compiled,
     problem::{Problem, Reason},
@@ -236,8 +236,10 @@ impl Ingest {
             return match mode {
                 cloud::Mode::Batch => self.items(compiled, request, request_id).await,
                 cloud::Mode::Structured => {
-                    let (text, _claim) = body::read(request, compiled.max_body, compiled.request_timeout).await?;
-                    Ok(self.one(compiled, Sent::CloudEvent(&text), None, request_id).await)
+                    let (json, is_repaired, _claim) =
+                        body::read_lossy(request, compiled.max_body, compiled.request_timeout).await?;
+                    let sent = Sent::CloudEvent(Text { json: &json, is_repaired });
+                    Ok(self.one(compiled, sent, None, request_id).await)
                 }
                 cloud::Mode::Binary => {
                     let headers = request.headers().clone();
@@ -248,8 +250,8 @@ impl Ingest {
         }
         check_media(media, &["application/json", cloud::STRUCTURED])?;
         let key = idempotency_key(request.headers())?;
-        let (text, is_repaired, _claim) = body::read_lossy(request, compiled.max_body, compiled.request_timeout).await?;
-        let sent = if is_repaired { Sent::Repaired(&text) } else { Sent::Event(&text) };
+        let (json, is_repaired, _claim) = body::read_lossy(request, compiled.max_body, compiled.request_timeout).await?;
+        let sent = Sent::Event(Text { json: &json, is_repaired });
         Ok(self.one(compiled, sent, key.as_deref(), request_id).await)
     }
 
@@ -291,14 +293,15 @@ impl Ingest {
         )?;
         let key = idempotency_key(request.headers())?;
         let (text, is_repaired, claim) = body::read_lossy(request, compiled.max_body, compiled.request_timeout).await?;
-        let event = if is_repaired { Sent::Repaired } else { Sent::Event };
+        let text_of = |json| Text { json, is_repaired };
+        let event = |json| Ok(Sent::Event(text_of(json)));
         let most = compiled.config.spec.limits.max_batch_items as usize;
         let mut lines = Vec::new();
         let sent: Vec<Result<Sent<'_>, Problem>> = match media.as_str() {
-            "application/json" => array_items(&text, most)?.into_iter().map(event).map(Ok).collect(),
-            cloud::BATCH => array_items(&text, most)?.into_iter().map(Sent::CloudEvent).map(Ok).collect(),
+            "application/json" => array_items(&text, most)?.into_iter().map(event).collect(),
+            cloud::BATCH => array_items(&text, most)?.into_iter().map(|json| Ok(Sent::CloudEvent(text_of(json)))).collect(),
             _ => {
-                let (of_items, items) = ndjson(&text).map(|(line, item)| (line, Ok(event(item)))).unzip();
+                let (of_items, items) = ndjson(&text).map(|(line, item)| (line, event(item))).unzip();
                 lines = of_items;
                 items
             }

@@ -170,8 +170,11 @@ impl Ingest {
         let names_itself = tree.as_object().is_some_and(|event| event.contains("eventId"));
         // The event first: were it the other way round, a crash in between would leave an end of which the audit trail knows nothing.
         let fallback = format!("intent-{id}");
-        let taken =
-            self.intake.take(compiled, vec![Ok(Sent::Made { tree, deaf: false, ends: true })], Some(&fallback), true).await.pop();
+        let taken = self
+            .intake
+            .take(compiled, vec![Ok(Sent::Made { tree, converted: Vec::new(), deaf: false, ends: true })], Some(&fallback), true)
+            .await
+            .pop();
         // The end must not be on disk before its event: under `ack: Written` the answer came before the sync.
         self.intake.check_synced().await?;
         let (event_id, word) = match taken {

@@ -2,8 +2,6 @@
 //!
 //! A record that will never be taken is told in `partialSuccess`. Where one could be taken later, the whole request is 429 or 503: the client sends it again, and
 //! what was taken is known by its id.
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use hyper::{Request, Response, body::Incoming, header};
 use steno_chain::{Kind, Note};
@@ -78,14 +76,14 @@ impl Ingest {
         self.intake.check_open(compiled)?;
         let (bytes, _claim) = body::read_bytes(request, compiled.max_body, compiled.request_timeout).await?;
         let malformed = |fault: String| Problem::new(Reason::BadRequest, format!("{fault}."));
-        let text = match encoding {
-            Encoding::Protobuf => Cow::Borrowed(""),
-            Encoding::Json => String::from_utf8_lossy(&bytes),
-        };
-        let text = without_lone_surrogates(&text).map_or(text, Cow::Owned);
+        let text;
         let logs = match encoding {
             Encoding::Protobuf => otlp::protobuf(&bytes).map_err(malformed)?,
-            Encoding::Json => otlp::json_request(&text).map_err(malformed)?,
+            Encoding::Json => {
+                let (lossy, _) = body::lossy(bytes);
+                text = without_lone_surrogates(&lossy).unwrap_or(lossy);
+                otlp::json_request(&text).map_err(malformed)?
+            }
         };
         let (mut rejected, mut message) = (0, String::new());
         // What cannot be read is named, counted and recorded; the others are taken.
@@ -137,7 +135,7 @@ impl Ingest {
             let hash = identity(&self.intake.key, "otlp", &log.content);
             event.insert("eventId", Json::String(format!("otlp:{}", hex(&hash)).into()));
         }
-        Sent::Made { tree, deaf: false, ends: false }
+        Sent::Made { tree, converted: Vec::new(), deaf: false, ends: false }
     }
 }
 

@@ -84,7 +84,7 @@ pub(super) fn describe() -> Vec<(&'static str, Value)> {
                 ],
                 "responses": {
                     "202": well("they are on their way", "application/json", requeued), "400": problem("bad_request"),
-                    "403": problem("forbidden"), "405": problem("method_not_allowed"), "503": problem("dependency_failure"),
+                    "403": problem("forbidden"), "404": problem("not_found"), "405": problem("method_not_allowed"), "503": problem("dependency_failure"),
                 },
             }}),
         ),
@@ -156,9 +156,19 @@ impl StatusPort {
         let (which, sink) = asked(request.uri().query().unwrap_or_default()).map_err(|detail| {
             Problem::new(Reason::BadRequest, format!("{detail}; write ?all=true, or ?seq=N once or several times."))
         })?;
+        let sinks = self.stats.sinks();
+        if let Some(unknown) = sink.as_ref().filter(|asked| !sinks.contains(asked)) {
+            let detail = format!("There is no sink {unknown:?}; there are {}.", sinks.join(", "));
+            return Err(Problem::new(Reason::NotFound, detail));
+        }
         let count = self.stats.requeue(&which, sink.as_deref()).map_err(|error| {
             Problem::later(Reason::Dependency, format!("dead/ cannot be written: {error}."), std::time::Duration::from_secs(5))
         })?;
+        if let (0, Which::Seqs(seqs)) = (count, &which) {
+            let seqs: Vec<String> = seqs.iter().map(ToString::to_string).collect();
+            let detail = format!("There is no dead letter {}; `steno-sidecar dead list` shows them.", seqs.join(", "));
+            return Err(Problem::new(Reason::NotFound, detail));
+        }
         Ok(json_answer(202, json!({"status": "requeued", "letters": count}).to_string().into_bytes()))
     }
 }

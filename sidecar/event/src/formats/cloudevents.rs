@@ -2,7 +2,7 @@
 //! (<https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/http-protocol-binding.md>).
 use std::borrow::Cow;
 
-use super::Sheet;
+use super::{BYTE_ORDER_MARK, NO_UTF8, Sheet};
 use crate::{
     Invalid,
     json::{self, Json, Object},
@@ -37,8 +37,8 @@ const EXTENSIONS: &[(&str, Place)] = &[
 pub enum Data<'a> {
     /// Nothing.
     None,
-    /// JSON.
-    Json(Json<'a>),
+    /// JSON, and where in it values became text (see [`json::parse_repaired`]).
+    Json(Json<'a>, Vec<String>),
     /// Bytes, as base64 says them.
     Base64(Cow<'a, str>),
 }
@@ -47,34 +47,59 @@ fn invalid(field: &str, problem: &str) -> Invalid {
     Invalid { field: field.into(), problem: problem.into() }
 }
 
-/// A CloudEvent in structured mode.
-pub fn structured(tree: Json<'_>) -> Result<Json<'_>, Invalid> {
+/// A CloudEvent in structured mode, and where in it values became text, such as `data.total`.
+pub fn structured<'a>(tree: Json<'a>, converted: Vec<String>) -> Result<(Json<'a>, Vec<String>), Invalid> {
     let Json::Object(mut attributes) = tree else {
         return Err(Invalid { field: "(body)".into(), problem: format!("is {}; send a CloudEvent", tree.kind()) });
     };
+    // Of a member that is null the JSON format says that it is unset; in headers there is none.
+    let is_null = |attributes: &Object<'_>, name| attributes.get(name) == Some(&Json::Null);
+    if is_null(&attributes, "data") && attributes.contains("data_base64") {
+        attributes.remove("data");
+    }
+    if is_null(&attributes, "data_base64") {
+        attributes.remove("data_base64");
+    }
     let data = match (attributes.remove("data"), attributes.remove("data_base64")) {
         (Some(_), Some(_)) => return Err(invalid("data_base64", "stands beside data; send one of them")),
-        (Some(data), None) => Data::Json(data),
-        (None, Some(Json::String(text))) => decoded(text)?,
+        // Attributes are text in either mode; that one became text says nothing.
+        (Some(data), None) => Data::Json(data, converted.iter().filter_map(|path| within_data(path)).collect()),
+        (None, Some(Json::String(text))) => decoded(text, attributes.get("datacontenttype").and_then(Json::as_str))?,
         (None, Some(_)) => return Err(invalid("data_base64", "is not a string")),
         (None, None) => Data::None,
     };
     event(attributes, data)
 }
 
-/// Data that came as base64: as text where it is text, so that redaction sees it.
-fn decoded(text: Cow<'_, str>) -> Result<Data<'_>, Invalid> {
+/// A path of the whole as one of its data; `None`: it is none of an attribute, or of nothing.
+fn within_data(path: &str) -> Option<String> {
+    match path.strip_prefix("data") {
+        Some("") => Some(String::new()),
+        Some(rest) if rest.starts_with('[') => Some(rest.to_owned()),
+        Some(rest) => rest.strip_prefix('.').map(ToOwned::to_owned),
+        // What is said of the whole body.
+        None => path.starts_with('(').then(|| path.to_owned()),
+    }
+}
+
+/// Data that came as base64 is what the same bytes would be as a body.
+fn decoded<'a>(text: Cow<'a, str>, content: Option<&str>) -> Result<Data<'a>, Invalid> {
     use base64::Engine as _;
     let bytes = base64::engine::general_purpose::STANDARD.decode(text.as_bytes());
     let bytes = bytes.map_err(|_| invalid("data_base64", "is not base64"))?;
-    Ok(match super::readable(&bytes) {
-        Some(plain) => Data::Json(Json::String(Cow::Owned(plain.to_owned()))),
-        None => Data::Base64(text),
+    let media = content.and_then(|content| content.split(';').next()).unwrap_or_default().trim().to_ascii_lowercase();
+    Ok(match body_data(&media, &bytes)? {
+        Data::None => Data::None,
+        Data::Json(tree, converted) => Data::Json(tree.into_static(), converted),
+        Data::Base64(_) => Data::Base64(text),
     })
 }
 
-/// A CloudEvent in binary mode: its attributes from headers without `ce-`, as sent, and its data.
-pub fn binary<'a>(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>, data: Data<'a>) -> Result<Json<'a>, Invalid> {
+/// A CloudEvent in binary mode: its attributes from headers without `ce-`, as sent, and its data. Gives what [`structured`] gives.
+pub fn binary<'a>(
+    headers: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+    data: Data<'a>,
+) -> Result<(Json<'a>, Vec<String>), Invalid> {
     let mut members = Vec::new();
     for (name, value) in headers {
         let text = header_text(value).ok_or_else(|| invalid(name, "is not UTF-8 after percent-decoding"))?;
@@ -106,7 +131,7 @@ fn header_text(value: &[u8]) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
-fn event<'a>(mut attributes: Object<'a>, data: Data<'a>) -> Result<Json<'a>, Invalid> {
+fn event<'a>(mut attributes: Object<'a>, data: Data<'a>) -> Result<(Json<'a>, Vec<String>), Invalid> {
     let mut take = |name: &str| match attributes.remove(name) {
         Some(Json::String(text)) if !text.is_empty() => Ok(Some(text)),
         None | Some(Json::Null) => Ok(None),
@@ -126,15 +151,23 @@ fn event<'a>(mut attributes: Object<'a>, data: Data<'a>) -> Result<Json<'a>, Inv
     let mut keep = |name: &'static str, value: Option<Json<'a>>| rest.extend(value.map(|value| (Cow::Borrowed(name), value)));
 
     let is_event = schema.as_deref() == Some(EVENT_SCHEMA);
+    let mut converted = Vec::new();
     let mut sheet = match data {
-        Data::Json(Json::Object(mut members)) if is_event => {
+        Data::Json(Json::Object(mut members), kept) if is_event => {
+            converted = kept;
             // The envelope says who the event is.
             keep("dataEventId", members.remove("eventId"));
             Sheet::of(members)
         }
         _ if is_event => return Err(invalid("data", "is not an object, though dataschema says that it is an event")),
         Data::None => Sheet::default(),
-        Data::Json(value) => {
+        Data::Json(value, kept) => {
+            converted.extend(kept.into_iter().map(|path| match path.as_bytes().first() {
+                None => "data".into(),
+                Some(b'[') => format!("data{path}"),
+                Some(b'(') => path,
+                Some(_) => format!("data.{path}"),
+            }));
             let mut sheet = Sheet::default();
             sheet.meta("data", value);
             sheet
@@ -166,7 +199,7 @@ fn event<'a>(mut attributes: Object<'a>, data: Data<'a>) -> Result<Json<'a>, Inv
             None => keep("traceparent", Some(Json::String(trace))),
         }
     }
-    for (name, value) in attributes.into_members() {
+    for (name, value) in attributes.into_members().into_iter().filter(|(_, value)| *value != Json::Null) {
         let place = EXTENSIONS.iter().find(|(known, _)| *known == name).map(|(_, place)| *place);
         // In headers all are text: an attribute is the same in either mode.
         let value = match value {
@@ -182,7 +215,7 @@ fn event<'a>(mut attributes: Object<'a>, data: Data<'a>) -> Result<Json<'a>, Inv
     }
     let rest = Object::from_members(rest).map_err(|name| invalid(&name, "stands twice"))?;
     sheet.meta("cloudevent", Json::Object(rest));
-    Ok(sheet.finish(Vec::new()))
+    Ok((sheet.finish(Vec::new()), converted))
 }
 
 /// The type that data has where none is named (JSON format, 3.1.1), in whatever way it is written.
@@ -206,25 +239,34 @@ pub fn body_data<'a>(media: &str, body: &'a [u8]) -> Result<Data<'a>, Invalid> {
     if body.is_empty() {
         return Ok(Data::None);
     }
-    let text = std::str::from_utf8(body).ok();
     let is_json = media == "application/json" || media == "text/json" || media.ends_with("+json");
-    match text.filter(|_| is_json || super::readable(body).is_some()) {
+    if is_json {
+        return json_data(body);
+    }
+    match super::readable(body) {
         // No type was said; what is JSON is meant as JSON.
-        Some(text)
-            if media.is_empty()
-                && let Ok(tree) = json::parse(text) =>
-        {
-            Ok(Data::Json(tree))
+        Some(text) if media.is_empty() => {
+            let read = json::parse_repaired(text).ok();
+            let (tree, kept) = read.unwrap_or_else(|| (Json::String(text.into()), Vec::new()));
+            Ok(Data::Json(tree, kept))
         }
-        Some(text) if is_json => match json::parse(text) {
-            Ok(tree) => Ok(Data::Json(tree)),
-            Err(fault) => Err(Invalid { field: "(body)".into(), problem: fault.to_string() }),
-        },
-        None if is_json => Err(invalid("(body)", "is not UTF-8; JSON is")),
         // Readable text is kept as such whatever its type is: redaction does not look into base64.
-        Some(text) => Ok(Data::Json(Json::String(text.into()))),
+        Some(text) => Ok(Data::Json(Json::String(text.into()), Vec::new())),
         None => Ok(Data::Base64(base64::engine::general_purpose::STANDARD.encode(body).into())),
     }
+}
+
+/// Data of a body that is said to be JSON.
+fn json_data(body: &[u8]) -> Result<Data<'_>, Invalid> {
+    let fault = |fault: json::Fault| Invalid { field: "(body)".into(), problem: fault.to_string() };
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    if let Ok(text) = std::str::from_utf8(body) {
+        return json::parse_repaired(text).map(|(tree, kept)| Data::Json(tree, kept)).map_err(fault);
+    }
+    let text = String::from_utf8_lossy(body);
+    let (tree, mut kept) = json::parse_repaired(&text).map_err(fault)?;
+    kept.push(NO_UTF8.into());
+    Ok(Data::Json(tree.into_static(), kept))
 }
 
 #[cfg(test)]

@@ -33,3 +33,9 @@ const MOST_LISTED: usize = 32;
 /// Name in `metadata` of the list of values that became text: numbers that IEEE double does not hold, and what was nested too deep, of sources
 /// that cannot be told to send something else.
 pub const CONVERTED: &str = "convertedToText";
+
+/// What stands in that list for bytes that became U+FFFD.
+pub const NO_UTF8: &str = "(bytes that are no UTF-8)";
+
+/// U+FEFF in UTF-8, which some editors and serialisers put before a text. It is no part of JSON (RFC 8259, 8.1).
+pub const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();

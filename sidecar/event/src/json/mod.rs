@@ -10,7 +10,7 @@ mod parse;
 mod pick;
 mod write;
 
-pub use parse::{Fault, FaultKind, MAX_DEPTH, parse, parse_kept, without_lone_surrogates};
+pub use parse::{Fault, FaultKind, MAX_DEPTH, parse, parse_kept, parse_repaired, without_lone_surrogates};
 pub use pick::member_text;
 pub use write::{Form, canonical, write_json, write_string};
 
@@ -114,6 +114,25 @@ impl<'a> Json<'a> {
         match self {
             Self::Object(object) => Some(object),
             _ => None,
+        }
+    }
+
+    /// The same value, which borrows nothing.
+    pub fn into_static(self) -> Json<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        match self {
+            Self::Null => Json::Null,
+            Self::Bool(value) => Json::Bool(value),
+            Self::Number(value) => Json::Number(value),
+            Self::String(text) => Json::String(owned(text)),
+            Self::Array(items) => Json::Array(items.into_iter().map(Json::into_static).collect()),
+            Self::Object(object) => {
+                let members = object.members.into_iter().map(|(name, value)| (owned(name), value.into_static()));
+                Json::Object(Object { members: members.collect() })
+            }
+            Self::Redacted(redacted) => Json::Redacted(redacted),
+            Self::Removed => Json::Removed,
+            Self::Raw(text) => Json::Raw(text),
         }
     }
 

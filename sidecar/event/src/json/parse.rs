@@ -65,6 +65,27 @@ pub fn parse_kept(text: &str) -> Result<(Json<'_>, Vec<String>), Fault> {
     Ok((tree, reader.kept.unwrap_or_default()))
 }
 
+/// Reads one JSON text of a client as far as it can be read: like [`parse_kept`], and half of a character becomes U+FFFD.
+///
+/// # Errors
+///
+/// The text is no JSON, or a name stands twice in one object.
+pub fn parse_repaired(text: &str) -> Result<(Json<'_>, Vec<String>), Fault> {
+    let fault = match parse_kept(text) {
+        Ok(read) => return Ok(read),
+        Err(fault) => fault,
+    };
+    // Half of a character is no JSON for the parser.
+    if let Some(whole) = without_lone_surrogates(text)
+        && let Ok((tree, mut kept)) = parse_kept(&whole)
+    {
+        kept.push("(half of a character)".into());
+        return Ok((tree.into_static(), kept));
+    }
+    // What is nested far too deep is no syntax for the parser either; the strict reader names it.
+    Err(parse(text).err().filter(|strict| strict.kind == FaultKind::Depth).unwrap_or(fault))
+}
+
 /// A text whose escapes of lone surrogates (`\ud83d`, half of a character that somebody cut) are U+FFFD; `None`: it has none.
 pub fn without_lone_surrogates(text: &str) -> Option<String> {
     let bytes = text.as_bytes();

@@ -1,12 +1,14 @@
 use super::*;
 use crate::{
     Draft,
-    json::{canonical, parse},
+    json::{canonical, parse_repaired},
 };
 
 fn mapped(text: &str) -> Result<String, String> {
-    let tree = structured(parse(text).unwrap()).map_err(|invalid| invalid.to_string())?;
-    let draft = Draft::from_json(tree).map_err(|invalid| invalid.to_string())?;
+    let (tree, converted) = parse_repaired(text).unwrap();
+    let (tree, converted) = structured(tree, converted).map_err(|invalid| invalid.to_string())?;
+    let mut draft = Draft::from_json(tree).map_err(|invalid| invalid.to_string())?;
+    draft.note_converted(converted);
     Ok(canonical(&Json::Object(draft.members)))
 }
 
@@ -71,11 +73,11 @@ fn headers_of_binary_mode_are_decoded_and_bodies_kept_by_their_type() {
     let shown = |media: &str, body: &[u8]| {
         let data = body_data(media, body).unwrap();
         let data = match data {
-            Data::Json(value) => Data::Json(Json::Raw(canonical(&value).into())),
+            Data::Json(value, kept) => Data::Json(Json::Raw(canonical(&value).into()), kept),
             Data::Base64(text) => Data::Base64(Cow::Owned(text.into_owned())),
             Data::None => Data::None,
         };
-        canonical(&binary(headers.clone(), data).unwrap())
+        canonical(&binary(headers.clone(), data).unwrap().0)
     };
     let none = shown("", b"");
     assert!(none.contains(r#""message":"Euro €""#) && none.contains(r#""quoted":"a\"b""#) && !none.contains("\"data"), "{none}");
@@ -87,7 +89,7 @@ fn headers_of_binary_mode_are_decoded_and_bodies_kept_by_their_type() {
     assert!(shown("application/octet-stream", b"\xff\0").contains(r#""dataBase64":"/wA=""#));
     assert!(body_data("application/json", b"{").is_err());
     let latin: Vec<(&str, &[u8])> = headers.iter().copied().chain([("actorid", &b"\xfc 17"[..])]).collect();
-    assert!(canonical(&binary(latin, Data::None).unwrap()).contains(r#""actor":{"id":"ü 17"}"#));
+    assert!(canonical(&binary(latin, Data::None).unwrap().0).contains(r#""actor":{"id":"ü 17"}"#));
     let bad: Vec<(&str, &[u8])> = vec![("specversion", b"1.0"), ("id", b"%ff")];
     assert!(binary(bad, Data::None).unwrap_err().problem.contains("UTF-8"));
 }
