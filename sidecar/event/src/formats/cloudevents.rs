@@ -48,7 +48,7 @@ fn invalid(field: &str, problem: &str) -> Invalid {
 }
 
 /// A CloudEvent in structured mode, and where in it values became text, such as `data.total`.
-pub fn structured<'a>(tree: Json<'a>, converted: Vec<String>) -> Result<(Json<'a>, Vec<String>), Invalid> {
+pub fn structured(tree: Json<'_>, converted: Vec<String>) -> Result<(Json<'_>, Vec<String>), Invalid> {
     let Json::Object(mut attributes) = tree else {
         return Err(Invalid { field: "(body)".into(), problem: format!("is {}; send a CloudEvent", tree.kind()) });
     };

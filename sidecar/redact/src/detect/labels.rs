@@ -251,10 +251,10 @@ const SCRIPTS: &[(&str, Detector)] = &[
 
 /// What a text or a name in another script ends in.
 pub(crate) fn of_script(text: &str) -> Option<Detector> {
+    static FOLDED: OnceLock<Vec<(String, Detector)>> = OnceLock::new();
     if text.is_ascii() {
         return None;
     }
-    static FOLDED: OnceLock<Vec<(String, Detector)>> = OnceLock::new();
     let known =
         FOLDED.get_or_init(|| SCRIPTS.iter().map(|(word, detector)| (fold_name(word).to_lowercase(), *detector)).collect());
     let folded = fold_name(text).to_lowercase();
