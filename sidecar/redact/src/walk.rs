@@ -64,6 +64,14 @@ struct Renamed {
     entries: std::ops::Range<usize>,
 }
 
+/// What a member's name is.
+struct Name {
+    /// Its class, if neither it nor anything but that class speaks of secrets or personal data.
+    class: Option<Class>,
+    /// What it says to its object ([`pairs::says`]).
+    says: u8,
+}
+
 /// Words of a command line that are looked at together.
 const MOST_WORDS: usize = 128;
 /// Levels of JSON in strings that are looked into as JSON; deeper ones as text.
@@ -155,14 +163,14 @@ impl<'r> Walk<'r> {
         let mut says = 0;
         for (index, (name, value)) in object.iter_mut().enumerate() {
             let begun = self.entries.len();
-            let (plain, bits) = self.is_plain(name);
-            says |= bits;
-            self.member(name, value, place, top, plain);
+            let known = self.name(name);
+            says |= known.says;
+            self.member(name, value, place, top, known.class);
             for entry in &mut self.entries[begun..] {
                 let joint = if entry.path.is_empty() || entry.path.starts_with('[') { "" } else { "." };
                 entry.path = format!("{name}{joint}{}", entry.path);
             }
-            if !plain && !top && !matches!(value, Json::Removed) {
+            if known.class.is_none() && !top && !matches!(value, Json::Removed) {
                 let spans = self.spans(name, place);
                 if !spans.is_empty() {
                     renamed.push(Renamed { index, length: name.len(), spans, entries: begun..self.entries.len() });
@@ -181,24 +189,26 @@ impl<'r> Walk<'r> {
         }
     }
 
-    /// Whether neither detectors nor rules for names have anything to say about a name, and what it says to its object. Rules on paths are another
-    /// matter.
-    fn is_plain(&mut self, name: &str) -> (bool, u8) {
-        if let Some(bits) = self.plain.as_ref().and_then(|plain| plain.get(name)) {
-            return (true, bits);
+    /// What a name is, and what it says to its object. Rules on paths are another matter.
+    fn name(&mut self, name: &str) -> Name {
+        const SOFT: u8 = 128;
+        if let Some(known) = self.plain.as_ref().and_then(|plain| plain.get(name)) {
+            let class = if known & SOFT == 0 { Class::Plain } else { Class::Soft };
+            return Name { class: Some(class), says: known & !SOFT };
         }
-        let is_plain = names::class(name) == Class::Plain
+        let (class, says) = (names::class(name), pairs::says(name));
+        let holds_nothing = class != Class::Secret
             && self.personal(name).is_none()
             && self.uncaptured(name).is_none()
             && self.spans(name, &Place::default()).is_empty();
-        let bits = pairs::says(name);
-        if is_plain && let Some(plain) = &mut self.plain {
-            plain.keep(name, bits);
+        if holds_nothing && let Some(plain) = &mut self.plain {
+            plain.keep(name, says | if class == Class::Soft { SOFT } else { 0 });
         }
-        (is_plain, bits)
+        Name { class: holds_nothing.then_some(class), says }
     }
 
-    fn member(&mut self, name: &str, value: &mut Json<'_>, place: &Place, top: bool, plain: bool) {
+    fn member(&mut self, name: &str, value: &mut Json<'_>, place: &Place, top: bool, class: Option<Class>) {
+        let plain = class == Some(Class::Plain);
         let (mut next, matched) = self.step(place, Some(name));
         if let Some(depth) = place.identifier {
             let known = |path: &&&[&str]| path.get(depth) == Some(&name) && (depth == 0 || path.len() > depth);
@@ -220,16 +230,18 @@ impl<'r> Walk<'r> {
                 wants(rule.action, &rule.id);
             }
         }
-        if !plain && let Some(found) = self.secret_name(name, value, &next) {
+        if !plain && let Some(found) = self.secret_name(class.unwrap_or_else(|| names::class(name)), name, value, &next) {
             wants(found.action, &found.id);
         }
-        if !plain
+        if class.is_none()
             && let Some(detector) = self.personal(name)
             && let Some(found) = self.personal_value(detector, value, &next)
         {
             wants(found.action, &found.id);
         }
-        if !plain && let Some(id) = self.uncaptured(name) {
+        if class.is_none()
+            && let Some(id) = self.uncaptured(name)
+        {
             wants(Action::Remove, &id);
         }
         if let (Some((action, rule)), Json::String(text)) = (&mut strongest, &*value) {
@@ -250,8 +262,8 @@ impl<'r> Walk<'r> {
     }
 
     /// The rule for a member whose name is secret, unless its value is none.
-    fn secret_name(&self, name: &str, value: &Json<'_>, place: &Place) -> Option<&'r Found> {
-        let is_secret = match names::class(name) {
+    fn secret_name(&self, class: Class, name: &str, value: &Json<'_>, place: &Place) -> Option<&'r Found> {
+        let is_secret = match class {
             Class::Plain => false,
             Class::Soft => pairs::looks_random(value),
             Class::Secret => !pairs::says_nothing(name, value),

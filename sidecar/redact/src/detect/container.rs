@@ -42,11 +42,15 @@ pub(super) fn look_inside(text: &str, on: Set, depth: usize, hits: &mut Vec<Hit>
     }
 }
 
+fn nibble(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|digit| digit as u8)
+}
+
 /// The text that a run encodes, if it is readable.
 fn decoded(run: &str) -> Option<String> {
     let is_hex = run.len().is_multiple_of(2) && run.bytes().all(|byte| byte.is_ascii_hexdigit());
     let from_hex =
-        || -> Option<Vec<u8>> { (0..run.len()).step_by(2).map(|at| u8::from_str_radix(&run[at..at + 2], 16).ok()).collect() };
+        || run.as_bytes().chunks_exact(2).map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?)).collect::<Option<Vec<u8>>>();
     let bytes = if is_hex {
         from_hex()
     } else if run.contains(['+', '/']) {

@@ -203,11 +203,13 @@ fn anchors() -> Option<&'static DFA> {
 const DIGIT: u8 = 1;
 const EQUALS: u8 = 2;
 const COLON: u8 = 4;
-const QUERY: u8 = 8;
+/// Of a text in which there may be another: percent-encoding, a command line in parameters.
+const NESTING: u8 = 8;
 const AT: u8 = 16;
 const DOT: u8 = 32;
 const ENCODED: u8 = 64;
-const PERCENT: u8 = 128;
+/// What may stand between the digits of one number.
+const BETWEEN: u8 = 128;
 
 /// What each byte says.
 const CLASSES: [u8; 256] = {
@@ -222,17 +224,20 @@ const CLASSES: [u8; 256] = {
         }
         byte += 1;
     }
-    classes[b'+' as usize] = ENCODED;
-    classes[b'/' as usize] = ENCODED;
-    classes[b'-' as usize] = ENCODED;
-    classes[b'_' as usize] = ENCODED;
+    classes[b'+' as usize] = ENCODED | BETWEEN;
+    classes[b'/' as usize] = ENCODED | BETWEEN;
+    classes[b'-' as usize] = ENCODED | BETWEEN;
+    classes[b'_' as usize] = ENCODED | BETWEEN;
+    classes[b' ' as usize] = BETWEEN;
+    classes[b'\n' as usize] = BETWEEN;
+    classes[b'\t' as usize] = BETWEEN;
     classes[b'=' as usize] = EQUALS;
     classes[b':' as usize] = COLON;
-    classes[b'?' as usize] = QUERY;
-    classes[b'&' as usize] = QUERY;
-    classes[b'%' as usize] = PERCENT;
+    classes[b'?' as usize] = NESTING;
+    classes[b'&' as usize] = NESTING;
+    classes[b'%' as usize] = NESTING;
     classes[b'@' as usize] = AT;
-    classes[b'.' as usize] = DOT;
+    classes[b'.' as usize] = DOT | BETWEEN;
     classes
 };
 
@@ -256,6 +261,8 @@ fn look(text: &str, wants_tokens: bool) -> Look {
     let (mut digits, mut classes, mut set, mut hints): (usize, u8, Set, u8) = (0, 0, 0, 0);
     let mut tokens = Vec::new();
     let (mut run, mut longest) = (0usize, 0usize);
+    // Digits that may be of one number, as a card's are: letters and colons end it.
+    let (mut number, mut longest_number) = (0usize, 0usize);
     let start = anchors().and_then(|dfa| dfa.start_state(Anchored::No).ok().map(|start| (dfa, start)));
     if let Some((dfa, mut state)) = start {
         for (at, byte) in text.bytes().enumerate() {
@@ -264,6 +271,8 @@ fn look(text: &str, wants_tokens: bool) -> Look {
             classes |= class;
             run = if class & ENCODED == 0 { 0 } else { run + 1 };
             longest = longest.max(run);
+            number = if class & (DIGIT | BETWEEN) == 0 { 0 } else { number + usize::from(class & DIGIT) };
+            longest_number = longest_number.max(number);
             state = dfa.next_state(Anchored::No, state, byte);
             if dfa.is_special(state) && dfa.is_match(state) {
                 for index in 0..dfa.match_len(state) {
@@ -283,7 +292,7 @@ fn look(text: &str, wants_tokens: bool) -> Look {
         }
     } else {
         digits = text.len();
-        (classes, set, longest, hints) = (u8::MAX, Set::MAX, text.len(), u8::MAX);
+        (classes, set, longest, longest_number, hints) = (u8::MAX, Set::MAX, text.len(), text.len(), u8::MAX);
     }
     let has = |class: u8| classes & class != 0;
     let (equals, colon, at) = (has(EQUALS), has(COLON), has(AT));
@@ -291,10 +300,10 @@ fn look(text: &str, wants_tokens: bool) -> Look {
     if !(equals || at) {
         set &= !bit(Detector::UrlCredentials);
     }
-    if digits >= 12 {
+    if longest_number >= 12 {
         set |= bit(Detector::Pan);
     }
-    if digits >= 9 {
+    if longest_number >= 9 {
         set |= bit(Detector::Ssn);
     }
     if digits >= 8 && text.len() >= 15 {
@@ -315,7 +324,7 @@ fn look(text: &str, wants_tokens: bool) -> Look {
     if digits >= 6 {
         set |= personal::ALL;
     }
-    Look { set, hints, tokens, longest, has_dot: has(DOT) && digits > 0, is_encoded: has(PERCENT) || has(QUERY) }
+    Look { set, hints, tokens, longest, has_dot: has(DOT) && digits > 0, is_encoded: has(NESTING) }
 }
 
 /// Secrets in a text, by the detectors that are on; spans may overlap.
@@ -350,9 +359,10 @@ fn find_at(text: &str, on: Set, depth: usize, hits: &mut Vec<Hit>) -> bool {
     worked!(text.len());
     let Look { set, hints, tokens, longest, has_dot, is_encoded } = look(text, wants_tokens);
     hits.extend(tokens.into_iter().map(|(start, end)| Hit { start, end, by: Detector::CloudKey }));
-    if wants_tokens && (has_dot || longest >= 86) {
+    if wants_tokens && longest >= 16 && (has_dot || longest >= 86) {
         let mut add = |start: usize, end: usize| hits.push(Hit { start, end, by: Detector::CloudKey });
-        if has_dot && text.len() >= 20 {
+        // Each of these has 16 characters in a row.
+        if has_dot {
             providers::dotted(text, &mut add);
         }
         if longest >= 86 {
