@@ -78,6 +78,8 @@ pub struct Fleet {
     pub injected: u64,
     /// Of these, pods whose sidecar is ready.
     pub ready: u64,
+    /// Injected pods whose sidecar has not begun, or was not asked yet.
+    pub pending: u64,
     /// Injected pods whose sidecar does not answer.
     pub unknown: u64,
     /// Injected pods on the host's network that run and have no port to be asked on: how they stand is not known here.

@@ -1,16 +1,14 @@
-//! How the injected pods stand: each is asked on its status port, within a time and a few at a time.
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+//! How an injected pod stands: what its sidecar tells on its status port, and the sum over a policy's pods.
+use std::{collections::BTreeMap, fmt, marker::PhantomData, net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
-use futures_util::{StreamExt as _, stream};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
 use steno_crds::Fleet;
 use tokio::net::TcpStream;
 
@@ -18,12 +16,12 @@ use crate::pods::Injected;
 
 /// How long a pod may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Pods that are asked at a time.
-const AT_A_TIME: usize = 128;
-/// How long a look at all pods may take. Those that were not asked by then are unknown this time.
-const ROUND: Duration = Duration::from_mins(2);
-/// Largest answer, in bytes.
-const ANSWER: usize = 1 << 20;
+/// Largest answer, in bytes: a sidecar with sixteen sinks tells some 30 KiB.
+const ANSWER: usize = 128 << 10;
+/// Longest text that is kept of an answer, in characters.
+const TEXT: usize = 300;
+/// Most items that are kept of a list in an answer.
+const ITEMS: usize = 64;
 
 /// What was seen of a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,6 +30,8 @@ pub struct Sighting {
     pub answers: bool,
     /// It runs, and has no port to be asked on.
     pub is_mute: bool,
+    /// It has not begun, or was not asked yet.
+    pub is_pending: bool,
     /// Its sidecar is started, as the kubelet says.
     pub is_ready: bool,
     /// Hash of the configuration that it runs by.
@@ -60,67 +60,202 @@ pub struct Sighting {
     pub fell_back: Option<String>,
 }
 
-/// Asks all pods that run.
-pub async fn look(mut pods: Vec<Injected>) -> Vec<Sighting> {
-    pods.retain(|pod| !pod.is_over);
-    let until = Instant::now() + ROUND;
-    stream::iter(pods).map(|pod| see(pod, until)).buffered(AT_A_TIME).collect().await
+/// What a sidecar tells, as far as it is read. A pod may answer anything: what is kept of it is bounded, and nothing is built of the rest.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Stats {
+    pod_uid: Option<Text>,
+    config: Config,
+    /// Of a sidecar of the version before, which has one sink.
+    breaker: Option<Breaker>,
+    sinks: Few<Sink>,
+    secrets: Few<Secret>,
+    journal: Journal,
+    metrics: Totals,
 }
 
-async fn see(pod: Injected, until: Instant) -> Sighting {
-    let is_mute = pod.port.is_none() && pod.is_ready;
-    let known = Sighting { is_mute, is_ready: pod.is_ready, version: pod.version, ..Sighting::default() };
-    let asked = pod.address.zip(pod.port).filter(|_| Instant::now() < until);
-    let Some((address, port)) = asked else { return known };
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Config {
+    hash: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Breaker {
+    state: Text,
+    reason: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Sink {
+    required: bool,
+    breaker: Option<Breaker>,
+    stalled_by: Option<Text>,
+    dead_letters_kept: Option<u64>,
+    backlog: Option<u64>,
+    oldest_undelivered_ms: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Secret {
+    name: Text,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Journal {
+    undelivered_bytes: Option<u64>,
+    used_bytes: Option<u64>,
+    fell_back: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Totals {
+    total_dropped_events: Option<u64>,
+}
+
+/// The beginning of a text.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Text(String);
+
+/// The first items of a list; the others are passed over.
+#[derive(Debug)]
+struct Few<T>(Vec<T>);
+
+// === impl Sink ===
+
+impl Default for Sink {
+    fn default() -> Self {
+        Self {
+            required: true,
+            breaker: None,
+            stalled_by: None,
+            dead_letters_kept: None,
+            backlog: None,
+            oldest_undelivered_ms: None,
+        }
+    }
+}
+
+// === impl Text ===
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
+        Ok(Self(text.chars().take(TEXT).collect()))
+    }
+}
+
+// === impl Few ===
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Items<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+            type Value = Few<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Few<T>, A::Error> {
+                let mut items = Vec::new();
+                while items.len() < ITEMS {
+                    match list.next_element()? {
+                        Some(item) => items.push(item),
+                        None => return Ok(Few(items)),
+                    }
+                }
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Few(items))
+            }
+        }
+
+        from.deserialize_seq(Items(PhantomData))
+    }
+}
+
+/// Asks a pod how it stands.
+pub async fn ask(address: IpAddr, port: u16, pod: &Injected) -> Sighting {
+    let known = unasked(pod);
     match tokio::time::timeout(PATIENCE, stats(address, port)).await {
         // On the host's network somebody else may have the port. A sidecar of an earlier version does not say who it is.
-        Ok(Ok(stats)) if stats.get("podUid").is_none_or(|uid| uid == &pod.uid || uid == "") => read(&stats, known),
+        Ok(Ok(stats)) if stats.pod_uid.as_ref().is_none_or(|uid| uid.0 == pod.uid || uid.0.is_empty()) => read(stats, known),
         _ => known,
     }
 }
 
-async fn stats(address: IpAddr, port: u16) -> anyhow::Result<Value> {
+/// What the API server alone says of a pod.
+pub fn unasked(pod: &Injected) -> Sighting {
+    Sighting {
+        is_mute: pod.port.is_none() && pod.is_ready,
+        is_ready: pod.is_ready,
+        version: pod.version.clone(),
+        ..Sighting::default()
+    }
+}
+
+async fn stats(address: IpAddr, port: u16) -> anyhow::Result<Stats> {
     let stream = TcpStream::connect((address, port)).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
+    let connection = Closing(tokio::spawn(connection));
     let request = Request::get("/v1/stats").header("Host", "localhost").body(Empty::<Bytes>::new())?;
     let answer = sender.send_request(request).await?;
     let body = Limited::new(answer.into_body(), ANSWER).collect().await.map_err(|error| anyhow::anyhow!("{error}"))?;
-    connection.abort();
-    serde_json::from_slice(&body.to_bytes()).context("not JSON")
+    drop(connection);
+    serde_json::from_slice(&body.to_bytes()).context("no statistics")
 }
 
-fn read(stats: &Value, known: Sighting) -> Sighting {
-    let number = |path: &str| stats.pointer(path).and_then(Value::as_u64);
-    let text = |path: &str| stats.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+/// A connection that is closed however its use ends.
+struct Closing<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for Closing<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn read(stats: Stats, known: Sighting) -> Sighting {
+    let Stats { breaker, sinks, .. } = stats;
     // Of sinks that the journal waits for. A sidecar of the version before has one, and its breaker beside it.
-    let sinks: Vec<&Value> = stats.get("sinks").and_then(Value::as_array).into_iter().flatten().collect();
-    let required = || sinks.iter().filter(|sink| sink.get("required") != Some(&Value::Bool(false)));
-    let most = |name: &str| required().filter_map(|sink| sink.get(name)?.as_u64()).max();
-    let of_breaker = |sink: &Value, name: &str| {
-        let breaker = sink.get("breaker").or_else(|| stats.get("breaker"));
-        breaker.and_then(|breaker| breaker.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned()
+    let required = || sinks.0.iter().filter(|sink| sink.required);
+    let of_breaker = |sink: &Sink| {
+        let breaker = sink.breaker.as_ref().or(breaker.as_ref());
+        breaker.map(|breaker| (breaker.state.0.clone(), reason(breaker))).unwrap_or_default()
     };
-    let open = required().find(|sink| matches!(of_breaker(sink, "state").as_str(), "open" | "half-open"));
-    let secrets = stats.get("secrets").and_then(Value::as_array);
-    let missing = secrets.into_iter().flatten().filter_map(|secret| secret.get("name")?.as_str().map(str::to_owned));
+    let open = required().map(of_breaker).find(|(state, _)| matches!(state.as_str(), "open" | "half-open"));
     Sighting {
         answers: true,
-        hash: text("/config/hash"),
+        hash: stats.config.hash.0,
         // Half-open is no better: one batch is being tried.
         breaker_open: open.is_some(),
-        reason: open.map_or_else(|| text("/breaker/reason"), |sink| of_breaker(sink, "reason")),
-        stalled_by: required().find_map(|sink| sink.get("stalledBy")?.as_str().map(str::to_owned)),
-        dead_letters: sinks.iter().filter_map(|sink| sink.get("deadLettersKept")?.as_u64()).sum(),
-        backlog: most("backlog").unwrap_or_default(),
+        reason: open.map_or_else(|| breaker.as_ref().map(reason).unwrap_or_default(), |(_, reason)| reason),
+        stalled_by: required().find_map(|sink| sink.stalled_by.clone()).map(|text| text.0),
+        dead_letters: sinks.0.iter().filter_map(|sink| sink.dead_letters_kept).fold(0, u64::saturating_add),
+        backlog: required().filter_map(|sink| sink.backlog).max().unwrap_or_default(),
         // An older sidecar does not tell how much of its spool is undelivered.
-        bytes: number("/journal/undeliveredBytes").or_else(|| number("/journal/usedBytes")).unwrap_or_default(),
-        oldest_ms: most("oldestUndeliveredMs").filter(|ms| *ms > 0),
-        dropped: number("/metrics/total_dropped_events").unwrap_or_default(),
-        missing_secrets: missing.collect(),
-        fell_back: stats.pointer("/journal/fellBack").and_then(Value::as_str).map(str::to_owned),
+        bytes: stats.journal.undelivered_bytes.or(stats.journal.used_bytes).unwrap_or_default(),
+        oldest_ms: required().filter_map(|sink| sink.oldest_undelivered_ms).max().filter(|ms| *ms > 0),
+        dropped: stats.metrics.total_dropped_events.unwrap_or_default(),
+        missing_secrets: stats.secrets.0.into_iter().map(|secret| secret.name.0).filter(|name| !name.is_empty()).collect(),
+        fell_back: stats.journal.fell_back.map(|text| text.0),
         ..known
     }
+}
+
+fn reason(breaker: &Breaker) -> String {
+    breaker.reason.as_ref().map(|reason| reason.0.clone()).unwrap_or_default()
 }
 
 /// The sum of what was seen, and of pods that ask and have no sidecar.
@@ -134,29 +269,82 @@ pub fn sum(sightings: &[Sighting], missed: usize, hash: Option<&str>) -> Fleet {
         matched: (sightings.len() + missed) as u64,
         injected: sightings.len() as u64,
         ready: count(&|sighting| sighting.is_ready),
-        unknown: count(&|sighting| !sighting.answers && !sighting.is_mute),
+        pending: count(&|sighting| sighting.is_pending),
+        unknown: count(&|sighting| !sighting.answers && !sighting.is_mute && !sighting.is_pending),
         not_asked: count(&|sighting| sighting.is_mute),
         current: count(&|sighting| sighting.answers && Some(sighting.hash.as_str()) == hash),
         breaker_open: count(&|sighting| sighting.breaker_open),
         stalled: count(&|sighting| sighting.stalled_by.is_some()),
-        dead_letters: sightings.iter().map(|sighting| sighting.dead_letters).sum(),
-        spooled_events: sightings.iter().map(|sighting| sighting.backlog).sum(),
-        spooled_bytes: sightings.iter().map(|sighting| sighting.bytes).sum(),
+        dead_letters: total(sightings, |sighting| sighting.dead_letters),
+        spooled_events: total(sightings, |sighting| sighting.backlog),
+        spooled_bytes: total(sightings, |sighting| sighting.bytes),
         oldest_undelivered_seconds: sightings.iter().filter_map(|sighting| sighting.oldest_ms).max().map(|ms| ms / 1000),
         versions,
     }
 }
 
+/// A sum of what pods tell, which may be anything.
+pub fn total(sightings: &[Sighting], figure: impl Fn(&Sighting) -> u64) -> u64 {
+    sightings.iter().map(figure).fold(0, u64::saturating_add)
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
-    #[tokio::test]
-    async fn one_without_a_port_is_mute_once_it_runs_and_unknown_before() {
-        let pod =
-            |is_ready| Injected { is_ready, port: None, address: Some(IpAddr::from([127, 0, 0, 1])), ..Injected::default() };
-        let seen = look(vec![pod(true), pod(false)]).await;
+    #[test]
+    fn one_without_a_port_is_mute_once_it_runs_and_unknown_before() {
+        let pod = |is_ready| Injected { is_ready, port: None, ..Injected::default() };
+        let seen = [pod(true), pod(false)].map(|pod| unasked(&pod));
         let fleet = sum(&seen, 0, None);
         assert_eq!((fleet.injected, fleet.not_asked, fleet.unknown), (2, 1, 1));
+    }
+
+    #[test]
+    fn what_a_sidecar_tells_is_read_and_the_rest_passed_over() {
+        let stats = json!({
+            "health": "degraded", "podUid": "u", "config": {"hash": "h", "more": [1, {"x": null}]},
+            "sinks": [
+                {"name": "kafka", "breaker": {"state": "open", "reason": "no broker"}, "backlog": 7, "oldestUndeliveredMs": 3000, "deadLettersKept": 2, "stalledBy": null},
+                {"name": "file", "required": false, "breaker": {"state": "open", "reason": "other"}, "backlog": 99, "deadLettersKept": 1},
+            ],
+            "secrets": [{"name": "kafka/ca", "fault": "missing"}],
+            "journal": {"undeliveredBytes": 5, "fellBack": null},
+            "metrics": {"total_dropped_events": 4},
+        });
+        let seen = read(serde_json::from_value(stats).unwrap(), Sighting::default());
+        let wanted = Sighting {
+            answers: true,
+            hash: "h".into(),
+            breaker_open: true,
+            reason: "no broker".into(),
+            dead_letters: 3,
+            backlog: 7,
+            bytes: 5,
+            oldest_ms: Some(3000),
+            dropped: 4,
+            missing_secrets: vec!["kafka/ca".into()],
+            ..Sighting::default()
+        };
+        assert_eq!(seen, wanted);
+        let before =
+            json!({"breaker": {"state": "half-open", "reason": "r"}, "sinks": [{"backlog": 1}], "journal": {"usedBytes": 9}});
+        let seen = read(serde_json::from_value(before).unwrap(), Sighting::default());
+        assert_eq!((seen.breaker_open, seen.reason.as_str(), seen.bytes), (true, "r", 9), "a sidecar of the version before");
+    }
+
+    #[test]
+    fn an_answer_of_anybodys_making_costs_little() {
+        let long = "x".repeat(100_000);
+        let odd = json!({"config": {"hash": long}, "sinks": vec![json!({"backlog": u64::MAX}); 500]}).to_string();
+        let seen = read(serde_json::from_str(&odd).unwrap(), Sighting::default());
+        assert_eq!((seen.hash.len(), seen.backlog), (TEXT, u64::MAX));
+        assert_eq!(sum(&[seen.clone(), seen], 0, None).spooled_events, u64::MAX, "sums stay at the end of their scale");
+        let deep = format!("{}", "[".repeat(60_000));
+        assert!(serde_json::from_str::<Stats>(&deep).is_err());
+        let deep_inside = format!("{{\"other\":{}{}}}", "[".repeat(100), "]".repeat(100));
+        assert!(serde_json::from_str::<Stats>(&deep_inside).is_ok(), "what is not read may be anything");
     }
 }

@@ -7,7 +7,8 @@
 //! - [`view`]: policies, the platform's policies and namespaces, as watches tell; [`scope`]: of which namespaces.
 //! - [`webhook`], [`certs`]: the listeners and their certificates.
 //! - [`lease`]: which of several processes reconciles.
-//! - [`reconcile`], [`status`], [`fleet`], [`pods`]: ConfigMap, pods and status of a policy.
+//! - [`reconcile`], [`status`]: ConfigMap and status of a policy.
+//! - [`pods`], [`fleet`], [`prober`], [`rota`], [`nudges`]: which pods there are, how they stand, and who is told of a change; beside the reconciles.
 //! - [`watchdog`], [`tell`]: pods that ask and were missed; Events.
 //!
 //! # Two roles
@@ -28,8 +29,11 @@ pub mod fleet;
 pub mod inject;
 pub mod lease;
 pub mod metrics;
+pub mod nudges;
 pub mod pods;
+pub mod prober;
 pub mod reconcile;
+pub mod rota;
 pub mod run;
 pub mod scope;
 pub mod status;

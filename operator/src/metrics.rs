@@ -137,6 +137,7 @@ impl Metrics {
         add("pods_matched", "Pods that ask for the policy", &|(fleet, _)| fleet.matched);
         add("pods_injected", "Pods of the policy that have the sidecar", &|(fleet, _)| fleet.injected);
         add("pods_ready", "Pods whose sidecar is started", &|(fleet, _)| fleet.ready);
+        add("pods_pending", "Pods whose sidecar has not begun, or was not asked yet", &|(fleet, _)| fleet.pending);
         add("pods_unknown", "Pods whose sidecar does not answer", &|(fleet, _)| fleet.unknown);
         add("pods_not_asked", "Pods on the host's network without a port to be asked on", &|(fleet, _)| fleet.not_asked);
         add("pods_current", "Pods that run by the current configuration", &|(fleet, _)| fleet.current);

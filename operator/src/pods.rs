@@ -19,9 +19,11 @@ use k8s_openapi::{
 };
 use kube::{Client, Resource, ResourceExt as _, core::PartialObjectMeta, runtime::watcher};
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use crate::{
     inject::{CONTAINER, PREFIX, STATUS, STATUS_PORT},
+    rota::Of,
     scope::{self, Scope},
 };
 
@@ -169,10 +171,20 @@ pub struct Asking {
 type Index<T> = BTreeMap<(Arc<str>, Arc<str>), T>;
 
 /// The pods.
-#[derive(Default)]
 pub struct Pods {
     injected: Mutex<Index<Injected>>,
     asking: Mutex<Index<Asking>>,
+    /// Watches that have listed everything once: of injected pods and of all; `None` is that of all namespaces.
+    listed: Mutex<HashSet<(Kind, Option<String>)>>,
+    /// Counts changes of injected pods.
+    changed: watch::Sender<u64>,
+}
+
+/// What a watch is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Injected,
+    All,
 }
 
 fn injected(pod: &Slim) -> Option<Injected> {
@@ -217,6 +229,7 @@ async fn keep<K: Resource, T>(
     of: Option<&str>,
     index: &Mutex<Index<T>>,
     project: impl Fn(&K) -> Option<T>,
+    changed: impl Fn(bool),
 ) {
     let mut stream = std::pin::pin!(stream);
     let mut fresh = Index::new();
@@ -244,6 +257,7 @@ async fn keep<K: Resource, T>(
                     index.retain(|(namespace, _), _| of.is_some_and(|of| **namespace != *of));
                     index.append(&mut fresh);
                 }
+                changed(true);
             }
             Ok(watcher::Event::Apply(object)) => {
                 if let Ok(mut index) = index.lock() {
@@ -252,6 +266,7 @@ async fn keep<K: Resource, T>(
                         None => drop(index.remove(&key(&object))),
                     }
                 }
+                changed(false);
             }
             Ok(watcher::Event::Delete(object)) => {
                 // Its last state may be news.
@@ -259,6 +274,7 @@ async fn keep<K: Resource, T>(
                 if let Ok(mut index) = index.lock() {
                     index.remove(&key(&object));
                 }
+                changed(false);
             }
             Err(error) => {
                 tracing::warn!(%error, "the watch of pods broke and begins again");
@@ -267,6 +283,15 @@ async fn keep<K: Resource, T>(
                 failures = (failures + 1).min(5);
             }
         }
+    }
+}
+
+// === impl Pods ===
+
+impl Default for Pods {
+    fn default() -> Self {
+        let (injected, asking, listed) = Default::default();
+        Self { injected, asking, listed, changed: watch::channel(0).0 }
     }
 }
 
@@ -290,9 +315,42 @@ impl Pods {
             let of = namespace.as_deref();
             let of_ours = watcher(scope::api::<Slim>(client, of), ours.clone());
             let of_all = watcher(scope::api::<PartialObjectMeta<Pod>>(client, of), all.clone());
-            tokio::join!(keep(of_ours, of, &self.injected, project), keep(of_all, of, &self.asking, asking));
+            let listed = |kind, is_list: bool| {
+                if is_list && let Ok(mut listed) = self.listed.lock() {
+                    listed.insert((kind, namespace.clone()));
+                }
+            };
+            let of_injected = |is_list| {
+                listed(Kind::Injected, is_list);
+                self.changed.send_modify(|count| *count += 1);
+            };
+            tokio::join!(
+                keep(of_ours, of, &self.injected, project, of_injected),
+                keep(of_all, of, &self.asking, asking, |is_list| listed(Kind::All, is_list)),
+            );
         };
         join_all(scope.each().into_iter().map(follow)).await;
+    }
+
+    /// Whether all pods of a namespace were listed once. Before that nothing can be said of a fleet.
+    pub fn is_listed(&self, namespace: &str) -> bool {
+        let Ok(listed) = self.listed.lock() else { return false };
+        let has = |kind| listed.contains(&(kind, None)) || listed.contains(&(kind, Some(namespace.to_owned())));
+        has(Kind::Injected) && has(Kind::All)
+    }
+
+    /// Changes whenever the pods with the sidecar do.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        let mut changes = self.changed.subscribe();
+        changes.mark_changed();
+        changes
+    }
+
+    /// Pods with the sidecar, and their policy.
+    pub fn injected(&self, keep: impl Fn(&Injected) -> bool) -> Vec<(Of, Injected)> {
+        let Ok(index) = self.injected.lock() else { return Vec::new() };
+        let of = index.iter().filter(|(_, pod)| keep(pod));
+        of.map(|((namespace, _), pod)| ((namespace.clone(), Arc::from(pod.policy.as_str())), pod.clone())).collect()
     }
 
     /// The pods of a policy that have the sidecar.
@@ -340,12 +398,12 @@ mod tests {
         };
         let pods = Pods::default();
         let names = || pods.asking(|_, _| true).into_iter().map(|(_, pod)| pod.name).collect::<Vec<_>>();
-        keep(listed("pay", &["a", "b"]), Some("pay"), &pods.asking, asking).await;
-        keep(listed("shop", &["c"]), Some("shop"), &pods.asking, asking).await;
+        keep(listed("pay", &["a", "b"]), Some("pay"), &pods.asking, asking, |_| {}).await;
+        keep(listed("shop", &["c"]), Some("shop"), &pods.asking, asking, |_| {}).await;
         assert_eq!(names(), ["a", "b", "c"]);
-        keep(listed("pay", &["b"]), Some("pay"), &pods.asking, asking).await;
+        keep(listed("pay", &["b"]), Some("pay"), &pods.asking, asking, |_| {}).await;
         assert_eq!(names(), ["b", "c"], "what another watch told stays");
-        keep(listed("shop", &["d"]), None, &pods.asking, asking).await;
+        keep(listed("shop", &["d"]), None, &pods.asking, asking, |_| {}).await;
         assert_eq!(names(), ["d"], "a watch of everything knows everything");
     }
 

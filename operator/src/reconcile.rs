@@ -1,8 +1,11 @@
 //! From an AuditPolicy to its ConfigMap, its pods and its status.
 //!
-//! One reconcile: render; apply the ConfigMap `steno-NAME`, which the policy owns; have the kubelets of pods that run by another
-//! configuration look at once (a changed annotation makes them refresh the volume); ask the sidecars how they stand; write the status, where
-//! something of it changed. It runs again when the policy or its ConfigMap changes, and every fifteen seconds for the pods.
+//! One reconcile: render; apply the ConfigMap `steno-NAME`, which the policy owns; say which pods are to be told of it ([`crate::nudges`]); write the
+//! status from what was last seen of the pods ([`crate::prober`]), where something of it changed. It never waits for a pod. It runs again when the policy or its
+//! ConfigMap changes, when there is news of a pod, and every fifteen seconds.
+//!
+//! A status that is written is a change of the policy, and has it reconciled once more: that finds nothing to write. What only counts up is written every
+//! fifteen seconds at most, and anything else once a second.
 use std::{
     collections::{HashMap, HashSet},
     sync::{
@@ -12,30 +15,33 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt as _, future::join_all, stream};
+use futures_util::{Stream, StreamExt as _, future::join_all, stream};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Client, Resource as _, ResourceExt as _,
     api::{Patch, PatchParams},
     core::{DeserializeGuard, PartialObjectMeta, error_boundary::InvalidObject},
     runtime::{
         controller::{self, Action, Controller},
+        reflector::ObjectRef,
         watcher,
     },
 };
 use serde_json::json;
-use steno_crds::{AuditPolicyObject, ClusterAuditPolicyObject, ClusterAuditPolicyStatus, SidecarConfig};
-use tokio::{
-    sync::{Semaphore, watch},
-    time::Interval,
+use steno_crds::{
+    AuditPolicyObject, AuditPolicyStatus, ClusterAuditPolicyObject, ClusterAuditPolicyStatus, Fleet, SidecarConfig,
 };
+use tokio::sync::{Semaphore, broadcast::error::RecvError, watch};
 
 use crate::{
     fleet,
     inject::PREFIX,
     metrics::Metrics,
-    pods::{Injected, Pods},
+    nudges::Nudges,
+    pods::Pods,
+    prober::{LOOK, Prober},
+    rota::Of,
     scope::{self, Scope},
     status::{condition, status},
     view::View,
@@ -44,12 +50,12 @@ use crate::{
 
 /// Name of the operator as an owner of fields.
 pub const MANAGER: &str = "steno-operator";
-/// Between two looks at the pods.
-const LOOK: Duration = Duration::from_secs(15);
 /// Policies that are reconciled at a time.
 pub const CONCURRENCY: u16 = 8;
-/// Pods that are told of a configuration at a time.
-const NUDGES: usize = 8;
+/// Between two writes of a status in which more changed than figures.
+const WRITES: Duration = Duration::from_secs(1);
+/// Until a fleet is looked at again of which nothing is known yet.
+const UNKNOWN: Duration = Duration::from_secs(1);
 /// A reconcile is given up after so long, and begun again.
 const MOST: Duration = Duration::from_mins(4);
 /// Where even that does not help the process is stuck.
@@ -104,15 +110,16 @@ pub struct Context {
     pub beat: Arc<Beat>,
     /// Reconciles at a time, over all namespaces.
     pub turns: Semaphore,
-    /// How fast pods are told of a changed configuration.
-    pub pace: tokio::sync::Mutex<Interval>,
-    /// When the pods of a policy (by its UID) were looked at last, at which configuration. A status that is written is a change, too: without this
-    /// each look would be followed by the next at once.
-    pub looked: Looked,
+    /// How the pods stand.
+    pub prober: Prober,
+    /// Pods that are to be told of a changed configuration.
+    pub nudges: Nudges,
+    /// What was written last.
+    pub written: Written,
 }
 
-/// By UID: what was seen last, and when.
-pub type Looked = Mutex<HashMap<String, (String, Instant)>>;
+/// By UID of an object: what its status said, without figures that only count up, and when that was.
+pub type Written = Mutex<HashMap<String, (String, Instant)>>;
 
 /// Why a reconcile failed; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +159,7 @@ async fn control(context: Arc<Context>, namespace: Option<String>, changes: watc
     Controller::new(policies, watcher::Config::default().page_size(250))
         .owns(owned, ours)
         .reconcile_all_on(all)
+        .reconcile_on(news(&context, namespace))
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .run(reconcile, again, context)
         .for_each(|result| async move {
@@ -161,6 +169,22 @@ async fn control(context: Arc<Context>, namespace: Option<String>, changes: watc
             }
         })
         .await;
+}
+
+/// Policies of whose pods there is news.
+fn news(context: &Context, of: Option<String>) -> impl Stream<Item = ObjectRef<DeserializeGuard<AuditPolicyObject>>> + use<> {
+    stream::unfold((context.prober.news(), of), |(mut news, of)| async {
+        loop {
+            match news.recv().await {
+                Ok((namespace, name)) if of.as_deref().is_none_or(|of| *of == *namespace) => {
+                    return Some((ObjectRef::new(&name).within(&namespace), (news, of)));
+                }
+                // Who misses news sees them with the next regular reconcile.
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    })
 }
 
 fn again(_: Arc<DeserializeGuard<AuditPolicyObject>>, _: &Error, _: Arc<Context>) -> Action {
@@ -183,7 +207,7 @@ async fn either(object: &DeserializeGuard<AuditPolicyObject>, context: &Context)
         Err(invalid) => {
             let namespace = invalid.metadata.namespace.as_deref().unwrap_or_default();
             let policies: Api<DeserializeGuard<AuditPolicyObject>> = Api::namespaced(context.client.clone(), namespace);
-            unreadable(policies, invalid, &context.looked).await.map_err(api("write the status"))?;
+            unreadable(policies, invalid, &context.written).await.map_err(api("write the status"))?;
             Ok(Action::await_change())
         }
     }
@@ -191,13 +215,13 @@ async fn either(object: &DeserializeGuard<AuditPolicyObject>, context: &Context)
 
 /// An object that this version cannot read: its status says so, and what was rendered before stays. Nothing of its status can be read, so it is written once
 /// for each content.
-async fn unreadable<K>(api: Api<DeserializeGuard<K>>, invalid: &InvalidObject, looked: &Looked) -> kube::Result<()>
+async fn unreadable<K>(api: Api<DeserializeGuard<K>>, invalid: &InvalidObject, written: &Written) -> kube::Result<()>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
     let metadata = &invalid.metadata;
     let (uid, at) = (metadata.uid.clone().unwrap_or_default(), format!("unreadable/{:?}/{}", metadata.generation, invalid.error));
-    let is_told = looked.lock().is_ok_and(|looked| looked.get(&uid).is_some_and(|(known, _)| *known == at));
+    let is_told = written.lock().is_ok_and(|written| written.get(&uid).is_some_and(|(known, _)| *known == at));
     if metadata.deletion_timestamp.is_some() || is_told {
         return Ok(());
     }
@@ -212,8 +236,8 @@ where
         "status": {"observedGeneration": metadata.generation, "conditions": [accepted]},
     });
     api.patch_status(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(patch)).await?;
-    if let Ok(mut looked) = looked.lock() {
-        looked.insert(uid, (at, Instant::now()));
+    if let Ok(mut written) = written.lock() {
+        written.insert(uid, (at, Instant::now()));
     }
     Ok(())
 }
@@ -229,25 +253,31 @@ async fn once(object: &AuditPolicyObject, context: &Context) -> Result<Action, E
         Ok(config) => apply(object, config, context, &namespace).await,
         Err(_) => Ok(()),
     };
-    let uid = object.uid().unwrap_or_default();
-    let at = format!("{:?}/{:?}", object.metadata.generation, config.map(|config| &config.hash));
-    if applied.is_ok()
-        && let Some(rest) = rest(context, &uid, &at)
-    {
-        return Ok(Action::requeue(rest));
-    }
     let found = context.pods.of(&namespace, &object.name_any());
     if let (Ok(config), Ok(())) = (&config, &applied) {
-        nudge(context, &namespace, &found, config).await;
+        let of: Of = (namespace.as_str().into(), object.name_any().into());
+        let stale = found.iter().filter(|pod| pod.hash != config.hash && !pod.is_over).map(|pod| pod.name.clone());
+        context.nudges.offer(&of, &config.hash, stale.collect());
+        context.prober.wants(&of, &config.hash);
     }
-    let sightings = fleet::look(found).await;
+    let is_settled = context.pods.is_listed(&namespace) && context.watchdog.is_settled(&namespace);
+    let sightings = if is_settled { context.prober.of(&found) } else { None };
     let missed = context.watchdog.missing(&namespace, &object.name_any());
-    let status = status(object, rendered.as_ref().as_ref(), applied.as_ref().err(), &sightings, &missed);
-    let dropped = sightings.iter().map(|sighting| sighting.dropped).sum();
-    if let Ok(mut fleets) = context.metrics.fleets.lock() {
+    let seen = sightings.as_deref().map(|sightings| (sightings, &missed[..]));
+    let status = status(object, rendered.as_ref().as_ref(), applied.as_ref().err(), seen);
+    if let Some(sightings) = &sightings
+        && let Ok(mut fleets) = context.metrics.fleets.lock()
+    {
+        let dropped = fleet::total(sightings, |sighting| sighting.dropped);
         fleets.insert((namespace.clone(), object.name_any()), (status.pods.clone(), dropped));
     }
+    let next = if sightings.is_some() { LOOK } else { UNKNOWN };
     if Some(&status) != object.status.as_ref() {
+        let (uid, says) = (object.uid().unwrap_or_default(), says(&status));
+        if let Some(rest) = rest(&context.written, &uid, &says) {
+            applied?;
+            return Ok(Action::requeue(rest.min(next)));
+        }
         let policies: Api<AuditPolicyObject> = Api::namespaced(context.client.clone(), &namespace);
         let patch = json!({
             "apiVersion": AuditPolicyObject::api_version(&()),
@@ -256,19 +286,28 @@ async fn once(object: &AuditPolicyObject, context: &Context) -> Result<Action, E
         });
         let params = PatchParams::apply(MANAGER).force();
         policies.patch_status(&object.name_any(), &params, &Patch::Apply(patch)).await.map_err(api("write the status"))?;
+        if let Ok(mut written) = context.written.lock() {
+            written.insert(uid, (says, Instant::now()));
+        }
     }
     applied?;
-    if let Ok(mut looked) = context.looked.lock() {
-        looked.insert(uid, (at, Instant::now()));
-    }
-    Ok(Action::requeue(LOOK))
+    Ok(Action::requeue(next))
 }
 
-/// How long the last look at the pods still counts; `None`: it is time.
-fn rest(context: &Context, uid: &str, at: &str) -> Option<Duration> {
-    let looked = context.looked.lock().ok()?;
-    let (known, when) = looked.get(uid)?;
-    LOOK.checked_sub(when.elapsed()).filter(|rest| known == at && !rest.is_zero())
+/// What a status says, without figures that only count up.
+fn says(status: &AuditPolicyStatus) -> String {
+    let conditions: Vec<_> =
+        status.conditions.iter().map(|condition| (&condition.r#type, &condition.status, &condition.reason)).collect();
+    let pods = Fleet { spooled_events: 0, spooled_bytes: 0, oldest_undelivered_seconds: None, ..status.pods.clone() };
+    format!("{:?}/{:?}/{conditions:?}/{pods:?}", status.observed_generation, status.config_hash)
+}
+
+/// How long a status that says this is not written again; `None`: it is time.
+fn rest(written: &Written, uid: &str, says: &str) -> Option<Duration> {
+    let written = written.lock().ok()?;
+    let (known, when) = written.get(uid)?;
+    let between = if known == says { LOOK } else { WRITES };
+    between.checked_sub(when.elapsed()).filter(|rest| !rest.is_zero())
 }
 
 /// What every fifteen seconds is done beside policies: missed pods, the platform's policies, what was kept of policies that are gone.
@@ -284,7 +323,7 @@ pub async fn rounds(context: &Context) {
                 Ok(cluster) => tell_cluster(client, view, cluster).await,
                 Err(invalid) => {
                     let clusters: Api<DeserializeGuard<ClusterAuditPolicyObject>> = Api::all(client.clone());
-                    unreadable(clusters, invalid, &context.looked).await
+                    unreadable(clusters, invalid, &context.written).await
                 }
             };
             if let Err(error) = told {
@@ -301,11 +340,11 @@ pub async fn rounds(context: &Context) {
             };
             fleets.retain(|key, _| is_there(key));
         }
-        if let Ok(mut looked) = context.looked.lock() {
+        if let Ok(mut written) = context.written.lock() {
             let clusters = view.clusters();
             let uids = there.iter().map(|policy| policy.uid()).chain(clusters.iter().map(|cluster| cluster.uid()));
             let uids: HashSet<String> = uids.flatten().collect();
-            looked.retain(|uid, _| uids.contains(uid));
+            written.retain(|uid, _| uids.contains(uid));
         }
         tokio::time::sleep(LOOK / 3).await;
     }
@@ -375,26 +414,4 @@ async fn apply(object: &AuditPolicyObject, config: &SidecarConfig, context: &Con
     }
     maps.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(map)).await.map_err(api("apply the ConfigMap"))?;
     Ok(())
-}
-
-/// Has the kubelets of pods that were made for another configuration refresh their volumes: any change of a pod does. At a pace, so that a large
-/// fleet does not fall upon the API server and Kafka at once.
-async fn nudge(context: &Context, namespace: &str, found: &[Injected], config: &SidecarConfig) {
-    let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(context.client.clone(), namespace);
-    let name = format!("{PREFIX}config-hash");
-    let stale = found.iter().filter(|pod| pod.hash != config.hash && !pod.is_over);
-    let stale: Vec<String> = stale.map(|pod| pod.name.clone()).collect();
-    let patch = json!({"metadata": {"annotations": {name: config.hash}}});
-    let (pods, patch) = (&pods, &patch);
-    let tell = |pod: String| async move {
-        context.pace.lock().await.tick().await;
-        match pods.patch(&pod, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            Err(error) => {
-                tracing::warn!(%error, pod, "the pod could not be told of its new configuration; it sees it by itself, later");
-            }
-            Ok(_) => {}
-        }
-    };
-    stream::iter(stale).for_each_concurrent(NUDGES, tell).await;
 }

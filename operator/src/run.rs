@@ -22,7 +22,9 @@ use crate::{
     inject::{Resources, Settings},
     lease::Election,
     metrics::Metrics,
+    nudges::Nudges,
     pods::{Injected, Pods},
+    prober::Prober,
     reconcile::{self, Beat, Context},
     scope::Scope,
     tell::{self, Teller},
@@ -322,13 +324,16 @@ async fn lead(parts: Parts, me: String, beat: Arc<Beat>, changes: watch::Receive
                 metrics: parts.metrics.clone(),
                 beat,
                 turns: tokio::sync::Semaphore::new(reconcile::CONCURRENCY.into()),
-                pace: tokio::sync::Mutex::new(pace(parts.args.nudges)),
-                looked: Mutex::default(),
+                prober: Prober::default(),
+                nudges: Nudges::new(pace(parts.args.nudges)),
+                written: Mutex::default(),
             });
             let ended = |namespace: &str, pod: &Injected| left(&parts, namespace, pod);
             tokio::select! {
                 () = reconcile::run(context.clone(), changes) => {}
                 () = context.pods.follow(&parts.client, &parts.scope, ended) => {}
+                () = context.prober.run(&context.pods) => {}
+                () = context.nudges.run(&parts.client) => {}
                 () = reconcile::rounds(&context) => {}
                 () = parts.tend() => {}
             }

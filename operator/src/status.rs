@@ -42,14 +42,15 @@ pub fn condition(
 }
 
 /// The condition Ready.
-fn ready(pods: &Fleet, is_rendered: bool, has_missed: bool, sightings: &[Sighting]) -> (Option<bool>, &'static str, String) {
+fn ready(pods: &Fleet, is_rendered: bool, has_missed: bool, sightings: &[Sighting]) -> Stands {
     let fell_back = sightings.iter().find_map(|sighting| sighting.fell_back.as_ref());
     let nobody_asked = pods.not_asked > 0 && pods.injected == pods.not_asked;
+    let nobody_runs = pods.injected == pods.pending;
     let is_ready = is_rendered
         && !has_missed
         && fell_back.is_none()
         && pods.unknown == 0
-        && pods.current + pods.not_asked == pods.injected
+        && pods.current + pods.not_asked + pods.pending == pods.injected
         && pods.breaker_open == 0
         && pods.stalled == 0;
     if is_ready && nobody_asked {
@@ -58,13 +59,20 @@ fn ready(pods: &Fleet, is_rendered: bool, has_missed: bool, sightings: &[Sightin
             pods.not_asked
         );
         (None, "NotAsked", message)
-    } else if is_ready {
-        let message = match pods.not_asked {
-            0 => "All pods run by the current configuration and deliver.".to_owned(),
-            mute => format!(
-                "All pods that can be asked run by the current configuration and deliver; {mute} on the host's network have no port to be asked on."
-            ),
+    } else if is_ready && nobody_runs {
+        let message = match pods.pending {
+            0 => "No pod has the sidecar: how the policy stands is shown by pods.".to_owned(),
+            pending => format!("Of {pending} pods no sidecar has begun yet."),
         };
+        (None, "NoPods", message)
+    } else if is_ready {
+        let mut message = "All pods that run do so by the current configuration, and deliver.".to_owned();
+        if pods.pending > 0 {
+            message += &format!(" Of {} no sidecar has begun yet.", pods.pending);
+        }
+        if pods.not_asked > 0 {
+            message += &format!(" {} on the host's network have no port to be asked on.", pods.not_asked);
+        }
         (Some(true), "Ready", message)
     } else if !is_rendered {
         (Some(false), "NotRendered", "The condition Rendered says why.".to_owned())
@@ -73,9 +81,9 @@ fn ready(pods: &Fleet, is_rendered: bool, has_missed: bool, sightings: &[Sightin
     } else if let Some(fault) = fell_back {
         (Some(false), "SpoolFellBack", format!("A pod's journal is not on the volume that the policy names: {fault}"))
     } else {
-        let Fleet { injected, current, unknown, not_asked, breaker_open, stalled, .. } = pods;
+        let Fleet { injected, current, pending, unknown, not_asked, breaker_open, stalled, .. } = pods;
         let message = format!(
-            "Of {injected} pods {current} run by the current configuration, {unknown} do not answer, {not_asked} have no port to be asked on, {breaker_open} have an open breaker, {stalled} have a sink that stands still."
+            "Of {injected} pods {current} run by the current configuration, {pending} have not begun, {unknown} do not answer, {not_asked} have no port to be asked on, {breaker_open} have an open breaker, {stalled} have a sink that stands still."
         );
         (Some(false), "PodsBehind", message)
     }
@@ -86,14 +94,11 @@ pub fn status(
     object: &AuditPolicyObject,
     rendered: Result<&(SidecarConfig, Vec<String>), &Vec<Fault>>,
     not_applied: Option<&Error>,
-    sightings: &[Sighting],
-    missed: &[Verdict],
+    seen: Option<(&[Sighting], &[Verdict])>,
 ) -> AuditPolicyStatus {
     let inherited = rendered.map(|(_, inherited)| inherited.clone());
     let rendered = rendered.map(|(config, _)| config);
     let hash = rendered.ok().map(|config| config.hash.clone());
-    let pods = fleet::sum(sightings, missed.len(), hash.as_deref());
-    let missing: Vec<String> = sightings.iter().flat_map(|sighting| sighting.missing_secrets.clone()).collect();
     let generation = object.metadata.generation;
     let known = object.status.clone().unwrap_or_default();
     let condition = |kind, stands| condition(&known.conditions, generation, kind, stands);
@@ -108,7 +113,39 @@ pub fn status(
         }
         (Err(_), _) => (Some(false), "NotAccepted", "Pods go on with the last configuration that was accepted.".to_owned()),
     };
-    let answering = pods.injected - pods.unknown - pods.not_asked;
+    let is_rendered = rendered.is_ok() && not_applied.is_none();
+    let inherited = inherited.unwrap_or_else(|_| known.inherited.clone());
+    let mut conditions = vec![condition("Accepted", accepted), condition("Rendered", rendered_is)];
+    let pods = match seen {
+        Some((sightings, missed)) => {
+            let pods = fleet::sum(sightings, missed.len(), hash.as_deref());
+            let stands = of_pods(&pods, is_rendered, sightings, missed);
+            conditions.extend(stands.into_iter().map(|(kind, stands)| condition(kind, stands)));
+            pods
+        }
+        // Whoever has just begun to lead says nothing of pods: what was last said stays.
+        None => {
+            let not_asked = || (None, "NotAskedYet", "The operator has just begun, and has not asked the pods yet.".to_owned());
+            conditions.extend(OF_PODS.iter().map(|kind| {
+                let before = known.conditions.iter().find(|known| known.r#type == *kind).cloned();
+                before.unwrap_or_else(|| condition(kind, not_asked()))
+            }));
+            known.pods.clone()
+        }
+    };
+    AuditPolicyStatus { observed_generation: generation, config_hash: hash, conditions, pods, inherited }
+}
+
+/// Conditions that hang on pods, in the order in which they are shown.
+const OF_PODS: [&str; 5] = ["Injected", "SecretsResolved", "Delivering", "Lossy", "Ready"];
+
+/// What a condition says: true, false or unknown; one word why; a sentence.
+type Stands = (Option<bool>, &'static str, String);
+
+/// How the pods stand.
+fn of_pods(pods: &Fleet, is_rendered: bool, sightings: &[Sighting], missed: &[Verdict]) -> [(&'static str, Stands); 5] {
+    let missing: Vec<String> = sightings.iter().flat_map(|sighting| sighting.missing_secrets.clone()).collect();
+    let answering = pods.injected - pods.unknown - pods.not_asked - pods.pending;
     let secrets = match (answering, missing.is_empty()) {
         (0, _) => (None, "NoPods", "No sidecar has told of its Secrets yet.".to_owned()),
         (_, true) => (Some(true), "Present", "Every pod that answers has the Secrets that the policy names.".to_owned()),
@@ -137,7 +174,7 @@ pub fn status(
             (Some(false), "BreakerOpen", format!("{open} pods hold their events back: {why}"))
         }
     };
-    let dropped: u64 = sightings.iter().map(|sighting| sighting.dropped).sum();
+    let dropped = fleet::total(sightings, |sighting| sighting.dropped);
     let lossy = if dropped > 0 {
         (
             Some(true),
@@ -157,19 +194,9 @@ pub fn status(
             (Some(false), first.reason, message)
         }
     };
-    let is_rendered = rendered.is_ok() && not_applied.is_none();
-    let ready = ready(&pods, is_rendered, !missed.is_empty(), sightings);
-    let conditions = vec![
-        condition("Accepted", accepted),
-        condition("Rendered", rendered_is),
-        condition("Injected", injected),
-        condition("SecretsResolved", secrets),
-        condition("Delivering", delivering),
-        condition("Lossy", lossy),
-        condition("Ready", ready),
-    ];
-    let inherited = inherited.unwrap_or_else(|_| known.inherited.clone());
-    AuditPolicyStatus { observed_generation: generation, config_hash: hash, conditions, pods, inherited }
+    let ready = ready(pods, is_rendered, !missed.is_empty(), sightings);
+    let [of_injection, of_secrets, of_delivery, of_losses, of_all] = OF_PODS;
+    [(of_injection, injected), (of_secrets, secrets), (of_delivery, delivering), (of_losses, lossy), (of_all, ready)]
 }
 
 fn unique(mut words: Vec<String>) -> Vec<String> {
@@ -198,7 +225,7 @@ mod tests {
 
     fn seen(object: &AuditPolicyObject, sightings: &[Sighting]) -> BTreeMap<String, (String, String)> {
         let rendered = render_under(&object.to_policy(), &[]);
-        let status = status(object, rendered.as_ref(), None, sightings, &[]);
+        let status = status(object, rendered.as_ref(), None, Some((sightings, &[])));
         assert_eq!(status.observed_generation, Some(3));
         status.conditions.into_iter().map(|condition| (condition.r#type, (condition.status, condition.message))).collect()
     }
@@ -240,14 +267,43 @@ mod tests {
     }
 
     #[test]
+    fn who_has_just_begun_says_nothing_of_pods_and_takes_nothing_back() {
+        let mut object = policy(json!({"regex": "a+", "action": "Mask"}));
+        let rendered = render_under(&object.to_policy(), &[]);
+        let begun = status(&object, rendered.as_ref(), None, None);
+        let ready = |status: &AuditPolicyStatus| {
+            let ready = status.conditions.iter().find(|condition| condition.r#type == "Ready").unwrap();
+            (ready.status.clone(), ready.reason.clone())
+        };
+        assert_eq!(ready(&begun), ("Unknown".into(), "NotAskedYet".into()));
+        // Two thousand pods that do not answer.
+        let broken = vec![Sighting::default(); 2000];
+        object.status = Some(status(&object, rendered.as_ref(), None, Some((&broken, &[]))));
+        let next = status(&object, rendered.as_ref(), None, None);
+        assert_eq!((ready(&next), next.pods.unknown), (("False".into(), "PodsBehind".into()), 2000));
+        assert_eq!(Some(next), object.status, "there is nothing to write");
+    }
+
+    #[test]
+    fn a_policy_without_pods_that_run_is_neither_ready_nor_not() {
+        let object = policy(json!({"regex": "a+", "action": "Mask"}));
+        assert_eq!(seen(&object, &[])["Ready"].0, "Unknown");
+        let pending = Sighting { is_pending: true, ..Sighting::default() };
+        assert_eq!(seen(&object, std::slice::from_ref(&pending))["Ready"].0, "Unknown");
+        let hash = render(&object.to_policy()).unwrap().hash;
+        let good = Sighting { answers: true, is_ready: true, hash, ..Sighting::default() };
+        assert_eq!(seen(&object, &[good, pending])["Ready"].0, "True", "one that nobody schedules is in nobody's way");
+    }
+
+    #[test]
     fn a_condition_that_does_not_change_keeps_its_time() {
         let mut object = policy(json!({"regex": "a+", "action": "Mask"}));
         let rendered = render_under(&object.to_policy(), &[]);
-        let mut first = status(&object, rendered.as_ref(), None, &[], &[]);
+        let mut first = status(&object, rendered.as_ref(), None, Some((&[], &[])));
         first.conditions.iter_mut().for_each(|condition| condition.last_transition_time = "2026-01-01T00:00:00Z".into());
         object.status = Some(first.clone());
         assert_eq!(
-            status(&object, rendered.as_ref(), None, &[], &[]),
+            status(&object, rendered.as_ref(), None, Some((&[], &[]))),
             first,
             "an unchanged status would be written again and again"
         );

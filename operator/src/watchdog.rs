@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt as _};
 use serde_json::Value;
 
 use crate::{
@@ -53,6 +53,8 @@ pub struct Watchdog {
     excluded: Vec<String>,
     teller: Teller,
     verdicts: Mutex<HashMap<String, Verdict>>,
+    /// Namespaces whose pods were all listed when a round began that has ended.
+    settled: Mutex<HashSet<String>>,
 }
 
 fn stamp(view: &View, namespace: &str) -> u64 {
@@ -92,12 +94,14 @@ impl Watchdog {
         excluded: Vec<String>,
         teller: Teller,
     ) -> Self {
-        Self { client, view, pods, settings, excluded, teller, verdicts: Mutex::default() }
+        Self { client, view, pods, settings, excluded, teller, verdicts: Mutex::default(), settled: Mutex::default() }
     }
 
     /// Looks at all pods that ask and are not injected; those that are new, or whose policies changed, are judged and told.
     pub async fn round(&self) {
         let Self { view, excluded, .. } = self;
+        let namespaces: HashSet<String> = view.policies().iter().filter_map(|policy| policy.namespace()).collect();
+        let listed: Vec<String> = namespaces.into_iter().filter(|name| self.pods.is_listed(name)).collect();
         let mut whole: HashMap<String, bool> = HashMap::new();
         let found = self.pods.asking(|namespace, pod| {
             let is_excluded = excluded.iter().any(|name| name == namespace);
@@ -121,6 +125,14 @@ impl Watchdog {
         }
         let judged = due.into_iter().map(|(namespace, pod, from)| self.judge(namespace, pod, from));
         stream::iter(judged).buffer_unordered(AT_A_TIME).collect::<Vec<()>>().await;
+        if let Ok(mut settled) = self.settled.lock() {
+            *settled = listed.into_iter().collect();
+        }
+    }
+
+    /// Whether all pods of a namespace were judged: before that nobody can say that none is missing.
+    pub fn is_settled(&self, namespace: &str) -> bool {
+        self.settled.lock().is_ok_and(|settled| settled.contains(namespace))
     }
 
     async fn judge(&self, namespace: String, pod: Asking, from: u64) {
