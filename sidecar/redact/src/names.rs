@@ -21,7 +21,10 @@ pub(crate) enum Class {
 /// Last words that name a secret, without an `s`; sorted.
 const NOUNS: &[&str] = &[
     "auths",
+    "creds",
+    "pswd",
     "pw",
+    "xsrf",
     "psk",
     "mpin",
     "csrfmiddlewaretoken",
@@ -57,11 +60,25 @@ const NOUNS: &[&str] = &[
 ];
 
 /// Last words that may name a secret.
-const SOFT: &[&str] = &["tan", "auth", "authentication", "dsn", "pas", "pass", "jwt", "sid"];
+const SOFT: &[&str] = &["pat", "tan", "auth", "authentication", "dsn", "pas", "pass", "jwt", "sid"];
 
 /// Last two to four words, joined, without an `s`; sorted.
 const COMPOUNDS: &[&str] = &[
+    "accesscode",
+    "activationkey",
+    "authenticationcode",
     "certificatekey",
+    "devicekey",
+    "enckey",
+    "idrsa",
+    "keymaterial",
+    "keysbase",
+    "recoverykeysbase",
+    "secretbinary",
+    "securestring",
+    "tfacode",
+    "unlockcode",
+    "wifikey",
     "presharedkey",
     "totpseed",
     "walletseed",
@@ -294,6 +311,7 @@ const FORMS: &[&str] = &[
     "b64",
     "base",
     "base64",
+    "binary",
     "bytes",
     "clear",
     "cleartext",
@@ -503,7 +521,8 @@ fn is_of_script(folded: &str) -> bool {
 fn class_of(name: &[u8]) -> Class {
     let words = Words::split(name);
     let mut count = words.count;
-    let is_number = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
+    // `password_2`, `password_v2`.
+    let is_number = |word: &str| word.strip_prefix('v').unwrap_or(word).bytes().all(|byte| byte.is_ascii_digit());
     while count > 1 && is_number(words.get(count - 1)) {
         count -= 1;
     }
@@ -542,8 +561,8 @@ fn last_words(words: &Words, count: usize) -> Class {
     if single == "token" && (is(before, OF_LISTS) || before.ends_with("page")) {
         return Class::Plain;
     }
-    // `PublicKey` and the like name what is no secret.
-    if matches!(before, "public" | "pub") {
+    // `PublicKey` and the like name what is no secret; `existingSecret` and the like have the name of a Kubernetes Secret.
+    if matches!(before, "public" | "pub") || single == "secret" && matches!(before, "existing" | "pull" | "tls" | "referenced") {
         return Class::Plain;
     }
     let of_last = known(last);
@@ -613,6 +632,49 @@ pub(crate) fn is_secret_parameter(name: &str, value: &str) -> bool {
 pub(crate) fn is_parameter_only(name: &str) -> bool {
     let folded = fold_parameter(name);
     class(name) == Class::Plain && PARAMETERS.contains(&folded.as_str())
+}
+
+/// What is said of a secret's state where the secret would stand: `"password": "changed"`.
+const STATES_OF: &[&str] = &[
+    "absent",
+    "changed",
+    "created",
+    "deleted",
+    "denied",
+    "disabled",
+    "enabled",
+    "expired",
+    "failed",
+    "granted",
+    "incorrect",
+    "invalid",
+    "issued",
+    "missing",
+    "optional",
+    "present",
+    "rejected",
+    "removed",
+    "required",
+    "reset",
+    "revoked",
+    "rotated",
+    "unchanged",
+    "updated",
+    "valid",
+    "verified",
+];
+
+/// Whether a text only says what became of a secret.
+pub(crate) fn is_state(value: &str) -> bool {
+    value.len() <= 9 && STATES_OF.iter().any(|state| state.eq_ignore_ascii_case(value))
+}
+
+/// Whether a whole number under this name counts secrets: `failedPasswords`, `apiKeys`.
+pub(crate) fn counts(name: &str) -> bool {
+    let last = name.trim_end_matches(|c: char| !c.is_alphanumeric());
+    last.ends_with('s')
+        && !last.ends_with("ss")
+        && !["pins", "otps", "codes"].iter().any(|word| last.to_ascii_lowercase().ends_with(word))
 }
 
 /// A number that is no secret: below ten, or one that pans a map.

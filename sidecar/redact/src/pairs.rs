@@ -16,6 +16,7 @@ const NAMES: &[&str] = &[
     "parameter",
     "parameterkey",
     "configkey",
+    "displayname",
     "settingname",
     "param",
     "property",
@@ -78,6 +79,9 @@ const VALUES: &[&str] = &[
     "previousvalue",
 ];
 
+/// Members that say of the value beside them that it is secret, if they are `true`: Terraform's outputs and variables.
+const SAID: &[&str] = &["sensitive", "issensitive", "issecret", "secret"];
+
 /// Members of an object that only refers to a secret.
 const REFERENCES: &[&str] = &[
     "secretname",
@@ -109,6 +113,30 @@ const REFERENCES: &[&str] = &[
     "rotated",
     "status",
 ];
+
+/// Members of an object that only tells of a secret, or of a decision; a value that looks random is one all the same.
+const ABOUT: &[&str] = &[
+    "active",
+    "at",
+    "changed",
+    "changedat",
+    "count",
+    "createdat",
+    "decision",
+    "expiresat",
+    "last4",
+    "policy",
+    "reason",
+    "revoked",
+    "scope",
+    "scopes",
+    "updatedat",
+];
+
+/// `"PWD": "/srv/app"` is where somebody is.
+fn is_directory(name: &str, text: &str) -> bool {
+    matches!(name.to_ascii_lowercase().as_str(), "pwd" | "oldpwd") && text.starts_with(['/', '~'])
+}
 
 fn is_one_of(name: &str, known: &[&str]) -> bool {
     name.len() <= 20 && known.contains(&fold_name(name).as_str())
@@ -170,7 +198,8 @@ pub(crate) fn names_secret(object: &Object<'_>, is_of_secrets: bool) -> bool {
         has_value |= is_value(name);
         let text = value.as_str().unwrap_or_default();
         let is_patch = is_of_secrets && &**name == "path" && (text.starts_with("/data/") || text.starts_with("/stringData/"));
-        has_name |= is_patch || is_name(name) && names_one(value, object);
+        let is_said = matches!(value, Json::Bool(true)) && is_one_of(name, SAID);
+        has_name |= is_patch || is_said || is_name(name) && names_one(value, object);
     }
     has_name && has_value
 }
@@ -183,21 +212,30 @@ pub(crate) fn says_nothing(name: &str, value: &Json<'_>) -> bool {
         Json::Null | Json::Removed | Json::Bool(_) => true,
         Json::Number(number) => {
             let counts = name.ends_with("okens")
+                || number.fract() == 0.0 && number.abs() < 1e6 && names::counts(name)
                 || name.len() >= 3 && name[name.len() - 3..].eq_ignore_ascii_case("pan") && number.abs() < 1e7;
             number.abs() < 10.0 || counts
         }
-        Json::String(text) => text.is_empty() || text.starts_with("arn:aws:secretsmanager:") || names::is_small(name, text),
+        Json::String(text) => {
+            text.is_empty()
+                || text.starts_with("arn:aws:secretsmanager:")
+                || names::is_small(name, text)
+                || names::is_state(text)
+                || is_directory(name, text)
+        }
         Json::Object(object) => {
             object.iter().next().is_some()
                 && object.iter().all(|(name, value)| {
                     is_one_of(name, REFERENCES)
                         && (matches!(value, Json::Array(_)) || value.as_str().is_none_or(|text| text.len() <= 253))
+                        || is_one_of(name, ABOUT) && !looks_random(value) && !matches!(value, Json::Object(_))
                 })
                 && object.iter().any(|(name, _)| {
+                    let name = fold_name(name);
                     matches!(
-                        fold_name(name).as_str(),
+                        name.as_str(),
                         "secretname" | "name" | "audience" | "audiences" | "ref" | "arn" | "enabled" | "required"
-                    )
+                    ) || ABOUT.contains(&name.as_str())
                 })
         }
         Json::Array(items) => {

@@ -508,7 +508,8 @@ impl<'r> Walk<'r> {
         if !(2..=MOST_WORDS).contains(&items.len()) || !items.iter().skip(1).any(is_option) {
             return;
         }
-        let Some(words) = items.iter().map(Json::as_str).collect::<Option<Vec<&str>>>() else { return };
+        let words = items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<String>>>();
+        let Some(words) = words else { return };
         let mut starts = Vec::with_capacity(words.len());
         let mut line = String::new();
         for word in &words {
@@ -522,7 +523,8 @@ impl<'r> Walk<'r> {
             let span = spans.iter().find(|span| span.start < end && span.end > starts[index]);
             // What stands in one word alone is found there, and cut out of it.
             let Some(span) = span.filter(|_| matches!(item, Json::String(_))) else { continue };
-            if span.start > starts[index] && !is_option(item) {
+            let is_inside = span.start > starts[index] && !is_option(item);
+            if is_inside && !self.spans(&words[index], place).is_empty() {
                 continue;
             }
             self.whole(item, span.action, span.rule.clone(), false);

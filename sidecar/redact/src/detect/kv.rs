@@ -17,19 +17,32 @@ const LINE: usize = 200;
 /// Words that stand where a secret would, and are none.
 const STOP: &[&str] = &[
     "absent",
+    "active",
+    "attempt",
+    "attempts",
+    "available",
     "changed",
+    "confirmed",
+    "connection",
+    "correct",
+    "created",
     "cleared",
     "deleted",
     "disabled",
     "empty",
     "enabled",
     "expired",
+    "failed",
     "false",
+    "found",
     "filtered",
     "hidden",
     "incorrect",
     "invalid",
     "is",
+    "issued",
+    "loaded",
+    "locked",
     "masked",
     "mismatch",
     "missing",
@@ -40,8 +53,12 @@ const STOP: &[&str] = &[
     "none",
     "not",
     "null",
+    "ok",
     "omitted",
     "optional",
+    "present",
+    "received",
+    "rejected",
     "redacted",
     "removed",
     "required",
@@ -49,12 +66,22 @@ const STOP: &[&str] = &[
     "revoked",
     "rotated",
     "secret",
+    "sent",
+    "skipped",
+    "stored",
+    "succeeded",
+    "timeout",
     "too",
     "true",
     "unchanged",
     "undefined",
     "unset",
     "updated",
+    "unused",
+    "used",
+    "valid",
+    "validated",
+    "verified",
     "was",
     "wrong",
     "yes",
@@ -82,6 +109,53 @@ const STOP: &[&str] = &[
     "projected",
     "unexpected",
 ];
+
+/// What a right to secrets may be for: `secrets:read`, `api_key:create`.
+const RIGHTS: &[&str] = &[
+    "*",
+    "all",
+    "approve",
+    "assign",
+    "create",
+    "decrypt",
+    "delete",
+    "edit",
+    "encrypt",
+    "export",
+    "generate",
+    "get",
+    "grant",
+    "import",
+    "inspect",
+    "introspect",
+    "issue",
+    "list",
+    "manage",
+    "patch",
+    "read",
+    "readonly",
+    "read_only",
+    "read_write",
+    "refresh",
+    "remove",
+    "renew",
+    "revoke",
+    "rotate",
+    "sign",
+    "update",
+    "use",
+    "validate",
+    "verify",
+    "view",
+    "watch",
+    "write",
+];
+
+/// Whether `name:value` is a right to secrets, and no secret.
+fn is_right(text: &str, sign: usize, value: &str) -> bool {
+    text.as_bytes().get(sign + 1).is_some_and(u8::is_ascii_graphic)
+        && value.split([',', ':', '|']).all(|right| RIGHTS.contains(&right))
+}
 
 /// Whether a value stands for a secret without being one: a reference to a variable, a template, a mark of redaction, a word.
 pub(super) fn is_placeholder(value: &str) -> bool {
@@ -213,9 +287,28 @@ fn name_before(text: &str, sign: usize) -> Option<Name<'_>> {
     })
 }
 
+/// The class of a name, with the word before it where only both are a name: `mot de passe`, `\u{643}\u{644}\u{645}\u{629} \u{627}\u{644}\u{645}\u{631}\u{648}\u{631}`.
+fn class_of_words(text: &str, name: &Name<'_>) -> Class {
+    const LAST: &[&str] = &["passe", "sandi", "acceso", "clave"];
+    let found = class(name.text);
+    if found != Class::Plain
+        || name.is_quoted
+        || name.text.is_ascii() && !LAST.iter().any(|last| name.text.eq_ignore_ascii_case(last))
+    {
+        return found;
+    }
+    let from = text.floor_char_boundary(name.start.saturating_sub(24));
+    let mut words = text[from..name.start].trim_end().rsplit([' ', '\n', ',', ';']).take(2);
+    let (one, two) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    match class(&format!("{one} {}", name.text)) {
+        Class::Plain => class(&format!("{two} {one} {}", name.text)),
+        found => found,
+    }
+}
+
 /// Whether a name before a sign, or what it belongs to (`Password for bob:`), is secret.
 fn class_at(text: &str, name: &Name<'_>) -> Class {
-    let found = class(name.text);
+    let found = class_of_words(text, name);
     // What a parser says of its own tokens.
     let about = text[..name.start].trim_end();
     if ["nexpected", "xpected", "nvalid", "unknown", "missing"].iter().any(|word| about.ends_with(word))
@@ -326,10 +419,26 @@ fn beside_sign(lines: &mut Lines<'_>, at: usize, add: &mut dyn FnMut(usize, usiz
         || found == Class::Soft && !looks_random(value.trim_end_matches(['"', '\'']))
         || name.text.to_ascii_lowercase().ends_with("tokens") && value.bytes().all(|byte| byte.is_ascii_digit())
         || is_directory(name.text, value)
+        || is_colon && is_right(text, at, value)
         || is_address(value);
     if !is_none {
         add(start, stop);
-        return stop;
+        return became(text, stop, add);
+    }
+    end
+}
+
+/// `"old" -> "new"`: the second value of a change. Gives back where the scan goes on.
+fn became(text: &str, from: usize, add: &mut dyn FnMut(usize, usize)) -> usize {
+    pattern!(shape, r#"^["']?[ \t]*(?:->|=>)[ \t]*(?:"([^"\n]+)"|'([^'\n]+)'|([^\s"',;]+))"#);
+    let arrow = text.as_bytes()[from..].iter().take(8).any(|byte| *byte == b'>');
+    let found = if arrow { shape().and_then(|shape| shape.captures(&text[from..])) } else { None };
+    let Some(value) = found.and_then(|found| found.iter().skip(1).flatten().next().map(|value| value.range())) else {
+        return from;
+    };
+    let (start, end) = (from + value.start, from + value.end);
+    if !is_placeholder(&text[start..end]) {
+        add(start, end);
     }
     end
 }
@@ -353,6 +462,10 @@ fn value_after(text: &str, lines: &mut Lines<'_>, from: usize, name: &Name<'_>, 
     let bytes = text.as_bytes();
     let blanks = |at: usize| at + bytes[at..].iter().take(32).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     let mut start = blanks(from);
+    // `*Password:* x`, `<b>Password:</b> <code>x</code>`, and JSON that is wrapped.
+    if let Some(behind) = dressed(text, start, name) {
+        start = behind;
+    }
     // `string(15) "…"`, `!vault …`, `"""…"""`
     if let Some(behind) = decoration(text, start) {
         start = blanks(behind);
@@ -378,7 +491,8 @@ fn value_after(text: &str, lines: &mut Lines<'_>, from: usize, name: &Name<'_>, 
         let begin = start + escapes + 1;
         return Some((begin, quoted_end(bytes, begin, quote, escapes)));
     }
-    if name.is_quoted && matches!(bytes[start], b'{' | b'[') {
+    let is_list = bytes[start] == b'[' && matches!(bytes.get(start + 1), Some(b'"' | b'\''));
+    if is_list || name.is_quoted && matches!(bytes[start], b'{' | b'[') {
         return Some((start, nested_end(bytes, start)));
     }
     if bytes[start..].starts_with(b"<![CDATA[") {
@@ -423,6 +537,14 @@ fn value_after(text: &str, lines: &mut Lines<'_>, from: usize, name: &Name<'_>, 
         return Some((start, end));
     }
     let mut end = bare_end(bytes, start, line_end);
+    // In `Server=db;Password=a b;User=c` a value ends at its `;`.
+    let is_of_string = bytes[from - 1] == b'=' && text[..name.start].trim_end_matches(' ').ends_with(';');
+    if is_of_string && bytes.get(end).is_some_and(|byte| *byte == b' ') {
+        let more = memchr::memchr2(b';', b'=', &bytes[end..line_end]).map_or(end, |length| end + length);
+        if bytes.get(more) == Some(&b';') {
+            end = more;
+        }
+    }
     // A bracket that the value opened belongs to it.
     for (open, close) in [(b'{', b'}'), (b'(', b')'), (b'[', b']'), (b'<', b'>')] {
         let count = |sign: u8| memchr::memchr_iter(sign, &bytes[start..end]).count();
@@ -431,6 +553,24 @@ fn value_after(text: &str, lines: &mut Lines<'_>, from: usize, name: &Name<'_>, 
         }
     }
     Some((start, end)).filter(|(start, end)| start < end)
+}
+
+/// Where the value begins behind marks of Markdown or HTML, or, after a name in quotes, behind the end of a line.
+fn dressed(text: &str, start: usize, name: &Name<'_>) -> Option<usize> {
+    pattern!(
+        marks,
+        r"^(?:\*{1,2}|_{1,2}|</?(?:b|i|em|strong|code|span|td|th|dt|dd|pre|tt)>)(?:[ \t]*(?:\*{1,2}|</?(?:b|i|em|strong|code|span|td|th|dt|dd|pre|tt)>))*[ \t]*"
+    );
+    let rest = text.get(start..)?;
+    if name.is_quoted && rest.starts_with(['\n', '\r']) {
+        let blanks = rest.bytes().take(64).take_while(u8::is_ascii_whitespace).count();
+        return rest[blanks..].starts_with('"').then_some(start + blanks);
+    }
+    if !rest.starts_with(['*', '_', '<']) {
+        return None;
+    }
+    let behind = start + marks()?.find(rest)?.end();
+    text[behind..].starts_with(|c: char| !c.is_whitespace()).then_some(behind)
 }
 
 /// Where the value begins behind what only says what it is.
@@ -599,6 +739,10 @@ fn flag(text: &str, at: usize, add: &mut dyn FnMut(usize, usize)) -> usize {
 fn word_after(text: &str, from: usize, add: &mut dyn FnMut(usize, usize)) -> Option<usize> {
     let bytes = text.as_bytes();
     let mut start = from + bytes[from..].iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    // What a shell gives on standard input.
+    if bytes[start..].starts_with(b"<<<") {
+        start += 3 + bytes[start + 3..].iter().take_while(|byte| **byte == b' ').count();
+    }
     let quote = bytes.get(start).copied().filter(|byte| matches!(byte, b'"' | b'\''));
     let end = if let Some(quote) = quote {
         start += 1;
@@ -691,7 +835,7 @@ fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     pattern!(set, r"(?i)set\s+password\s+(?:for\s+[^=;]{1,200})?=\s*(?:(?:old_)?password\s*\(\s*)?'((?:[^']|'')*)'");
     pattern!(
         server,
-        r"(?im)(?:^|\s)(?:requirepass|masterauth|rootpw|olcRootPW|enable secret(?: \d)?|snmp-server community|auth-pass|ACL SETUSER \S+ on >)[ \t]*([^\s>~]+)"
+        r"(?im)(?:^|\s)(?:requirepass|masterauth|rootpw|olcRootPW|enable secret(?: \d)?|snmp-server community|auth-pass|ACL SETUSER \S+ on >|(?:unseal|recovery) key \d+:)[ \t]*(?:--[a-z]+[ \t]+)?([^\s>~]+)"
     );
     pattern!(
         called,
@@ -711,6 +855,8 @@ fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     pattern!(crypt, r"(?i)pgp_sym_(?:en|de)crypt(?:_bytea)?\s*\([^']{0,200}?,\s*'((?:[^']|'')*)'");
     pattern!(insert, r"(?i)insert\s+into\s+[^()]{1,80}\(([^()]{1,400})\)\s*values\s*\(([^()]{1,2000})\)");
     pattern!(netrc, r"(?i)\bmachine\s+\S+\s+login\s+\S+\s+password\s+(\S+)");
+    // `define('DB_PASSWORD', '…')`, `setProperty("db.password", "…")`
+    pattern!(argument, r#"\w\(\s*["']([A-Za-z][A-Za-z0-9_.:-]{2,60})["']\s*,\s*(?:"([^"\n]+)"|'([^'\n]+)')\s*\)"#);
     pattern!(hcl, r#"(?s)variable\s+"([^"]{1,80})"\s*\{[^}]{0,400}?default\s*=\s*"([^"]*)""#);
     let has = |word: &str| lower.contains(word);
     if has("identified") && ["user", "role", "grant", "database"].iter().any(|word| has(word)) {
@@ -719,7 +865,15 @@ fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     if has("set password") {
         first_group(text, set(), add);
     }
-    if has("pass") || has("auth") || has("rootpw") || has("secret") || has("community") || has("setuser") {
+    if has("pass")
+        || has("auth")
+        || has("rootpw")
+        || has("unseal")
+        || has("recovery")
+        || has("secret")
+        || has("community")
+        || has("setuser")
+    {
         first_group(text, server(), add);
     }
     first_group(text, called(), add);
@@ -759,6 +913,7 @@ fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     if has("insert") {
         inserted(insert(), text, add);
     }
+    named_group(text, argument(), add);
     named(text, add);
 }
 
@@ -853,7 +1008,7 @@ fn commands(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     );
     pattern!(
         spaced,
-        r"(?i)\b(?:sshpass|(?:docker|podman|nerdctl|helm|helm registry|skopeo|buildah|oras|crane|az|cf|oc|twine|doctl)\s+(?:registry\s+)?(?:login|auth|upload)|ldapsearch|ipmitool|sqlcmd|bcp|isql|mongo|mongosh|mongodump|useradd|usermod|openssl|ldap\w+|mosquitto_\w+|psexec|winexe|rabbitmqadmin|kinit|keytool|zip|unzip|ansible-vault|redis-cli|valkey-cli)\b[^\n|;]{0,200}?\s-(?:p|P|a|w|storepass|keypass|passin|passout)[ \t]*(?:pass:)?('[^']+'|\x22[^\x22]+\x22|[^\s'\x22-][^\s]*)"
+        r"(?i)\b(?:sshpass|(?:docker|podman|nerdctl|helm|helm registry|skopeo|buildah|oras|crane|az|cf|oc|twine|doctl)\s+(?:registry\s+)?(?:login|auth|upload)|ldapsearch|ipmitool|sqlcmd|bcp|isql|mongo|mongosh|mongodump|useradd|usermod|ldap\w+|mosquitto_\w+|psexec|winexe|rabbitmqadmin|kinit|keytool|zip|unzip|ansible-vault|redis-cli|valkey-cli)\b[^\n|;]{0,200}?\s-(?:p|P|a|w|storepass|keypass|passin|passout)[ \t]*(?:pass:)?('[^']+'|\x22[^\x22]+\x22|[^\s'\x22-][^\s]*)"
     );
     pattern!(user, r"(?i)(?:\s-u|\s-a|--user|--proxy-user|--userpass|-U)[ =]*['\x22]?([^\s:'\x22/]{1,80}):([^\s'\x22]+)");
     pattern!(snmp, r"(?i)\bsnmp\w+\b[^\n|;]{0,160}?\s-(?:c|A|X)\s*(\S+)(?:[^\n|;]{0,80}?\s-X\s*(\S+))?");
@@ -873,6 +1028,10 @@ fn commands(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
         is_now,
         r"(?i)\b(?:password|passphrase|passcode|api key|access key|secret key|token)\s+(?:is|was set to|=)\s*:?\s+['\x22]?([^\s'\x22]{6,})"
     );
+    pattern!(
+        tools,
+        r#"(?im)(?:\bopenssl\b[^\n|;]{0,200}?\s-(?:k[ \t]+|pass(?:in|out)?[ \t]+pass:)(\S+)|\b(?:smbclient|smbget|rpcclient)\b[^\n|;]{0,200}?\s-U[ \t]*[^\s%]+%(\S+)|\bvault\s+login\s+(?:-[a-z-]+(?:=\S+)?\s+){0,8}([^\s=-][^\s=]*)[ \t]*$|\bssh-keygen\b[^\n|;]{0,200}?\s-(?:N|P)[ \t]+(?:'([^'\n]+)'|"([^"\n]+)"|([^\s'"]+))|-(?:src|dest)?(?:store|key)pass[ \t]+([^\s-]\S*)|\blftp\b[^\n|;]{0,200}?\s-u[ \t]*[^\s,]+,(\S+)|\bConvertTo-SecureString\s+(?:-String\s+)?["']([^"'\n]+)|\bhtpasswd\s+-\w*n\w*b\w*\s+\S+\s+(\S+)|\bnet\s+use\s+[^\n]{0,160}?\\\S+\s+([^\s/]\S*)\s+/user)"#
+    );
     pattern!(mysqld, r"(?i)temporary password is generated for \S+:\s+(\S+)");
     pattern!(
         otp,
@@ -890,6 +1049,21 @@ fn commands(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     }
     if has(&["sqlplus", "sqlcl", "expdp", "impdp", "sqlldr", "rman", "jdbc:oracle", ")))/"]) {
         all_groups(text, oracle(), add);
+    }
+    if has(&[
+        "openssl",
+        "smb",
+        "rpcclient",
+        "vault login",
+        "ssh-keygen",
+        "storepass",
+        "keypass",
+        "lftp",
+        "securestring",
+        "htpasswd",
+        "net use",
+    ]) {
+        all_groups(text, tools(), add);
     }
     if has(&["net user", "rabbitmqctl", "htpasswd", "smbpasswd"]) {
         all_groups(text, after_user(), add);
@@ -1024,6 +1198,26 @@ mod tests {
             (r#"{"a": 12345678901234567890, "token": {"x": "}"}, "b": 1}"#, &[r#"{"x": "}"}"#]),
             ("Password for bob: x", &["x"]),
             ("a=1&password=x&y&b=2", &["x&y"]),
+            ("Server=db;Password=a b c;User=x", &["a b c"]),
+            ("~ token = \"a1\" -> \"b2\"", &["a1", "b2"]),
+            ("*Password:* Tr0ub4dor", &["Tr0ub4dor"]),
+            ("<b>Password:</b> <code>Tr0ub4dor</code>", &["Tr0ub4dor"]),
+            ("{\"password\":\n  \"x1y2\"", &["x1y2"]),
+            ("gh auth login --with-token <<< abc123", &["abc123"]),
+            ("define('DB_PASSWORD', 'x1y2');", &["x1y2"]),
+            ("\u{43f}\u{430}\u{440}\u{43e}\u{43b}\u{44c}: x1y2", &["x1y2"]),
+            ("Mot de passe : x1y2", &["x1y2"]),
+            ("Unseal Key 1: q1w2e3", &["q1w2e3"]),
+            ("openssl enc -aes-256-cbc -k x1y2 -in f", &["x1y2"]),
+            ("openssl rsa -passin pass:x1y2 -pubin -in f", &["x1y2"]),
+            ("smbclient //h/s -U bob%x1y2", &["x1y2"]),
+            ("vault login x1y2", &["x1y2"]),
+            ("ssh-keygen -t rsa -N x1y2 -f k", &["x1y2"]),
+            ("keytool -importkeystore -srcstorepass x1 -deststorepass y2 -destkeypass z3", &["x1", "y2", "z3"]),
+            ("lftp -u bob,x1y2 host", &["x1y2"]),
+            ("ConvertTo-SecureString 'x1y2' -AsPlainText", &["x1y2"]),
+            (r"net use Z: \\srv\share x1y2 /user:bob", &["x1y2"]),
+            ("passwords: ['x1', 'x2'] b", &["['x1', 'x2']"]),
         ] {
             assert_eq!(found(all, text), wanted, "{text}");
         }
@@ -1040,6 +1234,11 @@ mod tests {
             "using password: YES",
             "password length: 14",
             "password=[REDACTED] token=<token> secret=%s",
+            "permission secrets:read granted",
+            "scopes tokens:write, api_key:create user:password:update",
+            "wrong password: attempt 3 of 5",
+            "Authorization: failed",
+            "existingSecret: pg-auth",
         ] {
             assert!(found(all, text).is_empty(), "{text}: {:?}", found(all, text));
         }

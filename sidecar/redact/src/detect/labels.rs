@@ -31,6 +31,7 @@ const WORDS: &[(&str, Detector)] = &[
     ("mobil", Detector::Phone),
     ("mobilnummer", Detector::Phone),
     ("mobiel", Detector::Phone),
+    ("mob", Detector::Phone),
     ("tlf", Detector::Phone),
     ("ph", Detector::Phone),
     ("telefoon", Detector::Phone),
@@ -109,6 +110,9 @@ const WORDS: &[(&str, Detector)] = &[
     ("cedula", Detector::NationalId),
     ("cuil", Detector::NationalId),
     ("jmbg", Detector::NationalId),
+    ("inn", Detector::NationalId),
+    ("pps", Detector::NationalId),
+    ("ppsn", Detector::NationalId),
     ("emso", Detector::NationalId),
     ("amka", Detector::NationalId),
     ("tckn", Detector::NationalId),
@@ -203,7 +207,8 @@ pub(crate) fn of_name(name: &str) -> Option<Detector> {
         }
         for first in count.saturating_sub(4)..count {
             let joined = (first..count - 1).map(|index| words.get(index)).collect::<String>() + last;
-            if let Some((_, detector)) = COMPOUNDS.iter().find(|(compound, _)| *compound == joined) {
+            let single = joined.strip_suffix('s').unwrap_or(&joined);
+            if let Some((_, detector)) = COMPOUNDS.iter().find(|(compound, _)| *compound == joined || *compound == single) {
                 return Some(*detector);
             }
         }

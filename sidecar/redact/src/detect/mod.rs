@@ -139,9 +139,16 @@ const KV_ANCHORS: &[(&str, u8)] = &[
     (" -p", COMMANDS),
     (" -a ", COMMANDS),
     (" -w ", COMMANDS),
-    ("-storepass", COMMANDS),
-    ("-keypass", COMMANDS),
-    ("net user", COMMANDS),
+    ("net use", COMMANDS),
+    ("openssl", COMMANDS),
+    ("smbclient", COMMANDS),
+    ("smbget", COMMANDS),
+    ("rpcclient", COMMANDS),
+    ("ssh-keygen", COMMANDS),
+    ("storepass", COMMANDS),
+    ("keypass", COMMANDS),
+    ("lftp", COMMANDS),
+    ("securestring", COMMANDS),
     ("rabbitmqctl", COMMANDS),
     ("htpasswd", COMMANDS),
     ("echo ", COMMANDS),
@@ -161,6 +168,10 @@ const KV_ANCHORS: &[(&str, u8)] = &[
     ("kind: secret", BLOCKS),
     ("contras", SIGNS),
     ("senha", SIGNS),
+    ("salasana", SIGNS),
+    ("sandi", SIGNS),
+    ("unseal", SPACED),
+    ("recovery", SPACED),
     ("wort", SIGNS),
     ("woord", SIGNS),
     ("senord", SIGNS),
@@ -203,7 +214,7 @@ fn anchors() -> Option<&'static DFA> {
 const DIGIT: u8 = 1;
 const EQUALS: u8 = 2;
 const COLON: u8 = 4;
-/// Of a text in which there may be another: percent-encoding, a command line in parameters.
+/// Of a text in which there may be another: percent-encoding, escapes, entities, a command line in parameters.
 const NESTING: u8 = 8;
 const AT: u8 = 16;
 const DOT: u8 = 32;
@@ -236,6 +247,7 @@ const CLASSES: [u8; 256] = {
     classes[b'?' as usize] = NESTING;
     classes[b'&' as usize] = NESTING;
     classes[b'%' as usize] = NESTING;
+    classes[b'\\' as usize] = NESTING;
     classes[b'@' as usize] = AT;
     classes[b'.' as usize] = DOT | BETWEEN;
     classes
@@ -295,6 +307,11 @@ fn look(text: &str, wants_tokens: bool) -> Look {
         (classes, set, longest, longest_number, hints) = (u8::MAX, Set::MAX, text.len(), text.len(), u8::MAX);
     }
     let has = |class: u8| classes & class != 0;
+    // Words of other scripts have no anchors.
+    if (has(EQUALS) || has(COLON)) && !text.is_ascii() {
+        set |= bit(Detector::Kv);
+        hints |= SIGNS;
+    }
     let (equals, colon, at) = (has(EQUALS), has(COLON), has(AT));
     // `user:password@` needs both; a parameter needs a `=`.
     if !(equals || at) {

@@ -369,6 +369,11 @@ pub(super) fn ip(text: &str, add: &mut dyn FnMut(usize, usize)) {
     for found in shape().into_iter().flat_map(|shape| shape.find_iter(text)) {
         let trimmed = found.as_str().trim_end_matches(['.', ':']);
         let address = if trimmed.is_empty() { found.as_str() } else { trimmed };
+        // `203.0.113.7:8080`
+        let address = match address.split_once(':') {
+            Some((host, port)) if host.contains('.') && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            _ => address,
+        };
         let bytes = text.as_bytes();
         let (start, end) = (found.start(), found.start() + address.len());
         let alone = (start == 0 || !bytes[start - 1].is_ascii_alphanumeric())

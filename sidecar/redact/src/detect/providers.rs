@@ -267,6 +267,7 @@ pub(super) const ROWS: &[Row] = &[
     regex("slack-webhook", "hooks.slack.com/", r"^hooks\.slack\.com/(?:services|workflows|triggers)/([A-Za-z0-9+/_-]{20,})"),
     regex("discord-webhook", "/api/webhooks/", r"^/api/webhooks/([0-9]{15,22}/[A-Za-z0-9_-]{40,})"),
     regex("teams-webhook", "webhook.office.com/", r"^webhook\.office\.com/(webhookb2/[A-Za-z0-9@/_-]{40,})"),
+    regex("teams-webhook-2017", "outlook.office.com/webhook/", r"^outlook\.office\.com/webhook/([A-Za-z0-9@/_-]{40,})"),
     regex("zapier-webhook", "hooks.zapier.com/", r"^hooks\.zapier\.com/hooks/catch/([A-Za-z0-9/]{8,})"),
     run("sendgrid", "SG.", Set::Dots, 50, LONG),
     run("mailgun", "key-", Set::Hex, 32, 32),

@@ -174,22 +174,18 @@ impl View {
         Some(view)
     }
 
-    /// A text with its percent-encoding decoded; `None`: it has none. Several parameters `command` are one command line, as in `kubectl exec`.
+    /// A text with its percent-encoding, escapes (`\u003d`, `\x3d`) and entities (`&quot;`, `&#61;`) decoded; `None`: it has none. Several parameters `command` are one command line, as in `kubectl exec`.
     pub(crate) fn decoded(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
-        let code = |at: usize| {
-            let digits = bytes.get(at + 1..at + 3).filter(|_| bytes[at] == b'%')?;
-            u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok().filter(|_| digits[0] != b'+')
-        };
-        let has_code = memchr_positions(bytes, b'%').any(|at| code(at).is_some());
+        let has_code = (0..bytes.len()).any(|at| code(bytes, at).is_some());
         let has_command = text.contains("&command=");
         if !has_code && !has_command {
             return None;
         }
         let (mut out, mut origin, mut at) = (Vec::with_capacity(bytes.len()), Vec::with_capacity(bytes.len() + 1), 0);
         while at < bytes.len() {
-            let (byte, length) = match code(at) {
-                Some(byte) => (byte, 3),
+            let (byte, length) = match code(bytes, at) {
+                Some(code) => code,
                 None if has_command && bytes[at..].starts_with(b"&command=") => (b' ', 9),
                 None => (bytes[at], 1),
             };
@@ -221,8 +217,37 @@ impl View {
     }
 }
 
-fn memchr_positions(bytes: &[u8], wanted: u8) -> impl Iterator<Item = usize> + '_ {
-    bytes.iter().enumerate().filter(move |(_, byte)| **byte == wanted).map(|(at, _)| at)
+/// Entities of HTML that stand where a secret's name or sign does.
+const ENTITIES: &[(&[u8], u8)] = &[
+    (b"&quot;", b'"'),
+    (b"&apos;", b'\''),
+    (b"&lt;", b'<'),
+    (b"&gt;", b'>'),
+    (b"&amp;", b'&'),
+    (b"&equals;", b'='),
+    (b"&colon;", b':'),
+];
+
+/// The byte that is encoded at a place, and how many bytes that takes. Of what is not ASCII only percent-encoding is decoded.
+fn code(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
+    let number = |from: usize, to: usize, base: u32| {
+        let digits = bytes.get(from..to).filter(|digits| !digits.is_empty() && digits[0] != b'+')?;
+        u32::from_str_radix(std::str::from_utf8(digits).ok()?, base).ok()
+    };
+    let ascii = |code: u32| u8::try_from(code).ok().filter(|code| (b' '..0x7f).contains(code));
+    match (bytes[at], bytes.get(at + 1)?) {
+        (b'%', _) => Some((number(at + 1, at + 3, 16)? as u8, 3)),
+        (b'\\', b'u') => Some((ascii(number(at + 2, at + 6, 16)?)?, 6)),
+        (b'\\', b'x') => Some((ascii(number(at + 2, at + 4, 16)?)?, 4)),
+        (b'&', b'#') => {
+            let length = bytes[at..].iter().take(8).position(|byte| *byte == b';')?;
+            let is_hex = matches!(bytes[at + 2], b'x' | b'X');
+            let code = if is_hex { number(at + 3, at + length, 16) } else { number(at + 2, at + length, 10) };
+            Some((ascii(code?)?, length + 1))
+        }
+        (b'&', _) => ENTITIES.iter().find(|(text, _)| bytes[at..].starts_with(text)).map(|(text, byte)| (*byte, text.len())),
+        _ => None,
+    }
 }
 
 /// A name with everything folded, in lower case.
