@@ -42,6 +42,14 @@ pub fn holding(dir: &Path, text: &str) -> Vec<String> {
     found
 }
 
+/// Seconds of CPU that a process used. In nanoseconds, by thread: ticks of the clock are charged to whoever wakes with it.
+pub fn cpu(pid: u32) -> f64 {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
+    let of = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+    let used = |stat: String| stat.split(' ').next().and_then(|nanos| nanos.parse::<f64>().ok()).unwrap_or_default();
+    tasks.filter_map(Result::ok).map(|task| used(of(task))).sum::<f64>() / 1e9
+}
+
 /// Waits until something holds; fails with what was waited for.
 #[track_caller]
 pub fn wait_for(what: &str, most: Duration, mut holds: impl FnMut() -> bool) {

@@ -8,8 +8,9 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use steno_e2e::{
+    cpu,
     receiver::Certs,
-    wait_for,
+    scaled, wait_for,
     world::{LATER, SOON, WAITS, World, event, pod, policy, process_of, process_with, record, served, world},
 };
 
@@ -415,4 +416,113 @@ fn a_kubelet_that_restarts_loses_nothing() {
     assert!(answer.contains("\"created\""), "{answer}");
     wait_for("both events", SOON, || (0..2).all(|number| record(&world.kafka, &format!("kubelet-{number}")).is_some()));
     assert_eq!(restarts(), 0);
+}
+
+/// What of an object changes with each write of it.
+fn versions(world: &World, objects: &[(&str, &str)]) -> Vec<String> {
+    let version = |(namespace, what): &(&str, &str)| {
+        world.cluster.get(namespace, what)["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned()
+    };
+    objects.iter().map(version).collect()
+}
+
+#[test]
+fn a_control_plane_with_nothing_to_do_does_nothing() {
+    let world = world();
+    served(&world, "calm");
+    let ready = || world.cluster.condition("calm", "auditpolicy/audit", "Ready")["status"] == "True";
+    wait_for("the pod to be seen", LATER, ready);
+    let names =
+        world.cluster.kubectl(&["get", "-n", "steno-system", "pods", "-l", "app.kubernetes.io/part-of=steno", "-o", "name"]);
+    let pods: Vec<&str> = names.split_whitespace().collect();
+    let processes: Vec<u32> = pods.iter().filter_map(|pod| process_of(pod.trim_start_matches("pod/"))).collect();
+    assert_eq!((pods.len(), processes.len()), (4, 4), "two that reconcile and two that answer: {pods:?}");
+    let log = |pod: &str| world.cluster.kubectl(&["logs", "-n", "steno-system", pod]);
+    let objects = [("calm", "auditpolicy/audit"), ("calm", "configmap/steno-audit"), ("calm", "pod/shop")];
+    let lasts = Duration::from_secs(scaled(60, 300) as u64);
+    let state = || (pods.iter().map(|pod| log(pod)).collect::<Vec<_>>(), versions(&world, &objects));
+    let (before, used) = (state(), processes.iter().map(|pid| cpu(*pid)).collect::<Vec<_>>());
+    // It is the measurement, not a wait for something.
+    std::thread::sleep(lasts);
+    let shares: Vec<f64> = processes.iter().zip(used).map(|(pid, used)| (cpu(*pid) - used) / lasts.as_secs_f64()).collect();
+    assert_eq!(state(), before, "a line was logged, or an object written");
+    println!("of a core, while nothing happens: {shares:.5?}");
+    assert!(shares.iter().all(|share| *share < 0.005), "{shares:?}");
+    world.cluster.kubectl(&["delete", "namespace", "calm", "--wait=false"]);
+}
+
+/// What a rollback leaves behind: an object with a value that this version does not know.
+#[test]
+fn an_object_that_nobody_can_read_is_told_of_and_stops_nothing() {
+    let world = world();
+    let cluster = &world.cluster;
+    served(&world, "readable");
+    cluster.namespace("newer");
+    let member = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/ack/enum";
+    let relax = |operation: &str| {
+        let operations = format!("[{operation}]");
+        cluster.kubectl(&["patch", "crd", "auditpolicies.audit.steno.dev", "--type=json", "-p", &operations]);
+    };
+    relax(&format!(r#"{{"op":"add","path":"{member}/-","value":"OfTheNextVersion"}}"#));
+    cluster.webhooks_away();
+    let newer = policy("audit", "newer", &world.kafka.for_pods(), "  ack: OfTheNextVersion\n");
+    wait_for("the API server to take it", SOON, || cluster.try_apply(&newer).0);
+    // Both begin with it there.
+    cluster.webhooks_back();
+    let leader = cluster.leader();
+    cluster.kubectl(&["delete", "-n", "steno-system", "pod", &leader, "--wait=false"]);
+    wait_for("another one to lead", SOON, || ![leader.as_str(), ""].contains(&cluster.leader().as_str()));
+    wait_for("its status to say so", SOON, || {
+        let accepted = cluster.condition("newer", "auditpolicy/audit", "Accepted");
+        accepted["reason"] == "Unreadable" && accepted["message"].as_str().unwrap().contains("OfTheNextVersion")
+    });
+    // Others are served: their pods, their changes.
+    cluster.apply(&pod("Pod", "next", "readable", WAITS));
+    cluster.ready("readable", "pod/next");
+    let rule = "  redaction: {rules: [{path: metadata.note, action: Replace}]}\n";
+    cluster.apply(&policy("audit", "readable", &world.kafka.for_pods(), rule));
+    wait_for("the change to be rendered", SOON, || {
+        cluster.get("readable", "configmap/steno-audit")["data"]["config.yaml"].as_str().unwrap().contains("metadata.note")
+    });
+    cluster.kubectl(&["rollout", "status", "-n", "steno-system", "deploy/steno-operator", "--timeout=120s"]);
+    cluster.kubectl(&["delete", "-n", "newer", "auditpolicy", "audit"]);
+    let count = cluster.get("", "crd/auditpolicies.audit.steno.dev")["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+        ["properties"]["spec"]["properties"]["ack"]["enum"]
+        .as_array()
+        .unwrap()
+        .len();
+    relax(&format!(r#"{{"op":"remove","path":"{member}/{}"}}"#, count - 1));
+    cluster.kubectl(&["delete", "namespace", "newer", "readable", "--wait=false"]);
+}
+
+/// With nothing but the rights of `steno-edit`: a policy that is being deleted is changed to what nobody can read.
+#[test]
+fn an_editor_cannot_make_a_policy_that_nobody_can_read() {
+    let world = world();
+    let cluster = &world.cluster;
+    cluster.namespace("edited");
+    cluster.kubectl(&["create", "rolebinding", "-n", "edited", "editor", "--clusterrole=steno-edit", "--user=editor"]);
+    let base = policy("audit", "edited", &world.kafka.for_pods(), "");
+    cluster.apply(&base.replace("namespace: edited}", "namespace: edited, finalizers: [example.com/held]}"));
+    let patch = |spec: &str| {
+        let patch = format!(r#"{{"spec":{spec}}}"#);
+        cluster.try_kubectl(&["patch", "--as=editor", "-n", "edited", "auditpolicy", "audit", "--type=merge", "-p", &patch])
+    };
+    for spec in [
+        r#"{"spool":{"volume":{"type":"Ephemeral","ephemeral":{"size":"99999999999999999999Ti"}}}}"#,
+        r#"{"dedupe":{"window":"99999999999999999999d"}}"#,
+        r#"{"spool":{"maxBytes":"99999999999999999999999"}}"#,
+    ] {
+        let (went_well, said) = patch(spec);
+        assert!(!went_well, "{spec}: {said}");
+    }
+    cluster.kubectl(&["delete", "--as=editor", "-n", "edited", "auditpolicy", "audit", "--wait=false"]);
+    for spec in [r#"{"dedupe":{"window":"99999999999999999999d"}}"#, r#"{"dedupe":{"window":"2h"}}"#] {
+        let (went_well, said) = patch(spec);
+        assert!(!went_well, "of one that is being deleted only the finalizers may change; {spec}: {said}");
+    }
+    let free = r#"{"metadata":{"finalizers":null}}"#;
+    cluster.kubectl(&["patch", "--as=editor", "-n", "edited", "auditpolicy", "audit", "--type=merge", "-p", free]);
+    wait_for("it to be gone", SOON, || !cluster.try_kubectl(&["get", "-n", "edited", "auditpolicy", "audit"]).0);
+    cluster.kubectl(&["delete", "namespace", "edited", "--wait=false"]);
 }

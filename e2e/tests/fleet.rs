@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 use std::{
     io::{BufRead as _, BufReader},
+    net::TcpListener,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
 use steno_e2e::{
+    cluster::NODE,
     scaled, wait_for,
     world::{SOON, policy, process_of, world},
 };
@@ -130,4 +132,71 @@ fn memory_is_flat_in_the_number_of_pods_and_a_change_is_told_to_all() {
     assert!(resident < 64, "{resident} MiB");
     cluster.kubectl(&["delete", "namespace", "fleet", "--wait=false"]);
     cluster.kubectl(&["delete", "-n", "fleet", "pods", "--all", "--grace-period=0", "--force", "--wait=false"]);
+}
+
+/// Policies whose pods accept a connection and never answer.
+const SILENT: usize = 200;
+
+#[test]
+fn pods_that_never_answer_keep_no_policy_from_being_rendered() {
+    let world = world();
+    let cluster = &world.cluster;
+    cluster.kubectl(&["create", "namespace", "silent"]);
+    wait_for("the default service account", SOON, || {
+        cluster.try_kubectl(&["get", "-n", "silent", "serviceaccount", "default"]).0
+    });
+    // The status port of all these pods, which are there for the API only.
+    let tarpit = TcpListener::bind((NODE, 9601)).unwrap();
+    let held = std::thread::spawn(move || {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = tarpit.accept() {
+            held.push(stream);
+        }
+    });
+    let brokers = world.kafka.for_pods();
+    let policies = |note: &str| -> String {
+        let rule = format!("  redaction: {{rules: [{{path: metadata.{note}, action: Replace}}]}}\n");
+        (0..SILENT).map(|number| policy(&format!("p-{number}"), "silent", &brokers, &rule) + "---\n").collect()
+    };
+    let rendered = |note: &str, within: Duration| {
+        let begun = Instant::now();
+        wait_for("every policy to be rendered", within, || {
+            let maps = cluster.kubectl(&[
+                "get",
+                "-n",
+                "silent",
+                "configmaps",
+                "-o",
+                r"jsonpath={range .items[*]}{.data.config\.yaml}{end}",
+            ]);
+            maps.matches(&format!("metadata.{note}")).count() == SILENT
+        });
+        begun.elapsed()
+    };
+    cluster.apply(&policies("first"));
+    rendered("first", Duration::from_mins(2));
+    let proxy = Proxy::start();
+    let agent = ureq::Agent::new_with_defaults();
+    for number in 0..SILENT {
+        let pod = serde_json::json!({
+            "metadata": {"name": format!("pod-{number}"), "annotations": {"audit.steno.dev/inject": "true", "audit.steno.dev/policy": format!("p-{number}")}},
+            "spec": {"schedulerName": "nobody", "containers": [{"name": "app", "image": "e2e.local/app:1"}]},
+        });
+        let url = format!("{}/api/v1/namespaces/silent/pods", proxy.url);
+        agent.post(&url).content_type("application/json").send(pod.to_string()).unwrap();
+        let status = serde_json::json!({"status": {"phase": "Running", "podIP": NODE, "podIPs": [{"ip": NODE}]}});
+        let url = format!("{url}/pod-{number}/status");
+        agent.patch(&url).content_type("application/merge-patch+json").send(status.to_string()).unwrap();
+    }
+    wait_for("the pods to be found silent", Duration::from_mins(3), || {
+        let unknown =
+            cluster.kubectl(&["get", "-n", "silent", "auditpolicies", "-o", "jsonpath={.items[*].status.pods.unknown}"]);
+        unknown.split_whitespace().filter(|unknown| *unknown == "1").count() == SILENT
+    });
+    cluster.apply(&policies("second"));
+    let took = rendered("second", SOON);
+    println!("{SILENT} policies of silent pods were rendered {took:?} after the last was applied");
+    cluster.kubectl(&["delete", "namespace", "silent", "--wait=false"]);
+    cluster.kubectl(&["delete", "-n", "silent", "pods", "--all", "--grace-period=0", "--force", "--wait=false"]);
+    drop(held);
 }

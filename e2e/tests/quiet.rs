@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::symlink, path::Path, time::Duration};
 
 use steno_e2e::{
+    cpu,
     kafka::Kafka,
     sidecar::{Sidecar, policy},
     wait_for,
@@ -42,15 +43,6 @@ fn counters(sidecar: &Sidecar) -> BTreeMap<String, String> {
     let lines = page.lines().filter(|line| line.split(['{', ' ']).next().unwrap().ends_with("_total"));
     let lines = lines.filter(|line| !line.starts_with("steno_delivery_failures_total"));
     lines.filter_map(|line| line.rsplit_once(' ')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
-/// Seconds of CPU that a process used.
-fn cpu(pid: u32) -> f64 {
-    // In nanoseconds, by thread: ticks of the clock are charged to whoever wakes with it.
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let of = |task: fs::DirEntry| fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
-    let used = |stat: String| stat.split(' ').next().and_then(|nanos| nanos.parse::<f64>().ok()).unwrap_or_default();
-    tasks.map(|task| used(of(task.unwrap()))).sum::<f64>() / 1e9
 }
 
 /// A sidecar whose Secrets are laid out as a kubelet does it.

@@ -349,6 +349,7 @@ pub(super) fn kv(text: &str, parts: u8, add: &mut dyn FnMut(usize, usize)) {
     }
     if parts & COMMANDS != 0 {
         commands(text, &lower, add);
+        tools(text, &lower, add);
     }
     if parts & BLOCKS != 0 {
         blocks(text, &lower, add);
@@ -1028,10 +1029,6 @@ fn commands(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
         is_now,
         r"(?i)\b(?:password|passphrase|passcode|api key|access key|secret key|token)\s+(?:is|was set to|=)\s*:?\s+['\x22]?([^\s'\x22]{6,})"
     );
-    pattern!(
-        tools,
-        r#"(?im)(?:\bopenssl\b[^\n|;]{0,200}?\s-(?:k[ \t]+|pass(?:in|out)?[ \t]+pass:)(\S+)|\b(?:smbclient|smbget|rpcclient)\b[^\n|;]{0,200}?\s-U[ \t]*[^\s%]+%(\S+)|\bvault\s+login\s+(?:-[a-z-]+(?:=\S+)?\s+){0,8}([^\s=-][^\s=]*)[ \t]*$|\bssh-keygen\b[^\n|;]{0,200}?\s-(?:N|P)[ \t]+(?:'([^'\n]+)'|"([^"\n]+)"|([^\s'"]+))|-(?:src|dest)?(?:store|key)pass[ \t]+([^\s-]\S*)|\blftp\b[^\n|;]{0,200}?\s-u[ \t]*[^\s,]+,(\S+)|\bConvertTo-SecureString\s+(?:-String\s+)?["']([^"'\n]+)|\bhtpasswd\s+-\w*n\w*b\w*\s+\S+\s+(\S+)|\bnet\s+use\s+[^\n]{0,160}?\\\S+\s+([^\s/]\S*)\s+/user)"#
-    );
     pattern!(mysqld, r"(?i)temporary password is generated for \S+:\s+(\S+)");
     pattern!(
         otp,
@@ -1049,21 +1046,6 @@ fn commands(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     }
     if has(&["sqlplus", "sqlcl", "expdp", "impdp", "sqlldr", "rman", "jdbc:oracle", ")))/"]) {
         all_groups(text, oracle(), add);
-    }
-    if has(&[
-        "openssl",
-        "smb",
-        "rpcclient",
-        "vault login",
-        "ssh-keygen",
-        "storepass",
-        "keypass",
-        "lftp",
-        "securestring",
-        "htpasswd",
-        "net use",
-    ]) {
-        all_groups(text, tools(), add);
     }
     if has(&["net user", "rabbitmqctl", "htpasswd", "smbpasswd"]) {
         all_groups(text, after_user(), add);
@@ -1111,6 +1093,30 @@ fn commands(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
                 at = start + pair.len();
             }
         }
+    }
+}
+
+/// Tools that are called with a secret in an option of their own.
+fn tools(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
+    const WORDS: &[&str] = &[
+        "openssl",
+        "smb",
+        "rpcclient",
+        "vault login",
+        "ssh-keygen",
+        "storepass",
+        "keypass",
+        "lftp",
+        "securestring",
+        "htpasswd",
+        "net use",
+    ];
+    pattern!(
+        shape,
+        r#"(?im)(?:\bopenssl\b[^\n|;]{0,200}?\s-(?:k[ \t]+|pass(?:in|out)?[ \t]+pass:)(\S+)|\b(?:smbclient|smbget|rpcclient)\b[^\n|;]{0,200}?\s-U[ \t]*[^\s%]+%(\S+)|\bvault\s+login\s+(?:-[a-z-]+(?:=\S+)?\s+){0,8}([^\s=-][^\s=]*)[ \t]*$|\bssh-keygen\b[^\n|;]{0,200}?\s-(?:N|P)[ \t]+(?:'([^'\n]+)'|"([^"\n]+)"|([^\s'"]+))|-(?:src|dest)?(?:store|key)pass[ \t]+([^\s-]\S*)|\blftp\b[^\n|;]{0,200}?\s-u[ \t]*[^\s,]+,(\S+)|\bConvertTo-SecureString\s+(?:-String\s+)?["']([^"'\n]+)|\bhtpasswd\s+-\w*n\w*b\w*\s+\S+\s+(\S+)|\bnet\s+use\s+[^\n]{0,160}?\\\S+\s+([^\s/]\S*)\s+/user)"#
+    );
+    if WORDS.iter().any(|word| lower.contains(word)) {
+        all_groups(text, shape(), add);
     }
 }
 
