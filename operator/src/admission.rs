@@ -71,6 +71,11 @@ pub fn validate(review: &Value, covering: Option<&[Covering]>) -> (Value, Outcom
     // Going away must always be possible: finalizers go, and the specification is what it was.
     let is_deleting = object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null());
     let leaves = is_deleting && review.pointer("/request/oldObject/spec") == object.get("spec");
+    if is_deleting && !leaves {
+        let message = "spec: the object is being deleted; only its metadata, such as finalizers, may change".to_owned();
+        let status = json!({"code": 422, "reason": "Invalid", "message": message});
+        return (answer(uid, json!({"allowed": false, "status": status})), outcome("denied", "Deleting", message));
+    }
     let checked = match object.get("kind").and_then(Value::as_str) {
         Some("ClusterAuditPolicy") => check_cluster(object),
         _ => check(object, covering),
