@@ -524,3 +524,81 @@ fn an_editor_cannot_make_a_policy_that_nobody_can_read() {
     wait_for("it to be gone", SOON, || !cluster.try_kubectl(&["get", "-n", "edited", "auditpolicy", "audit"]).0);
     cluster.kubectl(&["delete", "namespace", "edited", "--wait=false"]);
 }
+
+/// Each of these pods passes without the annotation, and was refused with it.
+#[test]
+fn no_bound_of_a_namespace_or_a_pod_has_a_pod_refused() {
+    let world = world();
+    let cluster = &world.cluster;
+    let bounds = [
+        ("max", "{type: Container, max: {cpu: 500m, memory: 96Mi}, default: {cpu: 200m, memory: 64Mi}}"),
+        ("min", "{type: Container, min: {cpu: 100m, memory: 160Mi}}"),
+        (
+            "ratio",
+            "{type: Container, maxLimitRequestRatio: {cpu: '2', memory: '2'}, default: {cpu: 200m, memory: 128Mi}, defaultRequest: {cpu: 100m, memory: 64Mi}}",
+        ),
+        ("whole", "{type: Pod, max: {cpu: 500m, memory: 256Mi}}"),
+        ("free", ""),
+    ];
+    for (name, bound) in bounds {
+        cluster.namespace(name);
+        cluster.apply(&policy("audit", name, &world.kafka.for_pods(), ""));
+        if !bound.is_empty() {
+            cluster.apply(&format!(
+                "apiVersion: v1\nkind: LimitRange\nmetadata: {{name: bounds, namespace: {name}}}\nspec: {{limits: [{bound}]}}\n"
+            ));
+        }
+    }
+    let limited = |limits: &str| {
+        pod("Pod", "shop", "NAMESPACE", WAITS)
+            .replace("imagePullPolicy: Never,", &format!("imagePullPolicy: Never, resources: {limits},"))
+    };
+    let whole = pod("Pod", "shop", "NAMESPACE", WAITS)
+        .replace(
+            "spec: {restartPolicy",
+            "spec: {resources: {requests: {cpu: 200m, memory: 100Mi}, limits: {cpu: 500m, memory: 200Mi}}, restartPolicy",
+        )
+        .replace("imagePullPolicy: Never,", "imagePullPolicy: Never, resources: {requests: {cpu: 195m, memory: 90Mi}},");
+    for (namespace, name, manifest) in [
+        ("max", "shop", pod("Pod", "shop", "NAMESPACE", WAITS)),
+        ("min", "shop", limited("{requests: {cpu: 100m, memory: 160Mi}}")),
+        ("ratio", "shop", pod("Pod", "shop", "NAMESPACE", WAITS)),
+        ("whole", "shop", limited("{requests: {cpu: 10m, memory: 32Mi}, limits: {cpu: 450m, memory: 180Mi}}")),
+        ("free", "guaranteed", limited("{requests: {cpu: 100m, memory: 64Mi}, limits: {cpu: 100m, memory: 64Mi}}")),
+        ("free", "whole", whole),
+    ] {
+        let manifest = manifest.replace("NAMESPACE", namespace).replace("name: shop,", &format!("name: {name},"));
+        cluster.rendered(namespace, "audit");
+        // The webhooks have to have seen the LimitRange, which somebody makes long before pods.
+        let mut said = String::new();
+        wait_for(&format!("{name} in {namespace} to be taken"), SOON, || {
+            let taken;
+            (taken, said) = cluster.try_apply(&manifest);
+            taken
+        });
+        cluster.ready(namespace, &format!("pod/{name}"));
+        let made = cluster.get(namespace, &format!("pod/{name}"));
+        assert_eq!(made["spec"]["initContainers"][0]["name"], "steno-sidecar", "{namespace}/{name} has no sidecar: {said}");
+        if name == "guaranteed" {
+            assert_eq!(made["status"]["qosClass"], "Guaranteed", "{made}");
+        }
+    }
+    // What cannot fit starts without it, and says why.
+    cluster.kubectl(&[
+        "patch",
+        "-n",
+        "max",
+        "limitrange",
+        "bounds",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"limits":[{"type":"Container","max":{"memory":"32Mi"},"default":{"memory":"16Mi"}}]}}"#,
+    ]);
+    let small = pod("Pod", "small", "max", WAITS);
+    wait_for("the reason to be told", SOON, || {
+        let (_, said) = cluster.try_with_input(&["create", "--dry-run=server", "-f", "-"], &small);
+        said.contains("48Mi of memory")
+    });
+    let names: Vec<&str> = bounds.iter().map(|(name, _)| *name).collect();
+    cluster.kubectl(&[&["delete", "namespace", "--wait=false"][..], &names].concat());
+}

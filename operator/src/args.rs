@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use steno_crds::Span;
 
+use crate::inject::Resources;
+
 /// Turns AuditPolicy objects into sidecars in annotated pods.
 #[derive(Debug, Parser)]
 #[command(name = "steno-operator", version, after_help = "Exit codes: 0 done; 1 a fault, told on standard error; 2 wrong usage.")]
@@ -34,6 +36,9 @@ pub struct RunArgs {
     /// Its pull policy; empty: the cluster's default
     #[arg(long, env = "STENO_SIDECAR_PULL_POLICY", default_value = "")]
     pub sidecar_pull_policy: String,
+    /// Requests and limits of the sidecar's CPU and memory, as JSON: what neither annotations nor the namespace's `LimitRange` say otherwise
+    #[arg(long, env = "STENO_SIDECAR_RESOURCES", value_name = "JSON", default_value = "{}")]
+    pub sidecar_resources: Resources,
     /// Address of the webhooks (TLS)
     #[arg(long, env = "STENO_WEBHOOK", default_value = "[::]:10250")]
     pub webhook: SocketAddr,

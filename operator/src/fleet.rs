@@ -342,7 +342,7 @@ mod tests {
         let seen = read(serde_json::from_str(&odd).unwrap(), Sighting::default());
         assert_eq!((seen.hash.len(), seen.backlog), (TEXT, u64::MAX));
         assert_eq!(sum(&[seen.clone(), seen], 0, None).spooled_events, u64::MAX, "sums stay at the end of their scale");
-        let deep = format!("{}", "[".repeat(60_000));
+        let deep = "[".repeat(60_000);
         assert!(serde_json::from_str::<Stats>(&deep).is_err());
         let deep_inside = format!("{{\"other\":{}{}}}", "[".repeat(100), "]".repeat(100));
         assert!(serde_json::from_str::<Stats>(&deep_inside).is_ok(), "what is not read may be anything");

@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{ServerConfig, pki_types::CertificateDer};
 use crate::{
     args::{Role, RunArgs},
     certs::{self, Bundle, Keeper},
-    inject::{Resources, Settings},
+    inject::Settings,
     lease::Election,
     metrics::Metrics,
     nudges::Nudges,
@@ -80,7 +80,7 @@ async fn start(args: &RunArgs) -> anyhow::Result<()> {
         image: args.sidecar_image.clone(),
         pull_policy: args.sidecar_pull_policy.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
-        resources: Resources::default(),
+        resources: args.sidecar_resources.clone(),
     };
     let parts = Parts { args: args.clone(), client, scope, metrics, view, settings, teller };
     let mut reconciles =

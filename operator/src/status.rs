@@ -116,22 +116,19 @@ pub fn status(
     let is_rendered = rendered.is_ok() && not_applied.is_none();
     let inherited = inherited.unwrap_or_else(|_| known.inherited.clone());
     let mut conditions = vec![condition("Accepted", accepted), condition("Rendered", rendered_is)];
-    let pods = match seen {
-        Some((sightings, missed)) => {
-            let pods = fleet::sum(sightings, missed.len(), hash.as_deref());
-            let stands = of_pods(&pods, is_rendered, sightings, missed);
-            conditions.extend(stands.into_iter().map(|(kind, stands)| condition(kind, stands)));
-            pods
-        }
+    let pods = if let Some((sightings, missed)) = seen {
+        let pods = fleet::sum(sightings, missed.len(), hash.as_deref());
+        let stands = of_pods(&pods, is_rendered, sightings, missed);
+        conditions.extend(stands.into_iter().map(|(kind, stands)| condition(kind, stands)));
+        pods
+    } else {
         // Whoever has just begun to lead says nothing of pods: what was last said stays.
-        None => {
-            let not_asked = || (None, "NotAskedYet", "The operator has just begun, and has not asked the pods yet.".to_owned());
-            conditions.extend(OF_PODS.iter().map(|kind| {
-                let before = known.conditions.iter().find(|known| known.r#type == *kind).cloned();
-                before.unwrap_or_else(|| condition(kind, not_asked()))
-            }));
-            known.pods.clone()
-        }
+        let not_asked = || (None, "NotAskedYet", "The operator has just begun, and has not asked the pods yet.".to_owned());
+        conditions.extend(OF_PODS.iter().map(|kind| {
+            let before = known.conditions.iter().find(|known| known.r#type == *kind).cloned();
+            before.unwrap_or_else(|| condition(kind, not_asked()))
+        }));
+        known.pods.clone()
     };
     AuditPolicyStatus { observed_generation: generation, config_hash: hash, conditions, pods, inherited }
 }

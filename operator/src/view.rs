@@ -5,7 +5,7 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
+use k8s_openapi::api::core::v1::{LimitRange, Namespace as NamespaceObject};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     core::{DeserializeGuard, PartialObjectMeta},
@@ -16,7 +16,7 @@ use steno_crds::{AuditPolicyObject, ClusterAuditPolicyObject, Covering, Fault, S
 use tokio::sync::watch;
 
 use crate::{
-    inject::{Namespace, PREFIX, Policy, matches},
+    inject::{Namespace, PREFIX, Policy, Range, matches, ranges},
     scope::{self, Scope},
 };
 
@@ -37,6 +37,8 @@ pub struct View {
     is_whole: bool,
     clusters: Store<DeserializeGuard<ClusterAuditPolicyObject>>,
     namespaces: Store<PartialObjectMeta<NamespaceObject>>,
+    /// One for each namespace that is watched by itself. Where they may not be read, none are known.
+    limits: Vec<Store<LimitRange>>,
     /// Rules are compiled once a change, not once a pod.
     rendered: Mutex<Known>,
 }
@@ -101,11 +103,13 @@ impl View {
     pub fn start(client: &Client, scope: &Scope) -> (Arc<Self>, watch::Receiver<u64>) {
         let (changed, changes) = watch::channel(0);
         let policies = |namespace: Option<String>| follow(scope::api(client, namespace.as_deref()), watch::channel(0).0);
+        let limits = |namespace: Option<String>| follow(scope::api(client, namespace.as_deref()), watch::channel(0).0).store;
         let view = Self {
             policies: scope.each().into_iter().map(policies).collect(),
             is_whole: scope.is_whole(),
             clusters: follow(Api::all(client.clone()), changed.clone()).store,
             namespaces: follow(Api::all(client.clone()), changed).store,
+            limits: scope.each().into_iter().map(limits).collect(),
             rendered: Mutex::default(),
         };
         (Arc::new(view), changes)
@@ -115,7 +119,14 @@ impl View {
     pub fn fixed(policies: Vec<AuditPolicyObject>, namespaces: Vec<PartialObjectMeta<NamespaceObject>>) -> Arc<Self> {
         let policies = policies.into_iter().map(|policy| DeserializeGuard(Ok(policy))).collect();
         let (policies, namespaces) = (vec![filled(policies)], filled(namespaces).store);
-        Arc::new(Self { policies, is_whole: true, clusters: filled(Vec::new()).store, namespaces, rendered: Mutex::default() })
+        Arc::new(Self {
+            policies,
+            is_whole: true,
+            clusters: filled(Vec::new()).store,
+            namespaces,
+            limits: Vec::new(),
+            rendered: Mutex::default(),
+        })
     }
 
     /// Until everything was listed once. Where namespaces are named, one whose rights are missing does not hold up the rest; it is waited for a little, for
@@ -149,7 +160,15 @@ impl View {
             inject_all: label(&format!("{PREFIX}inject")) == Some("true"),
             // Only where it is said: without a label what the cluster has for a default counts, which cannot be seen.
             may_host_path: label("pod-security.kubernetes.io/enforce") == Some("privileged"),
+            ranges: self.ranges(name),
         }
+    }
+
+    /// What a namespace's `LimitRange` objects say.
+    fn ranges(&self, namespace: &str) -> Vec<Range> {
+        let objects = self.limits.iter().flat_map(Store::state);
+        let of = objects.filter(|object| object.metadata.namespace.as_deref() == Some(namespace));
+        of.flat_map(|object| ranges(&json!(object.spec))).collect()
     }
 
     /// The platform's policies that cover a namespace, by name; `None`: the namespace is not known yet, or one of them cannot be read, and nobody can tell.

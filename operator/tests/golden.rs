@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use serde_json::Value;
 use steno_crds::{LabelSelector, parse};
-use steno_operator::inject::{CONTAINER, Namespace, Plan, Policy, Settings, plan};
+use steno_operator::inject::{CONTAINER, Namespace, Plan, Policy, Settings, plan, ranges};
 
 fn policy(name: &str, selector: &str, spec: &str) -> Policy {
     let text = format!(
@@ -83,6 +83,11 @@ fn told(input: &str) -> String {
     let namespace = Namespace {
         inject_all: input.contains("# namespace: inject all"),
         may_host_path: input.contains("# namespace: privileged"),
+        ranges: input
+            .lines()
+            .filter_map(|line| line.strip_prefix("# limits: "))
+            .flat_map(|item| ranges(&serde_json::json!({"limits": [serde_yaml::from_str::<Value>(item).unwrap()]})))
+            .collect(),
     };
     let mut out = String::new();
     match plan(&pod, &namespace, &policies(), &settings()) {

@@ -20,6 +20,8 @@ pub struct Values {
     pub operator: Operator,
     /// The webhooks: injection, and the validation of policies. All replicas serve.
     pub webhook: Webhook,
+    /// The sidecars that pods get.
+    pub sidecar: Sidecar,
     /// NetworkPolicies of operator and webhooks.
     pub network_policy: NetworkPolicy,
     /// Metrics, alerts and dashboards.
@@ -67,6 +69,21 @@ pub struct Collector {
     pub node_selector: Map<String, Value>,
     /// Tolerations of the pods.
     pub tolerations: Vec<Map<String, Value>>,
+}
+
+/// The sidecars that pods get.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Sidecar {
+    /// Requests and limits of CPU and memory, as far as neither a pod's annotations nor its namespace's `LimitRange` ask for others. A limit of CPU is set where all
+    /// of a pod's containers have one.
+    pub resources: Map<String, Value>,
+}
+
+impl Default for Sidecar {
+    fn default() -> Self {
+        Self { resources: object(json!({"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}})) }
+    }
 }
 
 /// Volume of a collector's replica.

@@ -86,6 +86,7 @@ spec:
         env:
         - {name: STENO_ROLES, value: {{ .role }}}
         - {name: STENO_SIDECAR_IMAGE, value: {{ include "steno.image" (dict "root" $root "name" "sidecar") | quote }}}
+        - {name: STENO_SIDECAR_RESOURCES, value: {{ $root.Values.sidecar.resources | toJson | quote }}}
         - {name: STENO_SIDECAR_PULL_POLICY, value: {{ $root.Values.image.pullPolicy | quote }}}
         - name: STENO_NAMESPACE
           valueFrom: {fieldRef: {fieldPath: metadata.namespace}}

@@ -6,7 +6,9 @@ use steno_crds::{ByteSize, EphemeralVolume, LogLevel, SecretRef, SidecarConfig, 
 
 use super::{
     CONTAINER, EVENTS_SOCKET, Namespace, PREFIX, Policy, Reach, Reason, SOCKETS, STATUS, STATUS_PORT, STATUS_SOCKET, Settings,
-    annotation, list,
+    annotation,
+    fit::{self, Asked, amount},
+    list,
 };
 
 /// Names of the volumes.
@@ -17,6 +19,8 @@ pub(super) const SOCKET: &str = "steno-socket";
 pub(super) const FILES: &str = "steno-file-";
 /// Where those are mounted, each under its sink's name.
 const FILES_AT: &str = "/var/lib/steno-files";
+/// Limit of CPU where there must be one, and nobody says which.
+const ONE_CPU: f64 = 1.0;
 /// Where a volume other than the pod's own directory is mounted.
 const VOLUME: &str = "/var/lib/steno-volume";
 
@@ -144,26 +148,6 @@ fn ephemeral(asked: EphemeralVolume, bytes: u64) -> Value {
     json!({"ephemeral": {"volumeClaimTemplate": {"spec": spec}}})
 }
 
-/// What a quantity comes to, in its base unit; `None`: it is none that is written as digits, a point, digits and a unit.
-fn amount(text: &str) -> Option<f64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match &text[digits.len()..] {
-        "" => 1.0,
-        "m" => 0.001,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "Ki" => 1024.0,
-        "Mi" => 1_048_576.0,
-        "Gi" => 1_073_741_824.0,
-        _ => return None,
-    };
-    let is_plain =
-        digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') && digits.starts_with(|c: char| c.is_ascii_digit());
-    let number = if is_plain && !digits.ends_with('.') { digits.parse::<f64>().ok()? } else { return None };
-    (number > 0.0).then_some(number * factor)
-}
-
 /// A quantity from an annotation, or the setting; at most the policy's bound. Where the annotation asks for more there is a warning.
 fn quantity(
     pod: &Value,
@@ -173,7 +157,7 @@ fn quantity(
     warnings: &mut Vec<String>,
 ) -> Result<Option<String>, Reason> {
     let annotated = annotation(pod, name);
-    if let Some(text) = annotated.filter(|text| amount(text).is_none()) {
+    if let Some(text) = annotated.filter(|text| amount(text).is_none_or(|amount| amount <= 0.0)) {
         return Err(Reason::Annotation { name: name.into(), value: text.into(), fix: "a quantity such as 50m or 64Mi" });
     }
     let asked = annotated.unwrap_or(setting);
@@ -201,7 +185,7 @@ fn resources(
     pod: &Value,
     config: &SidecarConfig,
     spool: &Spool,
-    settings: &Settings,
+    (namespace, settings): (&Namespace, &Settings),
     warnings: &mut Vec<String>,
 ) -> Result<Value, Reason> {
     let bounds = &config.spec.sidecar.resources;
@@ -211,18 +195,18 @@ fn resources(
     let set = &settings.resources;
     let beside: u64 = config.spec.sinks.iter().map(SinkSpec::bytes_beside).sum();
     let spool = ByteSize(config.spec.spool.max_bytes.bytes() + beside);
+    let mut resources = json!({"requests": {}, "limits": {}});
     // Beside a volume the node's disk is only what is fallen back to.
-    let mut requests = json!({"ephemeral-storage": if is_on_node { spool.to_string() } else { "1Mi".into() }});
-    let mut limits = json!({});
-    if limited(pod, "ephemeral-storage", false) {
-        // Where one container has a limit the kubelet holds the pod to their sum, and the spool is of the pod.
-        limits["ephemeral-storage"] = json!((spool.bytes() + spool.bytes() / 4).to_string());
-    }
-    // A quota on limits.cpu wants one of every container; where the application has one, there may be such a quota.
-    let cpu_limit = if set.cpu_limit.is_empty() && limited(pod, "cpu", true) { "1" } else { &set.cpu_limit };
-    for (member, request, limit, most) in
-        [("cpu", &*set.cpu_request, cpu_limit, most_cpu), ("memory", &*set.memory_request, &*set.memory_limit, most_memory)]
-    {
+    let on_node = if is_on_node { spool.bytes() as f64 } else { 1_048_576.0 };
+    // Where one container has a limit the kubelet holds the pod to their sum, and the spool is of the pod.
+    let room = limited(pod, "ephemeral-storage", false).then(|| (spool.bytes() + spool.bytes() / 4) as f64);
+    let asked = Asked { request: Some(on_node), limit: room, least: if is_on_node { on_node } else { 0.0 } };
+    let given = fit::fit(pod, &namespace.ranges, "ephemeral-storage", asked, warnings)?;
+    fit::put(&mut resources, "ephemeral-storage", given, (None, None));
+    for (member, request, limit, most, least) in [
+        ("cpu", &*set.cpu_request, &*set.cpu_limit, most_cpu, 0.0),
+        ("memory", &*set.memory_request, &*set.memory_limit, most_memory, fit::LEAST_MEMORY),
+    ] {
         let (request_name, limit_name) = (format!("{member}-request"), format!("{member}-limit"));
         let request = quantity(pod, &request_name, request, most.as_ref(), warnings)?;
         let limit = quantity(pod, &limit_name, limit, most.as_ref(), warnings)?;
@@ -238,14 +222,18 @@ fn resources(
                 fix: "a request that is not above its limit; set both",
             });
         }
-        if let Some(request) = request {
-            requests[member] = json!(request);
+        let (of_request, of_limit) = (request.as_deref().and_then(amount), limit.as_deref().and_then(amount));
+        // Who asked for less by an annotation or a policy knows what they do.
+        let least = of_limit.map_or(least, |limit| least.min(limit));
+        let asked = Asked { request: of_request, limit: of_limit, least };
+        let mut given = fit::fit(pod, &namespace.ranges, member, asked, warnings)?;
+        if member == "cpu" && given.limit.is_none() && limited(pod, "cpu", true) {
+            // A quota on limits.cpu wants one of every container; where the application has one, there may be such a quota.
+            given.limit = fit::default(&namespace.ranges, member).or(Some(ONE_CPU));
         }
-        if let Some(limit) = limit {
-            limits[member] = json!(limit);
-        }
+        fit::put(&mut resources, member, given, (request.as_deref(), limit.as_deref()));
     }
-    Ok(json!({"requests": requests, "limits": limits}))
+    Ok(resources)
 }
 
 /// What the sidecar is told of its addresses, where they are not the usual ones.
@@ -285,7 +273,7 @@ pub(super) fn sidecar(
     reach: &Reach,
     spool: &Spool,
     files: &[(String, Value)],
-    settings: &Settings,
+    (namespace, settings): (&Namespace, &Settings),
     warnings: &mut Vec<String>,
 ) -> Result<Value, Reason> {
     let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
@@ -348,7 +336,7 @@ pub(super) fn sidecar(
         "restartPolicy": "Always",
         "env": env,
         "ports": [{"name": STATUS, "containerPort": reach.status_port, "protocol": "TCP"}],
-        "resources": resources(pod, config, spool, settings, warnings)?,
+        "resources": resources(pod, config, spool, (namespace, settings), warnings)?,
         // Not ready for events before this; and no readinessProbe: a full spool must not take the application out of its Service.
         // By a command, for a mesh that wants its own TLS of everybody would turn the kubelet away.
         "startupProbe": {"exec": {"command": probe(reach)}, "periodSeconds": 1, "failureThreshold": 60},

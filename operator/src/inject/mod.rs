@@ -20,15 +20,20 @@
 //! There loopback is the node's, and so is each port: such a pod gets Unix sockets instead, in a volume (`steno-socket`) that its containers share. `STENO_URL` is
 //! `unix:/.steno/events.sock`. Its sidecar takes no port, so that it is in nobody's way, unless the annotation `audit.steno.dev/status-port` gives it one for
 //! health, metrics and stats; without one the operator knows of it only what the kubelet says.
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use json_patch::{AddOperation, Patch, PatchOperation, jsonptr::PointerBuf};
 use serde_json::{Value, json};
 use steno_crds::{LabelSelector, SidecarConfig};
 
 mod container;
+mod fit;
 mod selector;
 
+pub use fit::{Range, ranges};
 pub use selector::matches;
 
 /// Name of the container; what tells an injected pod.
@@ -84,6 +89,32 @@ impl Default for Resources {
     }
 }
 
+impl FromStr for Resources {
+    type Err = String;
+
+    /// From `{"requests": {"cpu": …, "memory": …}, "limits": {…}}`; what is not there is as by default, and what is `""` is not set.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let object: Value = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
+        let mut resources = Self::default();
+        for (kind, members) in object.as_object().ok_or("is no object; write {\"requests\": {\"cpu\": \"10m\"}}")? {
+            for (name, value) in members.as_object().ok_or_else(|| format!("{kind} is no object"))? {
+                let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+                if !text.is_empty() && fit::amount(&text).is_none() {
+                    return Err(format!("{kind}.{name} is {text:?}; write a quantity such as 50m or 64Mi"));
+                }
+                *match (kind.as_str(), name.as_str()) {
+                    ("requests", "cpu") => &mut resources.cpu_request,
+                    ("requests", "memory") => &mut resources.memory_request,
+                    ("limits", "cpu") => &mut resources.cpu_limit,
+                    ("limits", "memory") => &mut resources.memory_limit,
+                    _ => return Err(format!("{kind}.{name} is not known; there are cpu and memory of requests and limits")),
+                } = text;
+            }
+        }
+        Ok(resources)
+    }
+}
+
 /// A policy of the pod's namespace.
 #[derive(Debug, Clone)]
 pub struct Policy {
@@ -102,6 +133,8 @@ pub struct Namespace {
     pub inject_all: bool,
     /// Its Pod Security lets pods mount directories of the node.
     pub may_host_path: bool,
+    /// What its `LimitRange` objects say.
+    pub ranges: Vec<Range>,
 }
 
 /// What becomes of a pod.
@@ -163,6 +196,19 @@ pub enum Reason {
         /// The port.
         port: u16,
     },
+    /// The namespace's bounds, or the pod's, leave too little for the sidecar.
+    #[error(
+        "the sidecar needs {needs} of {resource}, and the namespace's LimitRange or the pod's resources leave {most}: the pod would be refused; raise that{}",
+        if resource == "ephemeral-storage" { ", or lower the policy's spool.maxBytes" } else { "" }
+    )]
+    DoesNotFit {
+        /// The resource.
+        resource: String,
+        /// What it needs at least.
+        needs: String,
+        /// What is left.
+        most: String,
+    },
     /// A volume's name is taken.
     #[error("the pod has a volume {0:?}, a name that the sidecar needs; rename it")]
     Volume(String),
@@ -185,6 +231,7 @@ impl Reason {
             Self::NotAccepted(_) => "PolicyNotAccepted",
             Self::Windows => "Windows",
             Self::Port { .. } => "PortClash",
+            Self::DoesNotFit { .. } => "DoesNotFit",
             Self::Volume(_) => "VolumeClash",
             Self::Name => "NameClash",
             Self::NoPod => "NoPod",
@@ -413,7 +460,7 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
         warning.push_str(", and those that run as root or as its user can read its memory; leave shareProcessNamespace out");
         warnings.push(warning);
     }
-    let sidecar = container::sidecar(pod, config, &reach, &spool, &files, settings, &mut warnings)?;
+    let sidecar = container::sidecar(pod, config, &reach, &spool, &files, (namespace, settings), &mut warnings)?;
     adds.item(pod, &["spec", "initContainers"], Some(place(pod)), sidecar);
     for volume in container::volumes(policy, config, &reach, &spool, &files) {
         adds.item(pod, &["spec", "volumes"], None, volume);
