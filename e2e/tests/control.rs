@@ -267,6 +267,26 @@ fn the_operator_may_change_one_annotation_of_injected_pods_and_nothing_else() {
         let (went_well, printed) = cluster.try_kubectl(&["patch", "-n", "narrow", "configmap", "steno-audit", "-p", patch]);
         assert!(!went_well && printed.contains("written by Steno's operator"), "{patch}: {printed}");
     }
+    // Who puts back what is there, such as a backup tool, changes nothing.
+    let there = cluster.get("narrow", "configmap/steno-audit").to_string();
+    let (went_well, printed) = cluster.try_with_input(&["replace", "-n", "narrow", "-f", "-"], &there);
+    assert!(went_well, "{printed}");
+    // What looks like a configuration nobody else makes, and the operator writes nothing else.
+    let (went_well, printed) =
+        cluster.try_kubectl(&["create", "-n", "narrow", "configmap", "steno-other", "--from-literal=config.yaml=builtin: false"]);
+    assert!(!went_well && printed.contains("made by Steno's operator"), "{printed}");
+    cluster.kubectl(&["create", "-n", "narrow", "configmap", "aws-auth", "--from-literal=mapRoles=none"]);
+    let (went_well, printed) = cluster.try_kubectl(&[
+        "patch",
+        OPERATOR,
+        "-n",
+        "narrow",
+        "configmap",
+        "aws-auth",
+        "-p",
+        r#"{"data":{"mapRoles":"all"}}"#,
+    ]);
+    assert!(!went_well && printed.contains("the operator may write the configurations"), "{printed}");
     let secrets = cluster.try_kubectl(&["get", OPERATOR, "-n", "narrow", "secrets"]);
     assert!(!secrets.0 && secrets.1.contains("forbidden"), "{}", secrets.1);
 }
