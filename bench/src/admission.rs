@@ -105,7 +105,7 @@ fn the_webhook() -> anyhow::Result<Arc<Webhook>> {
     };
     let namespace = serde_yaml::from_str("{metadata: {name: shop}}").context("a namespace")?;
     let view = View::fixed(policies, vec![namespace]);
-    Ok(Arc::new(Webhook { view, settings, metrics: Metrics::default(), teller: Teller::to_nobody() }))
+    Ok(Arc::new(Webhook { view, settings, metrics: Metrics::default(), teller: Teller::to_nobody(), client: None }))
 }
 
 /// A review of a pod such as a Deployment makes, about 6 KB.

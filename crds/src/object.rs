@@ -43,7 +43,8 @@ pub struct ClusterAuditPolicyStatus {
     /// Generation of the specification that this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Accepted`. While one is not, the policies that it covers are not either, and their pods go on as before.
+    /// `Accepted`: while one is not, the policies that it covers are not either, and their pods go on as before. `Satisfied`: every policy that it covers is
+    /// accepted under it; the message names those that are not.
     pub conditions: Vec<Condition>,
     /// AuditPolicies in the namespaces that it covers.
     pub policies: u64,

@@ -622,3 +622,40 @@ fn no_bound_of_a_namespace_or_a_pod_has_a_pod_refused() {
     let names: Vec<&str> = bounds.iter().map(|(name, _)| *name).collect();
     cluster.kubectl(&[&["delete", "namespace", "--wait=false"][..], &names].concat());
 }
+
+#[test]
+fn neither_a_tightened_platform_nor_a_second_policy_takes_the_sidecar_unseen() {
+    let world = world();
+    let cluster = &world.cluster;
+    served(&world, "tight");
+    let strict = "apiVersion: audit.steno.dev/v1alpha1\nkind: ClusterAuditPolicy\nmetadata: {name: strict}\nspec: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: tight}}, spool: {volumeTypes: [PersistentVolumeClaim]}}\n";
+    let (went_well, said) = cluster.try_apply(strict);
+    assert!(went_well && said.contains("tight/audit"), "whoever tightens is told: {said}");
+    wait_for("the status to name the policy", LATER, || {
+        let satisfied = cluster.condition("", "clusterauditpolicy/strict", "Satisfied");
+        satisfied["status"] == "False" && satisfied["message"].as_str().unwrap().contains("tight/audit")
+    });
+    let has_sidecar = |name: &str| {
+        cluster.apply(&pod("Pod", name, "tight", WAITS));
+        cluster.ready("tight", &format!("pod/{name}"));
+        cluster.get("tight", &format!("pod/{name}"))["spec"]["initContainers"][0]["name"] == "steno-sidecar"
+    };
+    assert!(has_sidecar("later"), "a pod that is made after that");
+    // Webhooks that have seen it accepted never.
+    cluster.kubectl(&["rollout", "restart", "-n", "steno-system", "deploy/steno-webhook"]);
+    cluster.kubectl(&["rollout", "status", "-n", "steno-system", "deploy/steno-webhook", "--timeout=120s"]);
+    assert!(has_sidecar("after"), "and after webhooks have begun anew");
+    cluster.kubectl(&["delete", "clusterauditpolicy", "strict"]);
+    // A second policy that selects the same pods.
+    let (went_well, said) = cluster.try_apply(&policy("second", "tight", &world.kafka.for_pods(), ""));
+    assert!(went_well && said.contains("may select pods that audit selects"), "{said}");
+    cluster.rendered("tight", "second");
+    cluster.apply(&pod("Pod", "both", "tight", WAITS));
+    for name in ["audit", "second"] {
+        wait_for("both policies to tell of the pod", LATER, || {
+            let injected = cluster.condition("tight", &format!("auditpolicy/{name}"), "Injected");
+            injected["reason"] == "AmbiguousPolicies" && injected["message"].as_str().unwrap().contains("both")
+        });
+    }
+    cluster.kubectl(&["delete", "namespace", "tight", "--wait=false"]);
+}

@@ -170,7 +170,7 @@ mod tests {
         let policy = steno_crds::parse(
             "{apiVersion: audit.steno.dev/v1alpha1, kind: AuditPolicy, metadata: {name: p}, spec: {kafka: {brokers: ['k:9092'], topic: t}}}",
         );
-        let policies = [Policy { name: "p".into(), selector: None, config: Some(policy.unwrap().config) }];
+        let policies = [Policy { name: "p".into(), selector: None, config: Some(policy.unwrap().config), is_last_good: false }];
         let pod =
             json!({"metadata": {"annotations": {"audit.steno.dev/inject": "true"}}, "spec": {"containers": [{"name": "a"}]}});
         let (answer, outcome) = mutate(&review(pod), &Namespace::default(), &policies, &settings());

@@ -46,6 +46,7 @@ use crate::{
     status::{condition, status},
     view::View,
     watchdog::Watchdog,
+    webhook::some_of,
 };
 
 /// Name of the operator as an owner of fields.
@@ -359,10 +360,24 @@ async fn tell_cluster(client: &Client, view: &View, object: &ClusterAuditPolicyO
     } else {
         (Some(false), "Invalid", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     };
+    let unsatisfied = view.unsatisfied(&object.name_any(), &object.spec);
+    let satisfied = if unsatisfied.is_empty() {
+        (Some(true), "AllSatisfied", "Every AuditPolicy that it covers is accepted under it.".to_owned())
+    } else {
+        let message = format!(
+            "{} AuditPolicies cannot be accepted under it, their status says why: {}. Their pods go on by the last configuration that was accepted: what it asks does not hold for them.",
+            unsatisfied.len(),
+            some_of(&unsatisfied)
+        );
+        (Some(false), "Unsatisfied", message)
+    };
     let generation = object.metadata.generation;
     let status = ClusterAuditPolicyStatus {
         observed_generation: generation,
-        conditions: vec![condition(&known.conditions, generation, "Accepted", accepted)],
+        conditions: vec![
+            condition(&known.conditions, generation, "Accepted", accepted),
+            condition(&known.conditions, generation, "Satisfied", satisfied),
+        ],
         policies: view.covered(object),
     };
     if Some(&status) == object.status.as_ref() {

@@ -183,6 +183,7 @@ impl Parts {
             settings: self.settings.clone(),
             metrics: self.metrics.clone(),
             teller: self.teller.clone(),
+            client: Some(self.client.clone()),
         });
         let serving = tokio::spawn(serve(listener, tls.clone(), webhook, stop));
         // It serves. It is ready when the API server trusts it: before, a call would fail.

@@ -1,22 +1,28 @@
 //! What is known of policies, of the platform's policies, and of namespaces' labels: stores that watches keep up to date.
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex},
 };
 
 use futures_util::StreamExt as _;
-use k8s_openapi::api::core::v1::{LimitRange, Namespace as NamespaceObject};
+use k8s_openapi::{
+    api::core::v1::{ConfigMap, LimitRange, Namespace as NamespaceObject},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     core::{DeserializeGuard, PartialObjectMeta},
     runtime::{WatchStreamExt as _, reflector, reflector::Store, watcher},
 };
 use serde_json::{Value, json};
-use steno_crds::{AuditPolicyObject, ClusterAuditPolicyObject, Covering, Fault, SidecarConfig, render_under};
+use steno_crds::{
+    AuditPolicyObject, ClusterAuditPolicyObject, ClusterAuditPolicySpec, Covering, Fault, LabelSelector, SidecarConfig,
+    render_under,
+};
 use tokio::sync::watch;
 
 use crate::{
-    inject::{Namespace, PREFIX, Policy, Range, matches, ranges},
+    inject::{Namespace, PREFIX, Policy, Range, matches, may_share, ranges},
     scope::{self, Scope},
 };
 
@@ -41,6 +47,8 @@ pub struct View {
     limits: Vec<Store<LimitRange>>,
     /// Rules are compiled once a change, not once a pod.
     rendered: Mutex<Known>,
+    /// What policies, by UID, rendered to when they were last accepted; `None`: there is nothing to be found.
+    last_good: Mutex<HashMap<String, Option<SidecarConfig>>>,
 }
 
 /// A store that a watch keeps up to date.
@@ -98,6 +106,12 @@ where
     Followed { store, refused: watch::channel(0).1 }
 }
 
+/// What tells an object from one of the same name that comes after it.
+fn uid(of: &ObjectMeta) -> String {
+    let name = || format!("{}/{}", of.namespace.as_deref().unwrap_or_default(), of.name.as_deref().unwrap_or_default());
+    of.uid.clone().unwrap_or_else(name)
+}
+
 impl View {
     /// Begins to watch. The receiver changes whenever the platform's policies or a namespace do.
     pub fn start(client: &Client, scope: &Scope) -> (Arc<Self>, watch::Receiver<u64>) {
@@ -111,6 +125,7 @@ impl View {
             namespaces: follow(Api::all(client.clone()), changed).store,
             limits: scope.each().into_iter().map(limits).collect(),
             rendered: Mutex::default(),
+            last_good: Mutex::default(),
         };
         (Arc::new(view), changes)
     }
@@ -126,6 +141,7 @@ impl View {
             namespaces,
             limits: Vec::new(),
             rendered: Mutex::default(),
+            last_good: Mutex::default(),
         })
     }
 
@@ -236,7 +252,73 @@ impl View {
             }
             known.insert(key, (from, rendered.clone()));
         }
+        if let Ok((config, _)) = rendered.as_ref() {
+            self.keep_good(&object.metadata, Some(config.clone()));
+        }
         rendered
+    }
+
+    /// Looks for what policies of a namespace rendered to when they were last accepted, where they are not now and this process has not seen it: in the
+    /// ConfigMap that pods mount. What is there was written by the operator, and by nobody else.
+    pub async fn recall(&self, client: &Client, namespace: &str) {
+        let of_namespace =
+            |object: &Arc<DeserializeGuard<AuditPolicyObject>>| object.meta().namespace.as_deref() == Some(namespace);
+        for object in self.each().filter(of_namespace) {
+            let is_known = self.last_good.lock().is_ok_and(|last_good| last_good.contains_key(&uid(object.meta())));
+            let is_accepted = object.0.as_ref().is_ok_and(|object| self.render(object).is_ok());
+            if is_known || is_accepted {
+                continue;
+            }
+            let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+            let found = match maps.get_opt(&format!("steno-{}", object.name_any())).await {
+                Ok(found) => found,
+                Err(error) => {
+                    let policy = object.name_any();
+                    tracing::warn!(%error, namespace, policy, "the last configuration of a policy that is not accepted cannot be read");
+                    continue;
+                }
+            };
+            let owner = object.meta().uid.as_ref();
+            let is_its = |map: &ConfigMap| map.owner_references().iter().any(|of| Some(&of.uid) == owner);
+            let text = found.filter(is_its).and_then(|map| map.data?.remove("config.yaml"));
+            let config = text.and_then(|text| steno_crds::parse(&text).ok()).map(|parsed| parsed.config);
+            self.keep_good(object.meta(), config);
+        }
+    }
+
+    fn keep_good(&self, of: &ObjectMeta, config: Option<SidecarConfig>) {
+        let Ok(mut last_good) = self.last_good.lock() else { return };
+        if last_good.len() > 2 * self.policies.iter().map(|followed| followed.store.len()).sum::<usize>() + 16 {
+            let there: HashSet<String> = self.each().map(|object| uid(object.meta())).collect();
+            last_good.retain(|uid, _| there.contains(uid));
+        }
+        last_good.insert(uid(of), config);
+    }
+
+    /// AuditPolicies, as `namespace/name`, that would not be accepted under what is asked of a ClusterAuditPolicy; each is in a namespace that it covers.
+    pub fn unsatisfied(&self, name: &str, spec: &ClusterAuditPolicySpec) -> Vec<String> {
+        let selector = spec.namespace_selector.as_ref();
+        let mut names = Vec::new();
+        for object in self.each() {
+            let Ok(object) = &object.0 else { continue };
+            let namespace = object.namespace().unwrap_or_default();
+            let labels = self.labels(&namespace).map_or(Value::Null, |labels| json!(labels));
+            let Some(mut covering) = self.covering(&namespace).filter(|_| matches(selector, Some(&labels))) else { continue };
+            covering.retain(|one| one.name != name);
+            covering.push(Covering { name: name.to_owned(), spec: spec.clone() });
+            covering.sort_by(|a, b| a.name.cmp(&b.name));
+            if render_under(&object.to_policy(), &covering).is_err() {
+                names.push(format!("{namespace}/{}", object.name_any()));
+            }
+        }
+        names.sort();
+        names
+    }
+
+    /// Other policies of the namespace that may select pods which this one does.
+    pub fn rivals(&self, namespace: &str, name: &str, selector: Option<&LabelSelector>) -> Vec<String> {
+        let others = self.policies_in(namespace).into_iter().filter(|policy| policy.name != name);
+        others.filter(|policy| may_share(selector, policy.selector.as_ref())).map(|policy| policy.name).collect()
     }
 
     /// The policies of a namespace as injection sees them, by name.
@@ -246,11 +328,10 @@ impl View {
             .filter(|object| object.meta().namespace.as_deref() == Some(namespace))
             .filter_map(|object| {
                 let object = object.0.as_ref().ok()?;
-                Some(Policy {
-                    name: object.name_any(),
-                    selector: object.spec.selector.clone(),
-                    config: self.render(object).as_ref().as_ref().ok().map(|(config, _)| config.clone()),
-                })
+                let rendered = self.render(object).as_ref().as_ref().ok().map(|(config, _)| config.clone());
+                let is_last_good = rendered.is_none();
+                let config = rendered.or_else(|| self.last_good.lock().ok()?.get(&uid(&object.metadata)).cloned().flatten());
+                Some(Policy { name: object.name_any(), selector: object.spec.selector.clone(), config, is_last_good })
             })
             .collect();
         policies.sort_by(|a, b| a.name.cmp(&b.name));
@@ -283,6 +364,50 @@ mod tests {
         let names: Vec<String> = view.policies_in("shop").into_iter().map(|policy| policy.name).collect();
         assert_eq!(names, ["good"], "the good one serves pods");
         assert_eq!(view.policies().len(), 5, "and the others are there, for their status");
+    }
+
+    /// A platform that asks for claims, over a namespace whose policy has an emptyDir.
+    #[test]
+    fn tightening_takes_the_sidecar_from_nobody_and_names_who_does_not_satisfy_it() {
+        let policy: AuditPolicyObject = serde_json::from_value(json!({
+            "apiVersion": "audit.steno.dev/v1alpha1", "kind": "AuditPolicy", "metadata": {"name": "p", "namespace": "shop", "uid": "u"},
+            "spec": {"kafka": {"brokers": ["k:9092"], "topic": "t"}},
+        }))
+        .unwrap();
+        let shop: PartialObjectMeta<NamespaceObject> = serde_json::from_value(json!({"metadata": {"name": "shop"}})).unwrap();
+        let loose = View::fixed(vec![policy.clone()], vec![shop.clone()]);
+        let before = loose.policies_in("shop").remove(0);
+        assert!(before.config.is_some() && !before.is_last_good);
+        let asks: ClusterAuditPolicySpec =
+            serde_json::from_value(json!({"spool": {"volumeTypes": ["PersistentVolumeClaim"]}})).unwrap();
+        assert_eq!(loose.unsatisfied("platform", &asks), ["shop/p"], "who applies it is told");
+        let cluster = json!({"apiVersion": "audit.steno.dev/v1alpha1", "kind": "ClusterAuditPolicy", "metadata": {"name": "platform"}, "spec": asks});
+        let clusters = filled(vec![DeserializeGuard(Ok(serde_json::from_value(cluster).unwrap()))]).store;
+        let strict = View { clusters, ..Arc::try_unwrap(loose).ok().unwrap() };
+        let after = strict.policies_in("shop").remove(0);
+        assert!(strict.render(&policy).is_err() && after.is_last_good);
+        assert_eq!(after.config.map(|config| config.hash), before.config.map(|config| config.hash));
+        // One of the same name that comes after it does not inherit what it never was.
+        let other = AuditPolicyObject { metadata: ObjectMeta { uid: Some("v".into()), ..policy.metadata }, ..policy };
+        let again = View { policies: vec![filled(vec![DeserializeGuard(Ok(other))])], ..strict };
+        assert!(again.policies_in("shop").remove(0).config.is_none());
+    }
+
+    #[test]
+    fn policies_that_may_select_the_same_pods_are_rivals() {
+        let policy = |name: &str, app: &str| -> AuditPolicyObject {
+            serde_json::from_value(json!({
+                "apiVersion": "audit.steno.dev/v1alpha1", "kind": "AuditPolicy", "metadata": {"name": name, "namespace": "shop"},
+                "spec": {"selector": {"matchLabels": {"app": app}}, "kafka": {"brokers": ["k:9092"], "topic": "t"}},
+            }))
+            .unwrap()
+        };
+        let shop = serde_json::from_value(json!({"metadata": {"name": "shop"}})).unwrap();
+        let view = View::fixed(vec![policy("a", "one"), policy("b", "two")], vec![shop]);
+        let one: LabelSelector = serde_json::from_value(json!({"matchLabels": {"app": "one"}})).unwrap();
+        assert_eq!(view.rivals("shop", "new", Some(&one)), ["a"]);
+        assert_eq!(view.rivals("shop", "new", None), ["a", "b"]);
+        assert!(view.rivals("shop", "a", Some(&one)).is_empty(), "none is its own");
     }
 
     #[test]

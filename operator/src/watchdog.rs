@@ -15,7 +15,7 @@ use kube::{Api, Client, ResourceExt as _};
 use serde_json::Value;
 
 use crate::{
-    inject::{Plan, Settings, choice, plan},
+    inject::{Plan, Settings, choices, plan},
     pods::{Asking, Pods},
     tell::{self, Teller},
     view::View,
@@ -33,8 +33,8 @@ pub struct Verdict {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// The policy that it should have.
-    pub policy: Option<String>,
+    /// The policy that it should have, or those that compete for it.
+    pub policies: Vec<String>,
     /// One word why not.
     pub reason: &'static str,
     /// A sentence, with what to do.
@@ -65,8 +65,8 @@ fn stamp(view: &View, namespace: &str) -> u64 {
     hasher.finish()
 }
 
-/// What is wrong with a pod: the policy that it should have, one word, and a sentence.
-fn fault(pod: &Value, namespace: &str, view: &View, settings: &Settings) -> Option<(Option<String>, &'static str, String)> {
+/// What is wrong with a pod: the policies that it concerns, one word, and a sentence.
+fn fault(pod: &Value, namespace: &str, view: &View, settings: &Settings) -> Option<(Vec<String>, &'static str, String)> {
     let (policies, known) = (view.policies_in(namespace), view.namespace(namespace));
     match plan(pod, &known, &policies, settings) {
         Plan::NotAsked => None,
@@ -75,11 +75,11 @@ fn fault(pod: &Value, namespace: &str, view: &View, settings: &Settings) -> Opti
                 "The pod asks for the sidecar and was made without it: no operator answered, or the policy {policy} came later. Its events are \
                  not audited. Restart it, such as by kubectl rollout restart."
             );
-            Some((Some(policy), "Missed", note))
+            Some((vec![policy], "Missed", note))
         }
         Plan::Skip(reason) => {
-            let policy = choice(pod, &known, &policies);
-            Some((policy, reason.word(), format!("The pod asks for the sidecar and runs without it: {reason}.")))
+            let policies = choices(pod, &known, &policies);
+            Some((policies, reason.word(), format!("The pod asks for the sidecar and runs without it: {reason}.")))
         }
     }
 }
@@ -145,8 +145,8 @@ impl Watchdog {
         let is_over = matches!(whole.pointer("/status/phase").and_then(Value::as_str), Some("Succeeded" | "Failed"));
         // Of a pod that has ended, or asks no more, nothing is to be said: that is remembered, too.
         let judged = fault(&whole, &namespace, &self.view, &self.settings).filter(|_| !is_over);
-        let (policy, reason, note) = judged.unwrap_or((None, NOTHING, String::new()));
-        let verdict = Verdict { namespace: namespace.clone(), name: pod.name.clone(), policy, reason, note, from };
+        let (policies, reason, note) = judged.unwrap_or((Vec::new(), NOTHING, String::new()));
+        let verdict = Verdict { namespace: namespace.clone(), name: pod.name.clone(), policies, reason, note, from };
         let Ok(mut verdicts) = self.verdicts.lock() else { return };
         let is_new = reason != NOTHING
             && verdicts.get(&pod.uid).is_none_or(|known| (known.reason, &known.note) != (verdict.reason, &verdict.note));
@@ -161,7 +161,9 @@ impl Watchdog {
     /// The pods that miss a policy's sidecar.
     pub fn missing(&self, namespace: &str, policy: &str) -> Vec<Verdict> {
         let Ok(verdicts) = self.verdicts.lock() else { return Vec::new() };
-        let of = verdicts.values().filter(|verdict| verdict.namespace == namespace && verdict.policy.as_deref() == Some(policy));
+        let of = verdicts
+            .values()
+            .filter(|verdict| verdict.namespace == namespace && verdict.policies.iter().any(|known| known == policy));
         let mut of: Vec<Verdict> = of.cloned().collect();
         of.sort_by(|a, b| a.name.cmp(&b.name));
         of

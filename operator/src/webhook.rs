@@ -12,7 +12,9 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::Value;
+use kube::Client;
+use serde_json::{Value, json};
+use steno_crds::{ClusterAuditPolicySpec, LabelSelector};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, watch},
@@ -46,6 +48,8 @@ pub struct Webhook {
     pub metrics: Metrics,
     /// Where Events are told.
     pub teller: Teller,
+    /// The cluster, for the last configuration of a policy that is not accepted.
+    pub client: Option<Client>,
 }
 
 fn reply(status: StatusCode, media: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
@@ -69,8 +73,13 @@ impl Webhook {
         let review: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
         let namespace = namespace_of(&review);
         let (answer, outcome) = if path == "/validate" {
-            validate(&review, self.view.covering(namespace).as_deref())
+            let (mut answer, outcome) = validate(&review, self.view.covering(namespace).as_deref());
+            self.advise(&review, namespace, &mut answer);
+            (answer, outcome)
         } else {
+            if let Some(client) = &self.client {
+                self.view.recall(client, namespace).await;
+            }
             let policies = self.view.policies_in(namespace);
             let known = self.view.namespace(namespace);
             // Which of the two webhooks was called says it for certain, however old the view is.
@@ -80,6 +89,46 @@ impl Webhook {
         self.told(&path, namespace, &review, &outcome);
         self.metrics.admission.observe(begun.elapsed().as_secs_f64());
         reply(StatusCode::OK, "application/json", answer.to_string())
+    }
+
+    /// Warns of what an object that is taken does to others.
+    fn advise(&self, review: &Value, namespace: &str, answer: &mut Value) {
+        let Some(object) =
+            review.pointer("/request/object").filter(|_| answer.pointer("/response/allowed") == Some(&Value::Bool(true)))
+        else {
+            return;
+        };
+        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        let spec = object.get("spec").cloned().unwrap_or_default();
+        let warning = if object.get("kind").and_then(Value::as_str) == Some("ClusterAuditPolicy") {
+            let Ok(spec) = serde_json::from_value::<ClusterAuditPolicySpec>(spec) else { return };
+            let unsatisfied = self.view.unsatisfied(name, &spec);
+            (!unsatisfied.is_empty()).then(|| {
+                format!(
+                    "steno: {} AuditPolicies cannot be accepted under it ({}); their pods, new ones too, go on by the last configuration that was",
+                    unsatisfied.len(),
+                    some_of(&unsatisfied)
+                )
+            })
+        } else {
+            let Ok(selector) = serde_json::from_value::<Option<LabelSelector>>(spec.get("selector").cloned().unwrap_or_default())
+            else {
+                return;
+            };
+            let rivals = self.view.rivals(namespace, name, selector.as_ref());
+            (!rivals.is_empty()).then(|| {
+                format!(
+                    "steno: spec.selector: may select pods that {} selects, too; a pod that several select gets no sidecar unless it names one by audit.steno.dev/policy",
+                    some_of(&rivals)
+                )
+            })
+        };
+        let Some(warning) = warning else { return };
+        if let Some(warnings) = answer.pointer_mut("/response/warnings").and_then(Value::as_array_mut) {
+            warnings.push(warning.into());
+        } else {
+            answer["response"]["warnings"] = json!([warning]);
+        }
     }
 
     fn told(&self, path: &str, namespace: &str, review: &Value, outcome: &Outcome) {
@@ -102,6 +151,14 @@ impl Webhook {
             }
         }
     }
+}
+
+/// The first names of a list, for a sentence.
+pub fn some_of(names: &[String]) -> String {
+    const NAMED: usize = 5;
+    let more = names.len().saturating_sub(NAMED);
+    let named = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{named} and {more} more") } else { named }
 }
 
 /// Serves reviews over TLS, with whatever certificate counts at the time, until told to stop.

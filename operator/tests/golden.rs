@@ -12,7 +12,7 @@ fn policy(name: &str, selector: &str, spec: &str) -> Policy {
     );
     let config = parse(&text).ok().map(|parsed| parsed.config);
     let selector: LabelSelector = serde_yaml::from_str(selector).unwrap();
-    Policy { name: name.into(), selector: Some(selector), config }
+    Policy { name: name.into(), selector: Some(selector), config, is_last_good: false }
 }
 
 fn policies() -> Vec<Policy> {

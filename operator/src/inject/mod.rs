@@ -34,7 +34,7 @@ mod fit;
 mod selector;
 
 pub use fit::{Range, ranges};
-pub use selector::matches;
+pub use selector::{matches, may_share};
 
 /// Name of the container; what tells an injected pod.
 pub const CONTAINER: &str = "steno-sidecar";
@@ -122,8 +122,10 @@ pub struct Policy {
     pub name: String,
     /// The pods that it serves.
     pub selector: Option<LabelSelector>,
-    /// What it renders to; none: it was not accepted.
+    /// What it renders to, or rendered to when it was last accepted; none: it never was.
     pub config: Option<SidecarConfig>,
+    /// It is not accepted as it stands.
+    pub is_last_good: bool,
 }
 
 /// What is known of the pod's namespace.
@@ -239,12 +241,15 @@ impl Reason {
     }
 }
 
-/// The policy that a pod asks for, whether it can be served or not.
-pub fn choice(pod: &Value, namespace: &Namespace, policies: &[Policy]) -> Option<String> {
-    match asked(pod, namespace).ok()?? {
-        Asked::Named(name) => policies.iter().find(|policy| policy.name == name).map(|policy| policy.name.clone()),
-        asked @ Asked::Selected => choose(pod, &asked, policies).ok().map(|(policy, _)| policy.name.clone()),
-    }
+/// The policies that a pod asks for, whether it can be served or not: where several select it, each of them.
+pub fn choices(pod: &Value, namespace: &Namespace, policies: &[Policy]) -> Vec<String> {
+    let Ok(Some(asked)) = asked(pod, namespace) else { return Vec::new() };
+    let labels = pod.get("metadata").and_then(|metadata| metadata.get("labels"));
+    let is_meant = |policy: &&Policy| match &asked {
+        Asked::Named(name) => policy.name == *name,
+        Asked::Selected => matches(policy.selector.as_ref(), labels),
+    };
+    policies.iter().filter(is_meant).map(|policy| policy.name.clone()).collect()
 }
 
 /// What happens to a pod at its creation.
@@ -447,6 +452,12 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
     let (spool, told) = container::Spool::of(config, namespace);
     let files = container::file_volumes(config, namespace);
     let mut warnings: Vec<String> = told.into_iter().chain(reach.warnings(pod, config)).collect();
+    if policy.is_last_good {
+        warnings.push(format!(
+            "the AuditPolicy {:?} is not accepted as it stands, its status says why: the pod runs by the last configuration that was",
+            policy.name
+        ));
+    }
     for sink in config.spec.sinks.iter().filter(|sink| sink.file.as_ref().is_some_and(|file| file.volume.is_some())) {
         if files.iter().all(|(name, _)| *name != sink.name) {
             warnings.push(format!(
