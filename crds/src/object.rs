@@ -31,6 +31,9 @@ pub struct AuditPolicyStatus {
     pub conditions: Vec<Condition>,
     /// The pods that it serves.
     pub pods: Fleet,
+    /// Events that were lost with pods: their sidecars had not delivered them when they ended, and the volume of the spool went with the pod. It is kept as
+    /// long as the policy.
+    pub abandoned_events: u64,
     /// Fields that a ClusterAuditPolicy set or tightened, by path.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inherited: Vec<String>,

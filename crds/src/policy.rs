@@ -52,6 +52,8 @@ pub struct Metadata {
         printcolumn = r#"{"name":"Ready pods","type":"integer","jsonPath":".status.pods.ready"}"#,
         printcolumn = r#"{"name":"Breaker open","type":"integer","jsonPath":".status.pods.breakerOpen"}"#,
         printcolumn = r#"{"name":"Spooled","type":"integer","jsonPath":".status.pods.spooledEvents"}"#,
+        printcolumn = r#"{"name":"Lost","type":"integer","priority":1,"jsonPath":".status.abandonedEvents"}"#,
+        printcolumn = r#"{"name":"Reason","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
         printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
     )
 )]

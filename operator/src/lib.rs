@@ -9,7 +9,7 @@
 //! - [`lease`]: which of several processes reconciles.
 //! - [`reconcile`], [`status`]: ConfigMap and status of a policy.
 //! - [`pods`], [`fleet`], [`prober`], [`rota`], [`nudges`]: which pods there are, how they stand, and who is told of a change; beside the reconciles.
-//! - [`watchdog`], [`tell`]: pods that ask and were missed; Events.
+//! - [`watchdog`], [`losses`], [`tell`]: pods that ask and were missed, events that went with pods; Events.
 //!
 //! # Two roles
 //! `webhook` answers admissions: every replica does, from its own view. `reconcile` does all else, in the one process that holds the Lease. A cluster
@@ -28,6 +28,7 @@ pub mod certs;
 pub mod fleet;
 pub mod inject;
 pub mod lease;
+pub mod losses;
 pub mod metrics;
 pub mod nudges;
 pub mod pods;

@@ -62,7 +62,7 @@ pub struct Metrics {
     /// 1: this process reconciles.
     pub leading: Gauge,
     /// Events that pods took with them when they were deleted.
-    pub abandoned: Counter,
+    abandoned: Family<PolicyLabel, Counter>,
     admissions: Family<AdmissionLabel, Counter>,
     /// Time of an admission in this process, seconds.
     pub admission: Histogram,
@@ -78,7 +78,7 @@ impl Default for Metrics {
             fleets: Arc::default(),
             missed: Arc::default(),
             leading: Gauge::default(),
-            abandoned: Counter::default(),
+            abandoned: Family::default(),
             admissions: Family::default(),
             admission: Histogram::new(exponential_buckets(0.000_1, 2.0, 14)),
             reconciles: Family::default(),
@@ -92,6 +92,11 @@ impl Metrics {
     /// The counter of an outcome.
     pub fn admissions(&self, result: &str, reason: &str) -> impl std::ops::Deref<Target = Counter> {
         self.admissions.get_or_create(&AdmissionLabel { result: result.into(), reason: reason.into() })
+    }
+
+    /// Counts undelivered events of a sidecar that ended.
+    pub fn abandoned(&self, namespace: &str, policy: &str, events: u64) {
+        self.abandoned.get_or_create(&PolicyLabel { namespace: namespace.into(), policy: policy.into() }).inc_by(events);
     }
 
     /// Counts a reconcile that took `seconds`.

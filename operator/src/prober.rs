@@ -80,6 +80,11 @@ impl Prober {
         self.news.subscribe()
     }
 
+    /// There is news of a policy from elsewhere.
+    pub fn stir(&self, of: &Of) {
+        let _ = self.news.send(of.clone());
+    }
+
     /// What the pods of a policy are to run by.
     pub fn wants(&self, of: &Of, hash: &str) {
         let Ok(mut wanted) = self.wanted.lock() else { return };

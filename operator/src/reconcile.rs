@@ -37,6 +37,7 @@ use tokio::sync::{Semaphore, broadcast::error::RecvError, watch};
 use crate::{
     fleet,
     inject::PREFIX,
+    losses::Losses,
     metrics::Metrics,
     nudges::Nudges,
     pods::Pods,
@@ -44,6 +45,7 @@ use crate::{
     rota::Of,
     scope::{self, Scope},
     status::{condition, status},
+    tell::{self, Teller},
     view::View,
     watchdog::Watchdog,
     webhook::some_of,
@@ -115,6 +117,10 @@ pub struct Context {
     pub prober: Prober,
     /// Pods that are to be told of a changed configuration.
     pub nudges: Nudges,
+    /// Events that went with pods, and stand in no status yet.
+    pub losses: Losses,
+    /// Where Events are told.
+    pub teller: Teller,
     /// What was written last.
     pub written: Written,
 }
@@ -255,8 +261,8 @@ async fn once(object: &AuditPolicyObject, context: &Context) -> Result<Action, E
         Err(_) => Ok(()),
     };
     let found = context.pods.of(&namespace, &object.name_any());
+    let of: Of = (namespace.as_str().into(), object.name_any().into());
     if let (Ok(config), Ok(())) = (&config, &applied) {
-        let of: Of = (namespace.as_str().into(), object.name_any().into());
         let stale = found.iter().filter(|pod| pod.hash != config.hash && !pod.is_over).map(|pod| pod.name.clone());
         context.nudges.offer(&of, &config.hash, stale.collect());
         context.prober.wants(&of, &config.hash);
@@ -265,7 +271,10 @@ async fn once(object: &AuditPolicyObject, context: &Context) -> Result<Action, E
     let sightings = if is_settled { context.prober.of(&found) } else { None };
     let missed = context.watchdog.missing(&namespace, &object.name_any());
     let seen = sightings.as_deref().map(|sightings| (sightings, &missed[..]));
-    let status = status(object, rendered.as_ref().as_ref(), applied.as_ref().err(), seen);
+    let lost = context.losses.take(&of);
+    let known = object.status.clone().unwrap_or_default();
+    let abandoned = known.abandoned_events.saturating_add(lost);
+    let status = status(object, rendered.as_ref().as_ref(), applied.as_ref().err(), seen, abandoned);
     if let Some(sightings) = &sightings
         && let Ok(mut fleets) = context.metrics.fleets.lock()
     {
@@ -276,6 +285,7 @@ async fn once(object: &AuditPolicyObject, context: &Context) -> Result<Action, E
     if Some(&status) != object.status.as_ref() {
         let (uid, says) = (object.uid().unwrap_or_default(), says(&status));
         if let Some(rest) = rest(&context.written, &uid, &says) {
+            context.losses.add(&of, lost);
             applied?;
             return Ok(Action::requeue(rest.min(next)));
         }
@@ -286,7 +296,13 @@ async fn once(object: &AuditPolicyObject, context: &Context) -> Result<Action, E
             "status": status,
         });
         let params = PatchParams::apply(MANAGER).force();
-        policies.patch_status(&object.name_any(), &params, &Patch::Apply(patch)).await.map_err(api("write the status"))?;
+        if let Err(error) = policies.patch_status(&object.name_any(), &params, &Patch::Apply(patch)).await {
+            context.losses.add(&of, lost);
+            return Err(api("write the status")(error));
+        }
+        for (is_grave, reason, message) in changes(&known, &status) {
+            context.teller.tell(tell::policy(object), is_grave, &reason, &message);
+        }
         if let Ok(mut written) = context.written.lock() {
             written.insert(uid, (says, Instant::now()));
         }
@@ -295,12 +311,28 @@ async fn once(object: &AuditPolicyObject, context: &Context) -> Result<Action, E
     Ok(Action::requeue(next))
 }
 
+/// What a person who follows a policy is told of a new status: whether it is grave, one word, a sentence.
+fn changes(known: &AuditPolicyStatus, new: &AuditPolicyStatus) -> Vec<(bool, String, String)> {
+    let of =
+        |status: &AuditPolicyStatus, kind: &str| status.conditions.iter().find(|condition| condition.r#type == kind).cloned();
+    let kinds = ["Accepted", "Delivering", "Lossy", "Ready"].into_iter();
+    let changed = kinds.filter_map(|kind| {
+        let (before, now) = (of(known, kind), of(new, kind)?);
+        // What is unknown, or good from the beginning, is no news.
+        let was = before.map(|before| before.status);
+        let good = if kind == "Lossy" { "False" } else { "True" };
+        let is_news = now.status != "Unknown" && was.as_deref() != Some(&now.status) && (was.is_some() || now.status != good);
+        is_news.then(|| (now.status != good, format!("{kind}{}", now.status), format!("{}: {}", now.reason, now.message)))
+    });
+    changed.collect()
+}
+
 /// What a status says, without figures that only count up.
 fn says(status: &AuditPolicyStatus) -> String {
     let conditions: Vec<_> =
         status.conditions.iter().map(|condition| (&condition.r#type, &condition.status, &condition.reason)).collect();
     let pods = Fleet { spooled_events: 0, spooled_bytes: 0, oldest_undelivered_seconds: None, ..status.pods.clone() };
-    format!("{:?}/{:?}/{conditions:?}/{pods:?}", status.observed_generation, status.config_hash)
+    format!("{:?}/{:?}/{}/{conditions:?}/{pods:?}", status.observed_generation, status.config_hash, status.abandoned_events)
 }
 
 /// How long a status that says this is not written again; `None`: it is time.
@@ -429,4 +461,52 @@ async fn apply(object: &AuditPolicyObject, config: &SidecarConfig, context: &Con
     }
     maps.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(map)).await.map_err(api("apply the ConfigMap"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use steno_crds::Condition;
+
+    use super::*;
+
+    fn standing(kind: &str, status: &str, spooled: u64) -> AuditPolicyStatus {
+        let condition = Condition {
+            r#type: kind.into(),
+            status: status.into(),
+            reason: "R".into(),
+            message: "m".into(),
+            ..Condition::default()
+        };
+        let pods = Fleet { spooled_events: spooled, ..Fleet::default() };
+        AuditPolicyStatus { conditions: vec![condition], pods, ..AuditPolicyStatus::default() }
+    }
+
+    /// A busy pod under a ConfigMap that cannot be applied: 69 writes a second.
+    #[test]
+    fn figures_that_grow_are_written_with_every_look_and_other_changes_once_a_second() {
+        let written = Written::default();
+        let (first, grown, open) =
+            (standing("Ready", "True", 1), standing("Ready", "True", 900), standing("Ready", "False", 900));
+        assert!(rest(&written, "u", &says(&first)).is_none(), "the first is written at once");
+        written.lock().unwrap().insert("u".into(), (says(&first), Instant::now()));
+        let of_figures = rest(&written, "u", &says(&grown)).unwrap();
+        let of_others = rest(&written, "u", &says(&open)).unwrap();
+        assert!(of_figures > WRITES && of_figures <= LOOK && of_others <= WRITES, "{of_figures:?}, {of_others:?}");
+        let lost = AuditPolicyStatus { abandoned_events: 7, ..first };
+        assert!(rest(&written, "u", &says(&lost)).unwrap() <= WRITES, "a loss is no figure");
+    }
+
+    #[test]
+    fn who_follows_a_policy_is_told_what_became_of_it() {
+        let words = |known: &AuditPolicyStatus, new: &AuditPolicyStatus| {
+            changes(known, new).into_iter().map(|(is_grave, word, _)| (is_grave, word)).collect::<Vec<_>>()
+        };
+        let none = AuditPolicyStatus::default();
+        let (open, closed) = (standing("Delivering", "False", 0), standing("Delivering", "True", 0));
+        assert_eq!(words(&closed, &open), [(true, "DeliveringFalse".to_owned())]);
+        assert_eq!(words(&open, &closed), [(false, "DeliveringTrue".to_owned())]);
+        assert!(words(&open, &open).is_empty() && words(&none, &closed).is_empty(), "good from the beginning is no news");
+        assert_eq!(words(&none, &standing("Lossy", "True", 0)), [(true, "LossyTrue".to_owned())]);
+        assert!(words(&closed, &standing("Delivering", "Unknown", 0)).is_empty());
+    }
 }

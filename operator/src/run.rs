@@ -8,6 +8,7 @@ use std::{
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use kube::{Client, Config};
+use steno_crds::VolumeType;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -21,6 +22,7 @@ use crate::{
     certs::{self, Bundle, Keeper},
     inject::Settings,
     lease::Election,
+    losses::Losses,
     metrics::Metrics,
     nudges::Nudges,
     pods::{Injected, Pods},
@@ -327,9 +329,11 @@ async fn lead(parts: Parts, me: String, beat: Arc<Beat>, changes: watch::Receive
                 turns: tokio::sync::Semaphore::new(reconcile::CONCURRENCY.into()),
                 prober: Prober::default(),
                 nudges: Nudges::new(pace(parts.args.nudges)),
+                losses: Losses::default(),
+                teller: parts.teller.clone(),
                 written: Mutex::default(),
             });
-            let ended = |namespace: &str, pod: &Injected| left(&parts, namespace, pod);
+            let ended = |namespace: &str, pod: &Injected| left(&parts, &context, namespace, pod);
             tokio::select! {
                 () = reconcile::run(context.clone(), changes) => {}
                 () = context.pods.follow(&parts.client, &parts.scope, ended) => {}
@@ -366,19 +370,34 @@ impl Drop for Leading {
 }
 
 /// What a sidecar left in its spool when it ended is told, once.
-fn left(parts: &Parts, namespace: &str, pod: &Injected) {
+fn left(parts: &Parts, context: &Context, namespace: &str, pod: &Injected) {
     let told: serde_json::Value = serde_json::from_str(&pod.left).unwrap_or_default();
     let undelivered = told.get("undelivered").and_then(serde_json::Value::as_u64).unwrap_or_default();
     if undelivered == 0 {
         return;
     }
-    parts.metrics.abandoned.inc_by(undelivered);
+    parts.metrics.abandoned(namespace, &pod.policy, undelivered);
     tracing::warn!(namespace, pod = pod.name, undelivered, "a sidecar ended with undelivered events");
-    let note = format!(
-        "The sidecar ended with {undelivered} undelivered events in its spool. On a PersistentVolumeClaim a later pod of the policy {} delivers \
-         them; on an EmptyDir or Ephemeral volume they are gone with the pod.",
-        pod.policy
-    );
+    let policies = parts.view.policies_in(namespace);
+    let policy = policies.into_iter().find(|policy| policy.name == pod.policy).and_then(|policy| policy.config);
+    let volume = policy.map_or(VolumeType::EmptyDir, |config| config.spec.spool.volume.r#type);
+    let (fate, is_lost) = match volume {
+        VolumeType::EmptyDir => {
+            ("on an emptyDir: they are gone with the pod. A spool on a PersistentVolumeClaim (spool.volume) keeps them", true)
+        }
+        VolumeType::Ephemeral => (
+            "on an ephemeral volume: they are gone with the pod. A spool on a PersistentVolumeClaim (spool.volume) keeps them",
+            true,
+        ),
+        VolumeType::HostPath => ("in a directory of the node, and stay there", false),
+        VolumeType::PersistentVolumeClaim => ("on the policy's PersistentVolumeClaim: a later pod delivers them", false),
+    };
+    if is_lost {
+        let of = (namespace.into(), pod.policy.as_str().into());
+        context.losses.add(&of, undelivered);
+        context.prober.stir(&of);
+    }
+    let note = format!("The sidecar ended with {undelivered} undelivered events in its spool, {fate}.");
     parts.teller.tell(tell::pod(namespace, &pod.name, &pod.uid), true, "UndeliveredEvents", &note);
 }
 

@@ -95,6 +95,7 @@ pub fn status(
     rendered: Result<&(SidecarConfig, Vec<String>), &Vec<Fault>>,
     not_applied: Option<&Error>,
     seen: Option<(&[Sighting], &[Verdict])>,
+    abandoned: u64,
 ) -> AuditPolicyStatus {
     let inherited = rendered.map(|(_, inherited)| inherited.clone());
     let rendered = rendered.map(|(config, _)| config);
@@ -118,7 +119,7 @@ pub fn status(
     let mut conditions = vec![condition("Accepted", accepted), condition("Rendered", rendered_is)];
     let pods = if let Some((sightings, missed)) = seen {
         let pods = fleet::sum(sightings, missed.len(), hash.as_deref());
-        let stands = of_pods(&pods, is_rendered, sightings, missed);
+        let stands = of_pods(&pods, is_rendered, sightings, missed, abandoned);
         conditions.extend(stands.into_iter().map(|(kind, stands)| condition(kind, stands)));
         pods
     } else {
@@ -130,7 +131,14 @@ pub fn status(
         }));
         known.pods.clone()
     };
-    AuditPolicyStatus { observed_generation: generation, config_hash: hash, conditions, pods, inherited }
+    AuditPolicyStatus {
+        observed_generation: generation,
+        config_hash: hash,
+        conditions,
+        pods,
+        abandoned_events: abandoned,
+        inherited,
+    }
 }
 
 /// Conditions that hang on pods, in the order in which they are shown.
@@ -140,7 +148,13 @@ const OF_PODS: [&str; 5] = ["Injected", "SecretsResolved", "Delivering", "Lossy"
 type Stands = (Option<bool>, &'static str, String);
 
 /// How the pods stand.
-fn of_pods(pods: &Fleet, is_rendered: bool, sightings: &[Sighting], missed: &[Verdict]) -> [(&'static str, Stands); 5] {
+fn of_pods(
+    pods: &Fleet,
+    is_rendered: bool,
+    sightings: &[Sighting],
+    missed: &[Verdict],
+    abandoned: u64,
+) -> [(&'static str, Stands); 5] {
     let missing: Vec<String> = sightings.iter().flat_map(|sighting| sighting.missing_secrets.clone()).collect();
     let answering = pods.injected - pods.unknown - pods.not_asked - pods.pending;
     let secrets = match (answering, missing.is_empty()) {
@@ -172,7 +186,14 @@ fn of_pods(pods: &Fleet, is_rendered: bool, sightings: &[Sighting], missed: &[Ve
         }
     };
     let dropped = fleet::total(sightings, |sighting| sighting.dropped);
-    let lossy = if dropped > 0 {
+    let went = format!(
+        "{abandoned} events went with pods whose sidecars had not delivered them: their spool was on a volume of the pod. A spool on a PersistentVolumeClaim (spool.volume) keeps such events."
+    );
+    let lossy = if abandoned > 0 && dropped == 0 {
+        (Some(true), "Abandoned", went)
+    } else if dropped > 0 && abandoned > 0 {
+        (Some(true), "DroppedAndAbandoned", format!("{dropped} events were dropped, as spool.whenFull says. {went}"))
+    } else if dropped > 0 {
         (
             Some(true),
             "Dropped",
@@ -222,7 +243,7 @@ mod tests {
 
     fn seen(object: &AuditPolicyObject, sightings: &[Sighting]) -> BTreeMap<String, (String, String)> {
         let rendered = render_under(&object.to_policy(), &[]);
-        let status = status(object, rendered.as_ref(), None, Some((sightings, &[])));
+        let status = status(object, rendered.as_ref(), None, Some((sightings, &[])), 0);
         assert_eq!(status.observed_generation, Some(3));
         status.conditions.into_iter().map(|condition| (condition.r#type, (condition.status, condition.message))).collect()
     }
@@ -267,7 +288,7 @@ mod tests {
     fn who_has_just_begun_says_nothing_of_pods_and_takes_nothing_back() {
         let mut object = policy(json!({"regex": "a+", "action": "Mask"}));
         let rendered = render_under(&object.to_policy(), &[]);
-        let begun = status(&object, rendered.as_ref(), None, None);
+        let begun = status(&object, rendered.as_ref(), None, None, 0);
         let ready = |status: &AuditPolicyStatus| {
             let ready = status.conditions.iter().find(|condition| condition.r#type == "Ready").unwrap();
             (ready.status.clone(), ready.reason.clone())
@@ -275,10 +296,20 @@ mod tests {
         assert_eq!(ready(&begun), ("Unknown".into(), "NotAskedYet".into()));
         // Two thousand pods that do not answer.
         let broken = vec![Sighting::default(); 2000];
-        object.status = Some(status(&object, rendered.as_ref(), None, Some((&broken, &[]))));
-        let next = status(&object, rendered.as_ref(), None, None);
+        object.status = Some(status(&object, rendered.as_ref(), None, Some((&broken, &[])), 0));
+        let next = status(&object, rendered.as_ref(), None, None, 0);
         assert_eq!((ready(&next), next.pods.unknown), (("False".into(), "PodsBehind".into()), 2000));
         assert_eq!(Some(next), object.status, "there is nothing to write");
+    }
+
+    #[test]
+    fn what_went_with_pods_stays_in_the_status_also_when_no_pod_is_left() {
+        let object = policy(json!({"regex": "a+", "action": "Mask"}));
+        let rendered = render_under(&object.to_policy(), &[]);
+        let status = status(&object, rendered.as_ref(), None, Some((&[], &[])), 2386);
+        let lossy = status.conditions.iter().find(|condition| condition.r#type == "Lossy").unwrap();
+        assert_eq!((lossy.status.as_str(), lossy.reason.as_str(), status.abandoned_events), ("True", "Abandoned", 2386));
+        assert!(lossy.message.contains("2386") && lossy.message.contains("PersistentVolumeClaim"), "{}", lossy.message);
     }
 
     #[test]
@@ -296,11 +327,11 @@ mod tests {
     fn a_condition_that_does_not_change_keeps_its_time() {
         let mut object = policy(json!({"regex": "a+", "action": "Mask"}));
         let rendered = render_under(&object.to_policy(), &[]);
-        let mut first = status(&object, rendered.as_ref(), None, Some((&[], &[])));
+        let mut first = status(&object, rendered.as_ref(), None, Some((&[], &[])), 0);
         first.conditions.iter_mut().for_each(|condition| condition.last_transition_time = "2026-01-01T00:00:00Z".into());
         object.status = Some(first.clone());
         assert_eq!(
-            status(&object, rendered.as_ref(), None, Some((&[], &[]))),
+            status(&object, rendered.as_ref(), None, Some((&[], &[])), 0),
             first,
             "an unchanged status would be written again and again"
         );

@@ -1,10 +1,11 @@
 //! Events (`events.k8s.io/v1`) about pods and their owners. They are written behind the back of whoever tells: an admission never waits for one.
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
-    Client,
+    Client, Resource as _,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use serde_json::Value;
+use steno_crds::AuditPolicyObject;
 use tokio::sync::mpsc;
 
 /// Events that wait to be written; beyond that they are dropped, and logged.
@@ -75,6 +76,11 @@ pub fn controller_of(pod: &Value, namespace: &str) -> Option<ObjectReference> {
         namespace: Some(namespace.to_owned()),
         ..ObjectReference::default()
     })
+}
+
+/// A policy.
+pub fn policy(object: &AuditPolicyObject) -> ObjectReference {
+    object.object_ref(&())
 }
 
 /// A pod that is there.
