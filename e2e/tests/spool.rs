@@ -95,7 +95,8 @@ fn what_a_deleted_pod_takes_with_it_is_told_by_event_and_metric() {
     }
     let abandoned = |world: &World| {
         let metrics = world.cluster.leader_metrics();
-        let line = metrics.lines().find(|line| line.starts_with("steno_operator_abandoned_events_total")).map(str::to_owned);
+        let of = "steno_operator_abandoned_events_total{namespace=\"lost\"";
+        let line = metrics.lines().find(|line| line.starts_with(of)).map(str::to_owned);
         line.and_then(|line| line.split(' ').nth(1)?.parse::<f64>().ok()).unwrap_or_default()
     };
     let before = abandoned(&world);
@@ -105,5 +106,20 @@ fn what_a_deleted_pod_takes_with_it_is_told_by_event_and_metric() {
         events.contains("UndeliveredEvents") && events.contains("undelivered events in its spool")
     });
     assert!(abandoned(&world) >= before + 3.0);
+    // It stays where a person looks, though no pod is left; and so it does under another leader.
+    let lossy = || {
+        let policy = world.cluster.get("lost", "auditpolicy/audit");
+        policy["status"]["abandonedEvents"] == 3
+            && world.cluster.condition("lost", "auditpolicy/audit", "Lossy")["status"] == "True"
+    };
+    wait_for("the policy's status to say so", SOON, lossy);
+    let leader = world.cluster.leader();
+    world.cluster.kubectl(&["delete", "-n", "steno-system", "pod", &leader, "--wait=false"]);
+    wait_for("another one to lead", SOON, || ![leader.as_str(), ""].contains(&world.cluster.leader().as_str()));
+    world.cluster.kubectl(&["annotate", "-n", "lost", "auditpolicy", "audit", "example.com/looked-at=true"]);
+    wait_for("the next leader to have looked", SOON, || {
+        world.cluster.condition("lost", "auditpolicy/audit", "Ready")["reason"] == "NoPods"
+    });
+    assert!(lossy());
     world.kafka.up();
 }
