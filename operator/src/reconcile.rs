@@ -166,7 +166,8 @@ async fn control(context: Arc<Context>, namespace: Option<String>, changes: watc
     Controller::new(policies, watcher::Config::default().page_size(250))
         .owns(owned, ours)
         .reconcile_all_on(all)
-        .reconcile_on(news(&context, namespace))
+        .reconcile_on(news(&context, namespace.clone()))
+        .reconcile_on(relabelled(&context, namespace))
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .run(reconcile, again, context)
         .for_each(|result| async move {
@@ -191,6 +192,27 @@ fn news(context: &Context, of: Option<String>) -> impl Stream<Item = ObjectRef<D
                 Err(RecvError::Closed) => return None,
             }
         }
+    })
+}
+
+/// Policies of namespaces whose labels changed: another ClusterAuditPolicy may cover them.
+fn relabelled(
+    context: &Arc<Context>,
+    of: Option<String>,
+) -> impl Stream<Item = ObjectRef<DeserializeGuard<AuditPolicyObject>>> + use<> {
+    let names = stream::unfold((context.view.relabelled(), of), |(mut names, of)| async {
+        loop {
+            match names.recv().await {
+                Ok(name) if of.as_ref().is_none_or(|of| *of == name) => return Some((name, (names, of))),
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    });
+    let context = context.clone();
+    names.flat_map(move |namespace| {
+        let of = context.view.names_in(&namespace);
+        stream::iter(of.into_iter().map(move |name| ObjectRef::new(&name).within(&namespace)))
     })
 }
 

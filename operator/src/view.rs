@@ -19,7 +19,7 @@ use steno_crds::{
     AuditPolicyObject, ClusterAuditPolicyObject, ClusterAuditPolicySpec, Covering, Fault, LabelSelector, SidecarConfig,
     render_under,
 };
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::{
     inject::{Namespace, PREFIX, Policy, Range, matches, may_share, ranges},
@@ -28,6 +28,9 @@ use crate::{
 
 /// Refusals in a row that are taken for lasting: some ten seconds of them.
 const REFUSED: u32 = 5;
+
+/// Namespaces that were relabelled and wait for a slow reader; who misses some sees them with the next regular reconcile.
+const RELABELLED: usize = 1024;
 
 /// What a policy renders to, with what it inherited.
 pub type Rendered = Result<(SidecarConfig, Vec<String>), Vec<Fault>>;
@@ -43,6 +46,8 @@ pub struct View {
     is_whole: bool,
     clusters: Store<DeserializeGuard<ClusterAuditPolicyObject>>,
     namespaces: Store<PartialObjectMeta<NamespaceObject>>,
+    /// Namespaces whose labels changed.
+    relabelled: broadcast::Sender<String>,
     /// One for each namespace that is watched by itself. Where they may not be read, none are known.
     limits: Vec<Store<LimitRange>>,
     /// Rules are compiled once a change, not once a pod.
@@ -63,7 +68,7 @@ where
 }
 
 /// Watches one kind; `changed` is told of every change.
-fn follow<K>(api: Api<K>, changed: watch::Sender<u64>) -> Followed<K>
+fn follow<K>(api: Api<K>, mut changed: impl FnMut(&K) + Send + 'static) -> Followed<K>
 where
     K: Resource + reflector::Lookup + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
     <K as reflector::Lookup>::DynamicType: Default + Eq + std::hash::Hash + Clone + Send + Sync,
@@ -77,9 +82,9 @@ where
     let (refuses, refused) = watch::channel(0);
     tokio::spawn(stream.for_each(move |event| {
         match event {
-            Ok(_) => {
+            Ok(object) => {
                 refuses.send_replace(0);
-                changed.send_modify(|count| *count += 1);
+                changed(&object);
             }
             Err(error) => {
                 let is_forbidden =
@@ -106,6 +111,18 @@ where
     Followed { store, refused: watch::channel(0).1 }
 }
 
+/// Tells of namespaces whose labels changed: nothing else of them counts.
+fn of_labels(relabelled: broadcast::Sender<String>) -> impl FnMut(&PartialObjectMeta<NamespaceObject>) + Send + 'static {
+    let mut known: HashMap<String, BTreeMap<String, String>> = HashMap::new();
+    move |object| {
+        let (name, labels) = (object.name_any(), object.labels().clone());
+        if known.get(&name) != Some(&labels) {
+            known.insert(name.clone(), labels);
+            let _ = relabelled.send(name);
+        }
+    }
+}
+
 /// What tells an object from one of the same name that comes after it.
 fn uid(of: &ObjectMeta) -> String {
     let name = || format!("{}/{}", of.namespace.as_deref().unwrap_or_default(), of.name.as_deref().unwrap_or_default());
@@ -113,16 +130,18 @@ fn uid(of: &ObjectMeta) -> String {
 }
 
 impl View {
-    /// Begins to watch. The receiver changes whenever the platform's policies or a namespace do.
+    /// Begins to watch. The receiver changes whenever the platform's policies do.
     pub fn start(client: &Client, scope: &Scope) -> (Arc<Self>, watch::Receiver<u64>) {
         let (changed, changes) = watch::channel(0);
-        let policies = |namespace: Option<String>| follow(scope::api(client, namespace.as_deref()), watch::channel(0).0);
-        let limits = |namespace: Option<String>| follow(scope::api(client, namespace.as_deref()), watch::channel(0).0).store;
+        let relabelled = broadcast::channel(RELABELLED).0;
+        let policies = |namespace: Option<String>| follow(scope::api(client, namespace.as_deref()), |_| {});
+        let limits = |namespace: Option<String>| follow(scope::api(client, namespace.as_deref()), |_| {}).store;
         let view = Self {
             policies: scope.each().into_iter().map(policies).collect(),
             is_whole: scope.is_whole(),
-            clusters: follow(Api::all(client.clone()), changed.clone()).store,
-            namespaces: follow(Api::all(client.clone()), changed).store,
+            clusters: follow(Api::all(client.clone()), move |_| changed.send_modify(|count| *count += 1)).store,
+            namespaces: follow(Api::all(client.clone()), of_labels(relabelled.clone())).store,
+            relabelled,
             limits: scope.each().into_iter().map(limits).collect(),
             rendered: Mutex::default(),
             last_good: Mutex::default(),
@@ -139,6 +158,7 @@ impl View {
             is_whole: true,
             clusters: filled(Vec::new()).store,
             namespaces,
+            relabelled: broadcast::channel(1).0,
             limits: Vec::new(),
             rendered: Mutex::default(),
             last_good: Mutex::default(),
@@ -210,6 +230,17 @@ impl View {
 
     fn each(&self) -> impl Iterator<Item = Arc<DeserializeGuard<AuditPolicyObject>>> {
         self.policies.iter().flat_map(|followed| followed.store.state())
+    }
+
+    /// Namespaces whose labels changed.
+    pub fn relabelled(&self) -> broadcast::Receiver<String> {
+        self.relabelled.subscribe()
+    }
+
+    /// Names of the policies in a namespace.
+    pub fn names_in(&self, namespace: &str) -> Vec<String> {
+        let of = self.each().filter(|object| object.meta().namespace.as_deref() == Some(namespace));
+        of.map(|object| object.name_any()).collect()
     }
 
     /// All policies.
@@ -391,6 +422,24 @@ mod tests {
         let other = AuditPolicyObject { metadata: ObjectMeta { uid: Some("v".into()), ..policy.metadata }, ..policy };
         let again = View { policies: vec![filled(vec![DeserializeGuard(Ok(other))])], ..strict };
         assert!(again.policies_in("shop").remove(0).config.is_none());
+    }
+
+    #[test]
+    fn of_a_namespace_only_its_labels_count() {
+        let (relabelled, mut told) = broadcast::channel(8);
+        let mut changed = of_labels(relabelled);
+        let namespace = |labels: Value, note: &str| -> PartialObjectMeta<NamespaceObject> {
+            serde_json::from_value(json!({"metadata": {"name": "shop", "labels": labels, "annotations": {"note": note}}}))
+                .unwrap()
+        };
+        for (object, is_news) in [
+            (namespace(json!({"a": "1"}), "x"), true),
+            (namespace(json!({"a": "1"}), "y"), false),
+            (namespace(json!({"a": "2"}), "y"), true),
+        ] {
+            changed(&object);
+            assert_eq!(told.try_recv().is_ok(), is_news);
+        }
     }
 
     #[test]
