@@ -659,3 +659,32 @@ fn neither_a_tightened_platform_nor_a_second_policy_takes_the_sidecar_unseen() {
     }
     cluster.kubectl(&["delete", "namespace", "tight", "--wait=false"]);
 }
+
+/// A chart that brings an application and its policy: the API server gets the pods first.
+#[test]
+fn a_pod_may_come_before_its_policy_and_one_whose_policy_never_comes_is_told_of() {
+    let world = world();
+    let cluster = &world.cluster;
+    cluster.namespace("early");
+    let names = |name: &str, policy: &str| {
+        pod("Pod", name, "early", WAITS).replace("audit.steno.dev/inject: \"true\"", &format!("audit.steno.dev/policy: {policy}"))
+    };
+    let (went_well, said) = cluster.try_apply(&names("first", "audit"));
+    assert!(went_well && said.contains("there is no AuditPolicy"), "{said}");
+    cluster.apply(&names("stray", "nevermade"));
+    cluster.ready("early", "pod/first");
+    let answer = cluster.post("early", "first", &event("early-1", "{}"));
+    assert!(answer.contains("\"created\""), "{answer}");
+    cluster.apply(&policy("audit", "early", &world.kafka.for_pods(), ""));
+    wait_for("what was kept to be delivered", LATER, || record(&world.kafka, "early-1").is_some());
+    wait_for("the pod to run by the policy", LATER, || {
+        let pods = &cluster.get("early", "auditpolicy/audit")["status"]["pods"];
+        pods["injected"] == 1 && pods["current"] == 1
+    });
+    wait_for("the other one to be told of", LATER, || {
+        let events = cluster.kubectl(&["get", "-n", "early", "events", "--field-selector", "involvedObject.name=stray"]);
+        events.contains("NoSuchPolicy") && events.contains("nevermade")
+    });
+    assert!(cluster.leader_metrics().contains(r#"steno_operator_missed_pods{namespace="early",reason="NoSuchPolicy"} 1"#));
+    cluster.kubectl(&["delete", "namespace", "early", "--wait=false"]);
+}

@@ -16,13 +16,16 @@ use serde_json::Value;
 
 use crate::{
     inject::{Plan, Settings, choices, plan},
-    pods::{Asking, Pods},
+    pods::{Asking, Injected, Pods},
+    rota::Of,
     tell::{self, Teller},
     view::View,
 };
 
 /// The reason where nothing is wrong.
 const NOTHING: &str = "";
+/// Rounds that a policy has for coming after its pods, as in a chart that brings both: half a minute.
+const PATIENCE: u32 = 6;
 /// Pods that are read at a time.
 const AT_A_TIME: usize = 8;
 
@@ -53,6 +56,8 @@ pub struct Watchdog {
     excluded: Vec<String>,
     teller: Teller,
     verdicts: Mutex<HashMap<String, Verdict>>,
+    /// Pods, by UID, whose policy is not there, and for how many rounds it has not been.
+    waiting: Mutex<HashMap<String, u32>>,
     /// Namespaces whose pods were all listed when a round began that has ended.
     settled: Mutex<HashSet<String>>,
 }
@@ -94,7 +99,17 @@ impl Watchdog {
         excluded: Vec<String>,
         teller: Teller,
     ) -> Self {
-        Self { client, view, pods, settings, excluded, teller, verdicts: Mutex::default(), settled: Mutex::default() }
+        Self {
+            client,
+            view,
+            pods,
+            settings,
+            excluded,
+            teller,
+            verdicts: Mutex::default(),
+            waiting: Mutex::default(),
+            settled: Mutex::default(),
+        }
     }
 
     /// Looks at all pods that ask and are not injected; those that are new, or whose policies changed, are judged and told.
@@ -120,8 +135,25 @@ impl Watchdog {
                 due.push((namespace.to_string(), pod, from));
             }
         }
+        let waiting = self.waiting();
+        there.extend(waiting.iter().map(|(_, pod)| pod.uid.clone()));
         if let Ok(mut verdicts) = self.verdicts.lock() {
             verdicts.retain(|uid, _| there.contains(uid));
+        }
+        for (namespace, pod) in waiting {
+            let note = format!(
+                "The pod's sidecar waits for the AuditPolicy {:?}, which is not there: it keeps events, and delivers none. Create the policy, or correct the annotation and restart the pod.",
+                pod.policy
+            );
+            let verdict = Verdict {
+                namespace: namespace.to_string(),
+                name: pod.name.clone(),
+                policies: Vec::new(),
+                reason: "NoSuchPolicy",
+                note,
+                from: 0,
+            };
+            self.keep(pod.uid, verdict);
         }
         let judged = due.into_iter().map(|(namespace, pod, from)| self.judge(namespace, pod, from));
         stream::iter(judged).buffer_unordered(AT_A_TIME).collect::<Vec<()>>().await;
@@ -147,15 +179,38 @@ impl Watchdog {
         let judged = fault(&whole, &namespace, &self.view, &self.settings).filter(|_| !is_over);
         let (policies, reason, note) = judged.unwrap_or((Vec::new(), NOTHING, String::new()));
         let verdict = Verdict { namespace: namespace.clone(), name: pod.name.clone(), policies, reason, note, from };
+        self.keep(pod.uid, verdict);
+    }
+
+    /// Keeps a verdict on a pod, and tells of one that is new.
+    fn keep(&self, uid: String, verdict: Verdict) {
         let Ok(mut verdicts) = self.verdicts.lock() else { return };
-        let is_new = reason != NOTHING
-            && verdicts.get(&pod.uid).is_none_or(|known| (known.reason, &known.note) != (verdict.reason, &verdict.note));
+        let Verdict { namespace, name, reason, note, .. } = &verdict;
+        let is_new = *reason != NOTHING && verdicts.get(&uid).is_none_or(|known| (known.reason, &known.note) != (*reason, note));
         if is_new {
-            tracing::warn!(namespace, pod = pod.name, reason, note = verdict.note, "a pod that asks has no sidecar");
-            let about = tell::pod(&namespace, &pod.name, &pod.uid);
-            self.teller.tell(about, true, "InjectionSkipped", &format!("{reason}: {}", verdict.note));
+            tracing::warn!(namespace, pod = name, reason, note, "a pod that asks is not audited");
+            self.teller.tell(tell::pod(namespace, name, &uid), true, "InjectionSkipped", &format!("{reason}: {note}"));
         }
-        verdicts.insert(pod.uid, verdict);
+        verdicts.insert(uid, verdict);
+    }
+
+    /// Injected pods whose policy has not been there for a while: it was never made, or is gone.
+    fn waiting(&self) -> Vec<(Arc<str>, Injected)> {
+        let there: HashSet<(String, String)> =
+            self.view.policies().iter().map(|policy| (policy.namespace().unwrap_or_default(), policy.name_any())).collect();
+        let without = |of: &Of| !there.contains(&(of.0.to_string(), of.1.to_string()));
+        let pods = self.pods.injected(|pod| !pod.is_over).into_iter().filter(|(of, _)| without(of)).map(|(of, pod)| (of.0, pod));
+        let Ok(mut waiting) = self.waiting.lock() else { return Vec::new() };
+        let known = std::mem::take(&mut *waiting);
+        let mut found = Vec::new();
+        for (namespace, pod) in pods {
+            let rounds = known.get(&pod.uid).copied().unwrap_or_default() + 1;
+            waiting.insert(pod.uid.clone(), rounds);
+            if rounds > PATIENCE {
+                found.push((namespace, pod));
+            }
+        }
+        found
     }
 
     /// The pods that miss a policy's sidecar.

@@ -3,7 +3,8 @@
 //! # Who is injected
 //! A pod with the annotation `audit.steno.dev/policy: NAME` gets that policy. One with `audit.steno.dev/inject: "true"`, or in a namespace that
 //! is labelled so, gets the one policy of its namespace whose selector matches; where none or several do, none is guessed. `inject: "false"` opts
-//! out, also in a labelled namespace.
+//! out, also in a labelled namespace. A policy that is named and not there yet holds nothing up: the sidecar keeps events until it comes, so that an
+//! application's chart may bring its own.
 //!
 //! # What is added
 //! ```text
@@ -27,7 +28,7 @@ use std::{
 
 use json_patch::{AddOperation, Patch, PatchOperation, jsonptr::PointerBuf};
 use serde_json::{Value, json};
-use steno_crds::{LabelSelector, SidecarConfig};
+use steno_crds::{LabelSelector, SidecarConfig, spool_only};
 
 mod container;
 mod fit;
@@ -428,6 +429,18 @@ fn check(pod: &Value, reach: &Reach) -> Result<(), Reason> {
     taken.map_or(Ok(()), |name| Err(Reason::Volume(name.to_owned())))
 }
 
+/// Whether a policy of this name may be made: else the pod would name a ConfigMap and have a label that the API server refuses.
+fn may_come(name: &str) -> bool {
+    let is_end = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    name.len() <= 63
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.'))
+        && is_end(name.bytes().next())
+        && is_end(name.bytes().next_back())
+        && !name.contains("..")
+        && !name.contains(".-")
+        && !name.contains("-.")
+}
+
 /// Where among the init containers the sidecar goes.
 fn place(pod: &Value) -> usize {
     let after = annotation(pod, "after");
@@ -445,13 +458,28 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
     if list(pod, "containers").iter().any(|container| is_ours(&container)) {
         return Err(Reason::Name);
     }
-    let (policy, config) = choose(pod, asked, policies)?;
+    let waiting;
+    let (policy, config) = match choose(pod, asked, policies) {
+        Err(Reason::NoSuchPolicy { name, .. }) if may_come(&name) => {
+            waiting = (Policy { name, selector: None, config: None, is_last_good: false }, spool_only(""));
+            (&waiting.0, &waiting.1)
+        }
+        chosen => chosen?,
+    };
     let reach = Reach::of(pod)?;
     check(pod, &reach)?;
     let mut adds = Adds::default();
     let (spool, told) = container::Spool::of(config, namespace);
     let files = container::file_volumes(config, namespace);
     let mut warnings: Vec<String> = told.into_iter().chain(reach.warnings(pod, config)).collect();
+    if policy.config.is_none() {
+        let known = policies.iter().map(|policy| policy.name.as_str()).collect::<Vec<_>>().join(", ");
+        let known = if known.is_empty() { "none".to_owned() } else { known };
+        warnings.push(format!(
+            "there is no AuditPolicy {:?} in the namespace yet (its policies are: {known}): the sidecar keeps events and delivers none until there is",
+            policy.name
+        ));
+    }
     if policy.is_last_good {
         warnings.push(format!(
             "the AuditPolicy {:?} is not accepted as it stands, its status says why: the pod runs by the last configuration that was",
