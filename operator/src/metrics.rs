@@ -174,6 +174,7 @@ mod tests {
         metrics.admissions("injected", "").inc();
         metrics.reconciled(true, 0.1);
         metrics.fleets.lock().unwrap().insert(("shop".into(), "audit".into()), Default::default());
+        metrics.abandoned("shop", "audit", 0);
         metrics.missed.lock().unwrap().insert(("shop".into(), "Missed"), 1);
         let text = metrics.text();
         let mut page = String::from(

@@ -196,8 +196,15 @@ impl View {
             inject_all: label(&format!("{PREFIX}inject")) == Some("true"),
             // Only where it is said: without a label what the cluster has for a default counts, which cannot be seen.
             may_host_path: label("pod-security.kubernetes.io/enforce") == Some("privileged"),
+            has_own_users: self.annotated(name, "openshift.io/sa.scc.uid-range"),
             ranges: self.ranges(name),
         }
+    }
+
+    /// Whether a namespace has an annotation.
+    fn annotated(&self, namespace: &str, annotation: &str) -> bool {
+        let found = self.namespaces.find(|object| object.metadata.name.as_deref() == Some(namespace));
+        found.is_some_and(|object| object.annotations().contains_key(annotation))
     }
 
     /// What a namespace's `LimitRange` objects say.

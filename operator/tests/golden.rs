@@ -83,6 +83,7 @@ fn told(input: &str) -> String {
     let namespace = Namespace {
         inject_all: input.contains("# namespace: inject all"),
         may_host_path: input.contains("# namespace: privileged"),
+        has_own_users: input.contains("# namespace: own users"),
         ranges: input
             .lines()
             .filter_map(|line| line.strip_prefix("# limits: "))

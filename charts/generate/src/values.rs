@@ -201,6 +201,12 @@ pub struct Operator {
     pub affinity: Map<String, Value>,
     /// Further environment variables.
     pub env: Vec<Map<String, Value>>,
+    /// Further labels of the pods.
+    pub pod_labels: Map<String, Value>,
+    /// Annotations of the pods.
+    pub pod_annotations: Map<String, Value>,
+    /// Annotations of the `ServiceAccount`, such as those of a cloud's workload identity.
+    pub service_account_annotations: Map<String, Value>,
 }
 
 /// The webhooks.
@@ -218,6 +224,14 @@ pub struct Webhook {
     pub require_sidecar: Require,
     /// Namespaces whose pods are never looked at, besides kube-system, kube-node-lease and the operator's own.
     pub exclude_namespaces: Vec<String>,
+    /// Port of the pods that API servers connect to. On EKS Fargate the kubelet has 10250: take another.
+    #[schemars(range(min = 1024, max = 65535))]
+    pub port: u16,
+    /// The pods are on the host's network, for API servers that reach nodes only.
+    pub host_network: bool,
+    /// Seconds that an API server waits for an answer, 1 to 30.
+    #[schemars(range(min = 1, max = 30))]
+    pub timeout_seconds: u32,
     /// Time between the steps when the authority of the webhooks is replaced, such as `10m`; 5s to 1d.
     pub ca_overlap: String,
     /// A Secret with ca.crt, tls.crt and tls.key that somebody else keeps. Empty: the operator keeps an authority of its own.
@@ -236,6 +250,12 @@ pub struct Webhook {
     pub affinity: Map<String, Value>,
     /// Further environment variables.
     pub env: Vec<Map<String, Value>>,
+    /// Further labels of the pods.
+    pub pod_labels: Map<String, Value>,
+    /// Annotations of the pods.
+    pub pod_annotations: Map<String, Value>,
+    /// Annotations of the `ServiceAccount`, such as those of a cloud's workload identity.
+    pub service_account_annotations: Map<String, Value>,
 }
 
 /// What happens while no webhook answers.
@@ -344,6 +364,9 @@ impl Default for Operator {
             tolerations: Vec::new(),
             affinity: Map::new(),
             env: Vec::new(),
+            pod_labels: Map::new(),
+            pod_annotations: Map::new(),
+            service_account_annotations: Map::new(),
         }
     }
 }
@@ -355,6 +378,9 @@ impl Default for Webhook {
             failure_policy: FailurePolicy::default(),
             require_sidecar: Require::default(),
             exclude_namespaces: Vec::new(),
+            port: 10250,
+            host_network: false,
+            timeout_seconds: 5,
             ca_overlap: "10m".into(),
             tls_secret: String::new(),
             cert_manager: CertManager::default(),
@@ -364,6 +390,9 @@ impl Default for Webhook {
             tolerations: Vec::new(),
             affinity: Map::new(),
             env: Vec::new(),
+            pod_labels: Map::new(),
+            pod_annotations: Map::new(),
+            service_account_annotations: Map::new(),
         }
     }
 }

@@ -46,6 +46,7 @@ metadata:
   labels: {{- include "steno.labels" . | nindent 4 }}
 spec:
   replicas: {{ .values.replicas }}
+  revisionHistoryLimit: 3
   selector:
     matchLabels: {{- include "steno.selector" . | nindent 6 }}
   strategy:
@@ -53,9 +54,20 @@ spec:
     rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
   template:
     metadata:
-      labels: {{- include "steno.labels" . | nindent 8 }}
+      labels:
+        {{- include "steno.labels" . | nindent 8 }}
+        {{- with .values.podLabels }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with .values.podAnnotations }}
+      annotations: {{- toYaml . | nindent 8 }}
+      {{- end }}
     spec:
       serviceAccountName: {{ .name }}
+      {{- if .values.hostNetwork }}
+      hostNetwork: true
+      dnsPolicy: ClusterFirstWithHostNet
+      {{- end }}
       {{- with $root.Values.image.pullSecrets }}
       imagePullSecrets: {{- toYaml . | nindent 6 }}
       {{- end }}
@@ -64,9 +76,12 @@ spec:
       {{- end }}
       securityContext:
         runAsNonRoot: true
+        {{- if not ($root.Capabilities.APIVersions.Has "security.openshift.io/v1") }}
+        # OpenShift gives each namespace users of its own.
         runAsUser: 65532
         runAsGroup: 65532
         fsGroup: 65532
+        {{- end }}
         seccompProfile: {type: RuntimeDefault}
       topologySpreadConstraints:
       {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
@@ -85,6 +100,9 @@ spec:
         args: [run]
         env:
         - {name: STENO_ROLES, value: {{ .role }}}
+        {{- with .values.port }}
+        - {name: STENO_WEBHOOK, value: {{ printf "[::]:%v" . | quote }}}
+        {{- end }}
         - {name: STENO_SIDECAR_IMAGE, value: {{ include "steno.image" (dict "root" $root "name" "sidecar") | quote }}}
         - {name: STENO_SIDECAR_RESOURCES, value: {{ $root.Values.sidecar.resources | toJson | quote }}}
         - {name: STENO_SIDECAR_PULL_POLICY, value: {{ $root.Values.image.pullPolicy | quote }}}
@@ -107,7 +125,7 @@ spec:
         {{- end }}
         ports:
         {{- if eq .role "webhook" }}
-        - {name: webhook, containerPort: 10250}
+        - {name: webhook, containerPort: {{ .values.port }}}
         {{- end }}
         - {name: health, containerPort: 8081}
         livenessProbe:
@@ -147,6 +165,9 @@ metadata:
   name: {{ .name }}
   namespace: {{ $root.Release.Namespace }}
   labels: {{- include "steno.labels" . | nindent 4 }}
+  {{- with .values.serviceAccountAnnotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- if gt (int .values.replicas) 1 }}
 ---
 apiVersion: policy/v1

@@ -352,6 +352,11 @@ pub(super) fn sidecar(
         },
         "volumeMounts": mounts,
     });
+    if namespace.has_own_users
+        && let Some(context) = sidecar.get_mut("securityContext").and_then(Value::as_object_mut)
+    {
+        context.shift_remove("runAsUser");
+    }
     if let (None, Some(sidecar)) = (reach.status_port, sidecar.as_object_mut()) {
         sidecar.shift_remove("ports");
     }

@@ -136,6 +136,8 @@ pub struct Namespace {
     pub inject_all: bool,
     /// Its Pod Security lets pods mount directories of the node.
     pub may_host_path: bool,
+    /// Its pods get users of its own range, as on OpenShift: one with another is refused.
+    pub has_own_users: bool,
     /// What its `LimitRange` objects say.
     pub ranges: Vec<Range>,
 }
@@ -406,7 +408,7 @@ fn is_windows(pod: &Value, spec: &Value) -> bool {
         || list(pod, "initContainers").iter().chain(list(pod, "containers")).any(asks)
 }
 
-fn check(pod: &Value, reach: &Reach) -> Result<(), Reason> {
+fn check(pod: &Value, reach: &Reach, config: &SidecarConfig) -> Result<(), Reason> {
     let spec = pod.get("spec").ok_or(Reason::NoPod)?;
     if list(pod, "containers").is_empty() {
         return Err(Reason::NoPod);
@@ -417,7 +419,9 @@ fn check(pod: &Value, reach: &Reach) -> Result<(), Reason> {
     for container in list(pod, "initContainers").iter().chain(list(pod, "containers")) {
         let ports = container.get("ports").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let ingest = (!reach.by_socket).then_some(INGEST_PORT);
-        for port in ingest.into_iter().chain(reach.status_port) {
+        let listeners =
+            config.spec.listeners.iter().filter_map(|listener| Some(listener.address.rsplit_once(':')?.1.parse().ok()?));
+        for port in ingest.into_iter().chain(reach.status_port).chain(listeners) {
             if ports.iter().any(|taken| taken.get("containerPort").and_then(Value::as_u64) == Some(port.into())) {
                 return Err(Reason::Port { container: name_of(container).into(), port });
             }
@@ -467,7 +471,7 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
         chosen => chosen?,
     };
     let reach = Reach::of(pod)?;
-    check(pod, &reach)?;
+    check(pod, &reach, config)?;
     let mut adds = Adds::default();
     let (spool, told) = container::Spool::of(config, namespace);
     let files = container::file_volumes(config, namespace);
@@ -493,6 +497,12 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
                 sink.name
             ));
         }
+    }
+    for container in list(pod, "containers").iter().map(name_of).filter(|name| MESH.contains(name)) {
+        warnings.push(format!(
+            "{container} is an ordinary container: it ends with the application, and what the sidecar delivers after that finds no network, so a backlog stays in the spool; have the mesh use \
+             native sidecars (Istio: ENABLE_NATIVE_SIDECARS, Linkerd: config.beta.linkerd.io/proxy-enable-native-sidecar)"
+        ));
     }
     if pod.pointer("/spec/shareProcessNamespace") == Some(&Value::Bool(true)) {
         let mut warning = "the pod shares its process namespace: its other containers see the sidecar's process".to_owned();
