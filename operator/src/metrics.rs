@@ -94,9 +94,14 @@ impl Metrics {
         self.admissions.get_or_create(&AdmissionLabel { result: result.into(), reason: reason.into() })
     }
 
-    /// Counts undelivered events of a sidecar that ended.
+    /// Counts undelivered events of a sidecar that ended. A policy has its counter from the beginning, so that the first loss is seen as an increase.
     pub fn abandoned(&self, namespace: &str, policy: &str, events: u64) {
         self.abandoned.get_or_create(&PolicyLabel { namespace: namespace.into(), policy: policy.into() }).inc_by(events);
+    }
+
+    /// A policy is gone.
+    pub fn forget(&self, namespace: &str, policy: &str) {
+        self.abandoned.remove(&PolicyLabel { namespace: namespace.into(), policy: policy.into() });
     }
 
     /// Counts a reconcile that took `seconds`.

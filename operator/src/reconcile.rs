@@ -282,6 +282,7 @@ async fn once(object: &AuditPolicyObject, context: &Context) -> Result<Action, E
         Ok(config) => apply(object, config, context, &namespace).await,
         Err(_) => Ok(()),
     };
+    context.metrics.abandoned(&namespace, &object.name_any(), 0);
     let found = context.pods.of(&namespace, &object.name_any());
     let of: Of = (namespace.as_str().into(), object.name_any().into());
     if let (Ok(config), Ok(())) = (&config, &applied) {
@@ -393,7 +394,13 @@ pub async fn rounds(context: &Context) {
                 };
                 there.iter().any(is)
             };
-            fleets.retain(|key, _| is_there(key));
+            fleets.retain(|key, _| {
+                let is_there = is_there(key);
+                if !is_there {
+                    metrics.forget(&key.0, &key.1);
+                }
+                is_there
+            });
         }
         if let Ok(mut written) = context.written.lock() {
             let clusters = view.clusters();

@@ -28,6 +28,7 @@ fn alerts_and_dashboards_ask_for_metrics_that_there_are() {
     metrics.admissions("injected", "").inc();
     metrics.reconciled(true, 0.1);
     metrics.fleets.lock().unwrap().insert(("shop".into(), "audit".into()), Default::default());
+    metrics.abandoned("shop", "audit", 0);
     metrics.missed.lock().unwrap().insert(("shop".into(), "Missed"), 1);
     let operator = metrics.text();
     let name = regex::Regex::new(r"steno_[a-z_]+").unwrap();
