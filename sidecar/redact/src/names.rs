@@ -66,6 +66,7 @@ const SOFT: &[&str] = &["pat", "tan", "auth", "authentication", "dsn", "pas", "p
 const COMPOUNDS: &[&str] = &[
     "accesscode",
     "activationkey",
+    "aspnetsessionid",
     "authenticationcode",
     "certificatekey",
     "devicekey",
@@ -358,6 +359,72 @@ const ABOUT: &[&str] = &[
     "without",
 ];
 
+/// Services whose `key` is a secret.
+const VENDORS: &[&str] = &[
+    "airtable",
+    "algolia",
+    "amplitude",
+    "bittrex",
+    "bugsnag",
+    "cloudflare",
+    "codecov",
+    "coinbase",
+    "datadog",
+    "discord",
+    "dropbox",
+    "etherscan",
+    "fastly",
+    "finnhub",
+    "flickr",
+    "freshbooks",
+    "gitter",
+    "gocardless",
+    "heroku",
+    "honeycomb",
+    "hubspot",
+    "infura",
+    "intercom",
+    "jira",
+    "kraken",
+    "kucoin",
+    "launchdarkly",
+    "linkedin",
+    "lob",
+    "looker",
+    "mailchimp",
+    "mailgun",
+    "mapbox",
+    "mattermost",
+    "messagebird",
+    "newrelic",
+    "okta",
+    "openai",
+    "opsgenie",
+    "pagerduty",
+    "plaid",
+    "postmark",
+    "pusher",
+    "segment",
+    "sendbird",
+    "sendgrid",
+    "sentry",
+    "shodan",
+    "slack",
+    "snyk",
+    "splunk",
+    "squarespace",
+    "stripe",
+    "sumologic",
+    "travis",
+    "trello",
+    "twilio",
+    "twitch",
+    "twitter",
+    "typeform",
+    "yandex",
+    "zendesk",
+];
+
 /// Words before `token` that make it a place in a list, or a count.
 const TOKENS_OF_LISTS: &[&str] = &[
     "completion",
@@ -569,7 +636,7 @@ fn last_words(words: &Words, count: usize) -> Class {
     if (of_last | known(single)) & NOUN != 0 {
         return Class::Secret;
     }
-    if single == "key" && (before.ends_with("api") || before == "fastly") {
+    if single == "key" && (before.ends_with("api") || VENDORS.contains(&before)) {
         return Class::Secret;
     }
     let mut joined = [0u8; LONGEST];

@@ -182,12 +182,11 @@ fn events_of_applications_keep_what_they_may_and_no_secret() {
     assert!(tiers["claimed"].altered.is_empty() && tiers["bar"].altered.is_empty(), "more was cut out than the secret");
 }
 
-/// Cases of others, who tried to get past it: by the rules of scanners, the tests of others, and what tools print. More is missed of them, and never more
-/// than now.
+/// Cases of others, who tried to get past it: by the rules of scanners, the tests of others, and what tools print. The same bar holds for them.
 #[test]
-fn what_strangers_tried_gets_past_no_more_often_than_it_did() {
+fn what_strangers_tried_meets_the_same_bar() {
     let tiers = tiers("strangers.jsonl");
-    assert!(at_most(2, &tiers["claimed"].leaked, &tiers["claimed"]));
-    assert!(at_most(6, &tiers["bar"].leaked, &tiers["bar"]));
-    assert!(at_most(1, &tiers["keep"].altered, &tiers["keep"]));
+    assert!(tiers["claimed"].leaked.is_empty());
+    assert!(at_most(2, &tiers["bar"].leaked, &tiers["bar"]));
+    assert!(tiers["keep"].altered.is_empty());
 }

@@ -144,7 +144,7 @@ const FORGES: &[&str] =
 pub(super) fn email(text: &str, add: &mut dyn FnMut(usize, usize)) {
     pattern!(
         shape,
-        r"([A-Za-z0-9\x{a1}-\x{10FFFF}._%+'-]{1,64})@((?:[A-Za-z0-9\x{a1}-\x{10FFFF}-]{1,63}\.){1,8}[A-Za-z\x{a1}-\x{10FFFF}][A-Za-z0-9\x{a1}-\x{10FFFF}-]{1,62}|\[[0-9A-Fa-f:.]{3,45}\])"
+        r"([A-Za-z0-9\x{a1}-\x{10FFFF}._%+'-]{1,64}|\x22[^\x22@\n]{1,62}\x22)@((?:[A-Za-z0-9\x{a1}-\x{10FFFF}-]{1,63}\.){1,8}[A-Za-z\x{a1}-\x{10FFFF}][A-Za-z0-9\x{a1}-\x{10FFFF}-]{1,62}|\[[0-9A-Fa-f:.]{3,45}\])"
     );
     for found in shape().into_iter().flat_map(|shape| shape.captures_iter(text)) {
         let (Some(all), Some(user), Some(host)) = (found.get(0), found.get(1), found.get(2)) else { continue };

@@ -289,7 +289,7 @@ fn name_before(text: &str, sign: usize) -> Option<Name<'_>> {
 
 /// The class of a name, with the word before it where only both are a name: `mot de passe`, `\u{643}\u{644}\u{645}\u{629} \u{627}\u{644}\u{645}\u{631}\u{648}\u{631}`.
 fn class_of_words(text: &str, name: &Name<'_>) -> Class {
-    const LAST: &[&str] = &["passe", "sandi", "acceso", "clave"];
+    const LAST: &[&str] = &["passe", "sandi", "acceso", "clave", "key"];
     let found = class(name.text);
     if found != Class::Plain
         || name.is_quoted
@@ -421,12 +421,21 @@ fn beside_sign(lines: &mut Lines<'_>, at: usize, add: &mut dyn FnMut(usize, usiz
         || name.text.to_ascii_lowercase().ends_with("tokens") && value.bytes().all(|byte| byte.is_ascii_digit())
         || is_directory(name.text, value)
         || is_colon && is_right(text, at, value)
+        || is_colon && is_said(value)
         || is_address(value);
     if !is_none {
         add(start, stop);
         return became(text, stop, add);
     }
     end
+}
+
+/// Whether a value is a sentence about a secret: `denied by policy p-1`.
+fn is_said(value: &str) -> bool {
+    let mut words = value.split(' ');
+    let first = words.next().unwrap_or_default();
+    let is_state = STOP.iter().any(|stop| stop.eq_ignore_ascii_case(first));
+    is_state && value.contains(' ') && !words.any(|word| looks_random(word))
 }
 
 /// `"old" -> "new"`: the second value of a change. Gives back where the scan goes on.
@@ -836,11 +845,11 @@ fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     pattern!(set, r"(?i)set\s+password\s+(?:for\s+[^=;]{1,200})?=\s*(?:(?:old_)?password\s*\(\s*)?'((?:[^']|'')*)'");
     pattern!(
         server,
-        r"(?im)(?:^|\s)(?:requirepass|masterauth|rootpw|olcRootPW|enable secret(?: \d)?|snmp-server community|auth-pass|ACL SETUSER \S+ on >|(?:unseal|recovery) key \d+:)[ \t]*(?:--[a-z]+[ \t]+)?([^\s>~]+)"
+        r"(?im)(?:^|\s)(?:requirepass|masterauth|rootpw|olcRootPW|enable secret(?: \d)?|snmp-server community|auth-pass|ACL SETUSER \S+ on >|(?:unseal|recovery) key \d+:|community|username \S+(?: privilege \d+)? (?:password|secret)(?: \d)?)[ \t]*(?:--[a-z]+[ \t]+)?([^\s>~]+)"
     );
     pattern!(
         called,
-        r#"(?i)(?:\bsp_(?:addlogin|password)\s+[^;\n]{0,80}?,|\bcreateUser\(\s*["'][^"']*["']\s*,|\bchangeUserPassword\(\s*["'][^"']*["']\s*,|\bdb\.auth\(\s*["'][^"']*["']\s*,|password\s+(?:from\s+'[^']*'\s+)?to|password\s+(?:like|<>|!=)|password\s+(?:E|N|U&))\s*N?["']([^"']+)["']"#
+        r#"(?i)(?:\bsp_(?:addlogin|password)\s+[^;\n]{0,80}?,|\bcreateUser\(\s*["'][^"']*["']\s*,|\bchangeUserPassword\(\s*["'][^"']*["']\s*,|\bdb\.auth\(\s*["'][^"']*["']\s*,|password\s+(?:from\s+'[^']*'\s+)?to|password\s+like|password\s*(?:<>|!=)|@\w*(?:pwd|pass\w{0,5})\s+n?varchar\s*\([^)]{0,8}\)\s*=|password\s+(?:E|N|U&))\s*N?["']([^"']+)["']"#
     );
     pattern!(redis, r"(?im)^\s*(?:\d+\)\s*)?AUTH\s+(?:[A-Za-z0-9_.-]+\s+)?([^\s]{4,})\s*$");
     pattern!(connect, r"(?i)\bconnect\s+[A-Za-z0-9_$#]+/([^\s@]+)@");
@@ -852,6 +861,10 @@ fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     pattern!(
         paired,
         r#"(?im)\b(?:key|name|field|variable)\s*[=:]\s*["']?([A-Za-z0-9_.-]{3,80})["']?[\s,;]+value\s*[=:]\s*(?:"([^"]*)"|'([^']*)'|([^\s,;"']+))"#
+    );
+    pattern!(
+        reversed,
+        r#"(?im)\bvalue\s*[=:]\s*["']?([^\s"',;]+)["']?[\s,;]+(?:key|name|field|variable)\s*[=:]\s*["']?([A-Za-z0-9_.-]{3,80})"#
     );
     pattern!(crypt, r"(?i)pgp_sym_(?:en|de)crypt(?:_bytea)?\s*\([^']{0,200}?,\s*'((?:[^']|'')*)'");
     pattern!(insert, r"(?i)insert\s+into\s+[^()]{1,80}\(([^()]{1,400})\)\s*values\s*\(([^()]{1,2000})\)");
@@ -870,6 +883,7 @@ fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
         || has("auth")
         || has("rootpw")
         || has("unseal")
+        || has("username ")
         || has("recovery")
         || has("secret")
         || has("community")
@@ -899,6 +913,14 @@ fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
             markup(text, add);
         }
         named_group(text, paired(), add);
+        for found in reversed().into_iter().flat_map(|shape| shape.captures_iter(text)) {
+            if let (Some(value), Some(name)) = (found.get(1), found.get(2))
+                && is_secret(name.as_str())
+                && !is_placeholder(value.as_str())
+            {
+                add(value.start(), value.end());
+            }
+        }
     } else if text.contains("</") {
         markup(text, add);
     }
@@ -1072,7 +1094,7 @@ fn commands(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
             }
         }
     }
-    if has(&[" -u", "--user", "--proxy-user"]) {
+    if has(&[" -u", "--user", "--proxy-user", "http -a", "https -a"]) {
         for found in user().into_iter().flat_map(|shape| shape.captures_iter(text)) {
             if let Some(value) = found
                 .get(2)
@@ -1110,10 +1132,16 @@ fn tools(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
         "securestring",
         "htpasswd",
         "net use",
+        "curl",
+        "xfreerdp",
+        "kinit",
+        "wpa_passphrase",
+        "doctl",
+        "psk",
     ];
     pattern!(
         shape,
-        r#"(?im)(?:\bopenssl\b[^\n|;]{0,200}?\s-(?:k[ \t]+|pass(?:in|out)?[ \t]+pass:)(\S+)|\b(?:smbclient|smbget|rpcclient)\b[^\n|;]{0,200}?\s-U[ \t]*[^\s%]+%(\S+)|\bvault\s+login\s+(?:-[a-z-]+(?:=\S+)?\s+){0,8}([^\s=-][^\s=]*)[ \t]*$|\bssh-keygen\b[^\n|;]{0,200}?\s-(?:N|P)[ \t]+(?:'([^'\n]+)'|"([^"\n]+)"|([^\s'"]+))|-(?:src|dest)?(?:store|key)pass[ \t]+([^\s-]\S*)|\blftp\b[^\n|;]{0,200}?\s-u[ \t]*[^\s,]+,(\S+)|\bConvertTo-SecureString\s+(?:-String\s+)?["']([^"'\n]+)|\bhtpasswd\s+-\w*n\w*b\w*\s+\S+\s+(\S+)|\bnet\s+use\s+[^\n]{0,160}?\\\S+\s+([^\s/]\S*)\s+/user)"#
+        r#"(?im)(?:\bopenssl\b[^\n|;]{0,200}?\s-(?:k[ \t]+|pass(?:in|out)?[ \t]+pass:)(\S+)|\b(?:smbclient|smbget|rpcclient)\b[^\n|;]{0,200}?\s-U[ \t]*[^\s%]+%(\S+)|\bvault\s+login\s+(?:-[a-z-]+(?:=\S+)?\s+){0,8}([^\s=-][^\s=]*)[ \t]*$|\bssh-keygen\b[^\n|;]{0,200}?\s-(?:N|P)[ \t]+(?:'([^'\n]+)'|"([^"\n]+)"|([^\s'"]+))|-(?:src|dest)?(?:store|key)pass[ \t]+([^\s-]\S*)|\blftp\b[^\n|;]{0,200}?\s-u[ \t]*[^\s,]+,(\S+)|\bConvertTo-SecureString\s+(?:-String\s+)?["']([^"'\n]+)|\bhtpasswd\s+-\w*n\w*b\w*\s+\S+\s+(\S+)|\bcurl\b[^\n|;]{0,200}?\s(?:-E|--cert)[ =]+[^\s:]+:(\S+)|\bxfreerdp\b[^\n|;]{0,200}?\s/p:(\S+)|\bkinit\b[^\n|;]{0,100}?<<<\s*["']?([^\s"']+)|\bwpa_passphrase\s+\S+\s+(\S+)|\bdoctl\s+auth\s+init\s+(?:-t|--access-token)[ =](\S+)|\bPSK\s+"([^"\n]+)"|\bnet\s+use\s+[^\n]{0,160}?\\\S+\s+([^\s/]\S*)\s+/user)"#
     );
     if WORDS.iter().any(|word| lower.contains(word)) {
         all_groups(text, shape(), add);

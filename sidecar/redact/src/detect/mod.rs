@@ -95,7 +95,7 @@ const ANCHORS: &[(&str, Detector)] = &[
     ("private key", Detector::Pem),
     ("bearer", Detector::Bearer),
     ("basic", Detector::Bearer),
-    ("://", Detector::UrlCredentials),
+    ("//", Detector::UrlCredentials),
 ];
 
 /// Anchors of [`kv`], and which of its parts they are for.
@@ -148,6 +148,13 @@ const KV_ANCHORS: &[(&str, u8)] = &[
     ("storepass", COMMANDS),
     ("keypass", COMMANDS),
     ("lftp", COMMANDS),
+    ("--cert", COMMANDS),
+    (" -e ", COMMANDS),
+    ("xfreerdp", COMMANDS),
+    ("kinit", COMMANDS),
+    ("wpa_passphrase", COMMANDS),
+    ("doctl", COMMANDS),
+    ("username ", SPACED),
     ("securestring", COMMANDS),
     ("rabbitmqctl", COMMANDS),
     ("htpasswd", COMMANDS),
@@ -188,7 +195,7 @@ const KV_ANCHORS: &[(&str, u8)] = &[
     ("createuser", SPACED),
     ("from-literal", SPACED),
     ("connect ", SPACED),
-    ("psk", SIGNS),
+    ("psk", SIGNS | COMMANDS),
     ("pw", SIGNS),
     ("tcp(", COMMANDS),
     ("unix(", COMMANDS),

@@ -237,6 +237,8 @@ fn code(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     let ascii = |code: u32| u8::try_from(code).ok().filter(|code| (b' '..0x7f).contains(code));
     match (bytes[at], bytes.get(at + 1)?) {
         (b'%', _) => Some((number(at + 1, at + 3, 16)? as u8, 3)),
+        // PHP writes `\/`.
+        (b'\\', b'/') => Some((b'/', 2)),
         (b'\\', b'u') => Some((ascii(number(at + 2, at + 6, 16)?)?, 6)),
         (b'\\', b'x') => Some((ascii(number(at + 2, at + 4, 16)?)?, 4)),
         (b'&', b'#') => {
