@@ -435,7 +435,7 @@ fn is_said(value: &str) -> bool {
     let mut words = value.split(' ');
     let first = words.next().unwrap_or_default();
     let is_state = STOP.iter().any(|stop| stop.eq_ignore_ascii_case(first));
-    is_state && value.contains(' ') && !words.any(|word| looks_random(word))
+    is_state && value.contains(' ') && !words.any(looks_random)
 }
 
 /// `"old" -> "new"`: the second value of a change. Gives back where the scan goes on.
