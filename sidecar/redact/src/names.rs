@@ -384,13 +384,10 @@ const VENDORS: &[&str] = &[
     "hubspot",
     "infura",
     "intercom",
-    "jira",
     "kraken",
     "kucoin",
-    "launchdarkly",
     "linkedin",
     "lob",
-    "looker",
     "mailchimp",
     "mailgun",
     "mapbox",
@@ -404,14 +401,12 @@ const VENDORS: &[&str] = &[
     "plaid",
     "postmark",
     "pusher",
-    "segment",
     "sendbird",
     "sendgrid",
     "sentry",
     "shodan",
     "slack",
     "snyk",
-    "splunk",
     "squarespace",
     "stripe",
     "sumologic",
@@ -628,16 +623,23 @@ fn last_words(words: &Words, count: usize) -> Class {
     if single == "token" && (is(before, OF_LISTS) || before.ends_with("page")) {
         return Class::Plain;
     }
-    // `PublicKey` and the like name what is no secret; `existingSecret` and the like have the name of a Kubernetes Secret.
-    if matches!(before, "public" | "pub") || single == "secret" && matches!(before, "existing" | "pull" | "tls" | "referenced") {
+    // `PublicKey` and the like name what is no secret.
+    if matches!(before, "public" | "pub") {
         return Class::Plain;
+    }
+    // The name of a Kubernetes Secret, unless it looks random.
+    if single == "secret" && matches!(before, "existing" | "pull" | "tls" | "referenced") {
+        return Class::Soft;
     }
     let of_last = known(last);
     if (of_last | known(single)) & NOUN != 0 {
         return Class::Secret;
     }
-    if single == "key" && (before.ends_with("api") || VENDORS.contains(&before)) {
+    if single == "key" && (before.ends_with("api") || before == "fastly") {
         return Class::Secret;
+    }
+    if single == "key" && VENDORS.contains(&before) {
+        return Class::Soft;
     }
     let mut joined = [0u8; LONGEST];
     for first in (count.saturating_sub(4)..count).rev() {

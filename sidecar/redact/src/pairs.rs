@@ -114,28 +114,37 @@ const REFERENCES: &[&str] = &[
     "status",
 ];
 
-/// Members of an object that only tells of a secret, or of a decision; a value that looks random is one all the same.
-const ABOUT: &[&str] = &[
-    "active",
-    "at",
-    "changed",
-    "changedat",
-    "count",
-    "createdat",
-    "decision",
-    "expiresat",
-    "last4",
-    "policy",
-    "reason",
-    "revoked",
-    "scope",
-    "scopes",
-    "updatedat",
-];
+/// Whether an object only tells of a secret (`{"name": "ci", "revoked": true}`) or of a decision: some member says so by its kind of value, and none of the
+/// others could be the secret.
+fn only_tells(object: &Object<'_>) -> bool {
+    let is_word = |value: &Json<'_>| value.as_str().is_some_and(|text| text.len() <= 64 && !names::looks_random(text));
+    let is_date = |text: &str| text.len() >= 8 && text.as_bytes()[..4].iter().all(u8::is_ascii_digit) && text.contains('-');
+    let says = |name: &str, value: &Json<'_>| match (name, value) {
+        ("active" | "changed" | "revoked", Json::Bool(_)) => true,
+        ("count", Json::Number(number)) => number.abs() < 1e5,
+        ("last4", Json::String(text)) => text.len() <= 4,
+        ("decision", Json::String(text)) => {
+            ["allow", "deny", "allowed", "denied", "permit", "granted", "refused"].contains(&text.to_lowercase().as_str())
+        }
+        _ => false,
+    };
+    let goes_with = |name: &str, value: &Json<'_>| match name {
+        "at" | "changedat" | "createdat" | "expiresat" | "updatedat" => value.as_str().is_none_or(is_date),
+        "id" | "name" | "namespace" | "kind" | "type" | "provider" | "status" | "version" | "policy" | "scope" => {
+            matches!(value, Json::Number(_)) || is_word(value)
+        }
+        "scopes" => matches!(value, Json::Array(items) if items.iter().all(is_word)),
+        _ => false,
+    };
+    let folded = || object.iter().map(|(name, value)| (fold_name(name), value));
+    folded().any(|(name, value)| says(&name, value))
+        && folded().all(|(name, value)| says(&name, value) || goes_with(&name, value))
+}
 
 /// `"PWD": "/srv/app"` is where somebody is.
 fn is_directory(name: &str, text: &str) -> bool {
-    matches!(name.to_ascii_lowercase().as_str(), "pwd" | "oldpwd") && text.starts_with(['/', '~'])
+    let is_path = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'~' | b'.' | b'_' | b'-'));
+    matches!(name, "PWD" | "OLDPWD") && text.starts_with(['/', '~']) && is_path && !names::looks_random(text)
 }
 
 fn is_one_of(name: &str, known: &[&str]) -> bool {
@@ -212,7 +221,7 @@ pub(crate) fn says_nothing(name: &str, value: &Json<'_>) -> bool {
         Json::Null | Json::Removed | Json::Bool(_) => true,
         Json::Number(number) => {
             let counts = name.ends_with("okens")
-                || number.fract() == 0.0 && number.abs() < 1e6 && names::counts(name)
+                || number.fract() == 0.0 && number.abs() < 1e5 && names::counts(name)
                 || name.len() >= 3 && name[name.len() - 3..].eq_ignore_ascii_case("pan") && number.abs() < 1e7;
             number.abs() < 10.0 || counts
         }
@@ -228,15 +237,14 @@ pub(crate) fn says_nothing(name: &str, value: &Json<'_>) -> bool {
                 && object.iter().all(|(name, value)| {
                     is_one_of(name, REFERENCES)
                         && (matches!(value, Json::Array(_)) || value.as_str().is_none_or(|text| text.len() <= 253))
-                        || is_one_of(name, ABOUT) && !looks_random(value) && !matches!(value, Json::Object(_))
                 })
                 && object.iter().any(|(name, _)| {
-                    let name = fold_name(name);
                     matches!(
-                        name.as_str(),
+                        fold_name(name).as_str(),
                         "secretname" | "name" | "audience" | "audiences" | "ref" | "arn" | "enabled" | "required"
-                    ) || ABOUT.contains(&name.as_str())
+                    )
                 })
+                || only_tells(object)
         }
         Json::Array(items) => {
             // A list of references.

@@ -5,7 +5,7 @@
 //! of it), at the end of the line in YAML, INI and headers, at `</`, and otherwise at a space or at a separator that is
 //! followed by the next name. So a password with a comma or a brace in it is cut out whole.
 use super::{pattern, worked};
-use crate::names::{Class, class, is_secret, is_small, looks_random};
+use crate::names::{Class, class, is_secret, is_small, is_state, looks_random};
 
 /// Longest name that is read.
 const NAME: usize = 80;
@@ -198,7 +198,7 @@ pub(super) fn is_placeholder(value: &str) -> bool {
             return true;
         }
     }
-    let word = value.trim_end_matches(['.', '!', ':', ',', ';', ')']);
+    let word = value.trim_matches(['*', '_', '`']).trim_end_matches(['.', '!', ':', ',', ';', ')']);
     // A parameter of a statement.
     let is_bound = value
         .strip_prefix([':', '@'])
@@ -298,8 +298,27 @@ fn class_of_words(text: &str, name: &Name<'_>) -> Class {
         return found;
     }
     let from = text.floor_char_boundary(name.start.saturating_sub(24));
-    let mut words = text[from..name.start].trim_end().rsplit([' ', '\n', ',', ';']).take(2);
+    // One blank between words, and no sign: what stands in the field before is another matter.
+    let Some(before) = text[from..name.start].strip_suffix(' ') else { return found };
+    let is_sign = |c: char| c.is_ascii() && !c.is_ascii_alphanumeric() && c != '-' && c != '_';
+    let mut words = before.rsplit(is_sign).take(2);
     let (one, two) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let two = if before.len() > one.len() && before[..before.len() - one.len()].ends_with(' ') { two } else { "" };
+    if one.is_empty() {
+        return found;
+    }
+    if name.text.eq_ignore_ascii_case("key") {
+        let is_one = |word: &str| {
+            ["api", "access", "secret", "private", "encryption", "signing"].contains(&word)
+                || class(&format!("{word}key")) == Class::Secret
+        };
+        let lower = one.to_ascii_lowercase();
+        return if is_one(&lower) || class(&format!("{lower} key")) == Class::Soft {
+            class(&format!("{lower} key"))
+        } else {
+            found
+        };
+    }
     match class(&format!("{one} {}", name.text)) {
         Class::Plain => class(&format!("{two} {one} {}", name.text)),
         found => found,
@@ -421,21 +440,26 @@ fn beside_sign(lines: &mut Lines<'_>, at: usize, add: &mut dyn FnMut(usize, usiz
         || name.text.to_ascii_lowercase().ends_with("tokens") && value.bytes().all(|byte| byte.is_ascii_digit())
         || is_directory(name.text, value)
         || is_colon && is_right(text, at, value)
-        || is_colon && is_said(value)
+        || is_colon && is_said(text, start, value)
         || is_address(value);
     if !is_none {
         add(start, stop);
         return became(text, stop, add);
     }
-    end
+    // `password: none -> x`: it is set for the first time.
+    if found == Class::Secret && is_placeholder(value) { became(text, stop, add).max(end) } else { end }
 }
 
-/// Whether a value is a sentence about a secret: `denied by policy p-1`.
-fn is_said(value: &str) -> bool {
+/// Whether a value without quotes is a sentence about a secret: `denied by policy p-1`.
+fn is_said(text: &str, start: usize, value: &str) -> bool {
+    let is_quoted = text[..start].ends_with(['"', '\'', '`']);
     let mut words = value.split(' ');
-    let first = words.next().unwrap_or_default();
-    let is_state = STOP.iter().any(|stop| stop.eq_ignore_ascii_case(first));
-    is_state && value.contains(' ') && !words.any(looks_random)
+    let is_state = words.next().is_some_and(is_state);
+    let second = words.clone().next();
+    !is_quoted
+        && is_state
+        && second.is_some_and(|second| second != "to" && !second.starts_with(['-', '=', '>']))
+        && !words.any(looks_random)
 }
 
 /// `"old" -> "new"`: the second value of a change. Gives back where the scan goes on.
@@ -845,12 +869,13 @@ fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     pattern!(set, r"(?i)set\s+password\s+(?:for\s+[^=;]{1,200})?=\s*(?:(?:old_)?password\s*\(\s*)?'((?:[^']|'')*)'");
     pattern!(
         server,
-        r"(?im)(?:^|\s)(?:requirepass|masterauth|rootpw|olcRootPW|enable secret(?: \d)?|snmp-server community|auth-pass|ACL SETUSER \S+ on >|(?:unseal|recovery) key \d+:|community|username \S+(?: privilege \d+)? (?:password|secret)(?: \d)?)[ \t]*(?:--[a-z]+[ \t]+)?([^\s>~]+)"
+        r"(?im)(?:^|\s)(?:requirepass|masterauth|rootpw|olcRootPW|enable secret(?: \d)?|snmp-server community|auth-pass|ACL SETUSER \S+ on >|(?:unseal|recovery) key \d+:|username \S+(?: privilege \d+ (?:password|secret)(?: \d)?| (?:password|secret) \d))[ \t]*(?:--[a-z]+[ \t]+)?([^\s>~]+)"
     );
     pattern!(
         called,
         r#"(?i)(?:\bsp_(?:addlogin|password)\s+[^;\n]{0,80}?,|\bcreateUser\(\s*["'][^"']*["']\s*,|\bchangeUserPassword\(\s*["'][^"']*["']\s*,|\bdb\.auth\(\s*["'][^"']*["']\s*,|password\s+(?:from\s+'[^']*'\s+)?to|password\s+like|password\s*(?:<>|!=)|@\w*(?:pwd|pass\w{0,5})\s+n?varchar\s*\([^)]{0,8}\)\s*=|password\s+(?:E|N|U&))\s*N?["']([^"']+)["']"#
     );
+    pattern!(community, r"(?im)^[ \t]*(?:snmp-server[ \t]+)?community[ \t]+([^\s:=]+)[ \t]+(?:ro|rw)\b");
     pattern!(redis, r"(?im)^\s*(?:\d+\)\s*)?AUTH\s+(?:[A-Za-z0-9_.-]+\s+)?([^\s]{4,})\s*$");
     pattern!(connect, r"(?i)\bconnect\s+[A-Za-z0-9_$#]+/([^\s@]+)@");
     pattern!(literal, r"(?i)--from-literal[= ]['\x22]?[A-Za-z0-9_.-]+=([^\s'\x22]+)");
@@ -858,19 +883,14 @@ fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
         changed,
         r#"(?i)\b(?:password|passphrase|secret|token|api key|pin)["']?\s+(?:was\s+)?changed\s+from\s+["']?([^\s"']+)["']?\s+to\s+["']?([^\s"']+)"#
     );
-    pattern!(
-        paired,
-        r#"(?im)\b(?:key|name|field|variable)\s*[=:]\s*["']?([A-Za-z0-9_.-]{3,80})["']?[\s,;]+value\s*[=:]\s*(?:"([^"]*)"|'([^']*)'|([^\s,;"']+))"#
-    );
-    pattern!(
-        reversed,
-        r#"(?im)\bvalue\s*[=:]\s*["']?([^\s"',;]+)["']?[\s,;]+(?:key|name|field|variable)\s*[=:]\s*["']?([A-Za-z0-9_.-]{3,80})"#
-    );
     pattern!(crypt, r"(?i)pgp_sym_(?:en|de)crypt(?:_bytea)?\s*\([^']{0,200}?,\s*'((?:[^']|'')*)'");
     pattern!(insert, r"(?i)insert\s+into\s+[^()]{1,80}\(([^()]{1,400})\)\s*values\s*\(([^()]{1,2000})\)");
     pattern!(netrc, r"(?i)\bmachine\s+\S+\s+login\s+\S+\s+password\s+(\S+)");
     // `define('DB_PASSWORD', '…')`, `setProperty("db.password", "…")`
-    pattern!(argument, r#"\w\(\s*["']([A-Za-z][A-Za-z0-9_.:-]{2,60})["']\s*,\s*(?:"([^"\n]+)"|'([^'\n]+)')\s*\)"#);
+    pattern!(
+        argument,
+        r#"\b(?:define|putenv|setenv|setProperty|set_property|setRequestHeader|setHeader|addHeader|set_header|set_env)\(\s*["']([A-Za-z][A-Za-z0-9_.:-]{2,60})["']\s*,\s*(?:"([^"\n]+)"|'([^'\n]+)')\s*\)"#
+    );
     pattern!(hcl, r#"(?s)variable\s+"([^"]{1,80})"\s*\{[^}]{0,400}?default\s*=\s*"([^"]*)""#);
     let has = |word: &str| lower.contains(word);
     if has("identified") && ["user", "role", "grant", "database"].iter().any(|word| has(word)) {
@@ -890,6 +910,9 @@ fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
         || has("setuser")
     {
         first_group(text, server(), add);
+    }
+    if has("community") {
+        first_group(text, community(), add);
     }
     first_group(text, called(), add);
     if has("auth") {
@@ -912,15 +935,7 @@ fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
         if text.contains('<') {
             markup(text, add);
         }
-        named_group(text, paired(), add);
-        for found in reversed().into_iter().flat_map(|shape| shape.captures_iter(text)) {
-            if let (Some(value), Some(name)) = (found.get(1), found.get(2))
-                && is_secret(name.as_str())
-                && !is_placeholder(value.as_str())
-            {
-                add(value.start(), value.end());
-            }
-        }
+        value_pairs(text, add);
     } else if text.contains("</") {
         markup(text, add);
     }
@@ -938,6 +953,27 @@ fn spaced(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     }
     named_group(text, argument(), add);
     named(text, add);
+}
+
+/// `name: DB_PASSWORD` and `value: …` beside each other, in either order.
+fn value_pairs(text: &str, add: &mut dyn FnMut(usize, usize)) {
+    pattern!(
+        paired,
+        r#"(?im)\b(?:key|name|field|variable)\s*[=:]\s*["']?([A-Za-z0-9_.-]{3,80})["']?[\s,;]+value\s*[=:]\s*(?:"([^"]*)"|'([^']*)'|([^\s,;"']+))"#
+    );
+    pattern!(
+        reversed,
+        r#"(?im)\bvalue\s*[=:]\s*["']?([^\s"',;]+)["']?[\s,;]+(?:key|name|field|variable)\s*[=:]\s*["']?([A-Za-z0-9_.-]{3,80})"#
+    );
+    named_group(text, paired(), add);
+    for found in reversed().into_iter().flat_map(|shape| shape.captures_iter(text)) {
+        if let (Some(value), Some(name)) = (found.get(1), found.get(2))
+            && is_secret(name.as_str())
+            && !is_placeholder(value.as_str())
+        {
+            add(value.start(), value.end());
+        }
+    }
 }
 
 /// A name, a space and a value in quotes, or one that looks random.
@@ -1141,7 +1177,7 @@ fn tools(text: &str, lower: &str, add: &mut dyn FnMut(usize, usize)) {
     ];
     pattern!(
         shape,
-        r#"(?im)(?:\bopenssl\b[^\n|;]{0,200}?\s-(?:k[ \t]+|pass(?:in|out)?[ \t]+pass:)(\S+)|\b(?:smbclient|smbget|rpcclient)\b[^\n|;]{0,200}?\s-U[ \t]*[^\s%]+%(\S+)|\bvault\s+login\s+(?:-[a-z-]+(?:=\S+)?\s+){0,8}([^\s=-][^\s=]*)[ \t]*$|\bssh-keygen\b[^\n|;]{0,200}?\s-(?:N|P)[ \t]+(?:'([^'\n]+)'|"([^"\n]+)"|([^\s'"]+))|-(?:src|dest)?(?:store|key)pass[ \t]+([^\s-]\S*)|\blftp\b[^\n|;]{0,200}?\s-u[ \t]*[^\s,]+,(\S+)|\bConvertTo-SecureString\s+(?:-String\s+)?["']([^"'\n]+)|\bhtpasswd\s+-\w*n\w*b\w*\s+\S+\s+(\S+)|\bcurl\b[^\n|;]{0,200}?\s(?:-E|--cert)[ =]+[^\s:]+:(\S+)|\bxfreerdp\b[^\n|;]{0,200}?\s/p:(\S+)|\bkinit\b[^\n|;]{0,100}?<<<\s*["']?([^\s"']+)|\bwpa_passphrase\s+\S+\s+(\S+)|\bdoctl\s+auth\s+init\s+(?:-t|--access-token)[ =](\S+)|\bPSK\s+"([^"\n]+)"|\bnet\s+use\s+[^\n]{0,160}?\\\S+\s+([^\s/]\S*)\s+/user)"#
+        r#"(?im)(?:\bopenssl\b[^\n|;]{0,200}?\s-(?:k[ \t]+|pass(?:in|out)?[ \t]+pass:)(\S+)|\b(?:smbclient|smbget|rpcclient)\b[^\n|;]{0,200}?\s-U[ \t]*[^\s%]+%(\S+)|\bvault\s+login\s+(?:-[a-z-]+(?:=\S+)?\s+){0,8}([^\s=-][^\s=]*)[ \t]*$|\bssh-keygen\b[^\n|;]{0,200}?\s-(?:N|P)[ \t]+(?:'([^'\n]+)'|"([^"\n]+)"|([^\s'"]+))|-(?:src|dest)?(?:store|key)pass[ \t]+([^\s-]\S*)|\blftp\b[^\n|;]{0,200}?\s-u[ \t]*[^\s,]+,(\S+)|\bConvertTo-SecureString\s+(?:-String\s+)?["']([^"'\n]+)|\bhtpasswd\s+-\w*n\w*b\w*\s+\S+\s+(\S+)|\bcurl\b[^\n|;]{0,200}?\s(?:(?-i:-E)|--cert)[ =]+[^\s:]{2,}:([^\s/]\S*)|\bxfreerdp\b[^\n|;]{0,200}?\s/p:(\S+)|\bkinit\b[^\n|;]{0,100}?<<<\s*["']?([^\s"']+)|\bwpa_passphrase\s+\S+\s+(\S+)|\bdoctl\s+auth\s+init\s+(?:-t|--access-token)[ =](\S+)|\bPSK\s+"([^"\n]+)"|\bnet\s+use\s+[^\n]{0,160}?\\\S+\s+([^\s/]\S*)\s+/user)"#
     );
     if WORDS.iter().any(|word| lower.contains(word)) {
         all_groups(text, shape(), add);
@@ -1242,6 +1278,12 @@ mod tests {
             ("\u{43f}\u{430}\u{440}\u{43e}\u{43b}\u{44c}: x1y2", &["x1y2"]),
             ("Mot de passe : x1y2", &["x1y2"]),
             ("Unseal Key 1: q1w2e3", &["q1w2e3"]),
+            ("password: none -> Tr0ub4dorX9q", &["Tr0ub4dorX9q"]),
+            ("{'passphrase': 'correct horse battery staple'}", &["correct horse battery staple"]),
+            ("password: 'no more tears'", &["no more tears"]),
+            ("community x1y2z3 ro", &["x1y2z3"]),
+            ("username bob privilege 15 secret 5 x1y2z3", &["x1y2z3"]),
+            ("datadog key := `wodklnbe86rrgejtf5`", &["wodklnbe86rrgejtf5"]),
             ("openssl enc -aes-256-cbc -k x1y2 -in f", &["x1y2"]),
             ("openssl rsa -passin pass:x1y2 -pubin -in f", &["x1y2"]),
             ("smbclient //h/s -U bob%x1y2", &["x1y2"]),
@@ -1273,6 +1315,15 @@ mod tests {
             "wrong password: attempt 3 of 5",
             "Authorization: failed",
             "existingSecret: pg-auth",
+            "authorization: denied by policy p-1",
+            "join our community today",
+            "Enter your username and password to continue",
+            "configMapKeyRef:\n  name: shop-api\n  key: LOG_LEVEL",
+            "topic=session, key=42",
+            "Created issue with Jira key: STENO-42",
+            "i18n.t(\"password\", \"Passwort\")",
+            "curl -e https://ref.example.com:8080/a https://x",
+            "*Password:* _required_",
         ] {
             assert!(found(all, text).is_empty(), "{text}: {:?}", found(all, text));
         }

@@ -233,7 +233,7 @@ pub(super) const ROWS: &[Row] = &[
     run("stripe-webhook", "whsec_", Set::Base64, 24, LONG),
     run("square-oauth", "sq0atp-", Set::Url, 22, LONG),
     run("square-secret", "sq0csp-", Set::Url, 43, LONG),
-    mixed("square", "EAAA", Set::Url, 22, 62),
+    mixed("square", "EAAA", Set::Url, 58, 62),
     regex("paypal", "access_token$", r"^access_token\$production\$[0-9a-z]{16}\$[0-9a-f]{32}"),
     Row { id: "plaid", anchor: "access-", shape: Shape::Regex("^access-(?:sandbox|development|production)-[0-9a-f-]{36}") },
     run("shopify-access", "shpat_", Set::AnyHex, 32, 32),
@@ -319,7 +319,7 @@ pub(super) const ROWS: &[Row] = &[
     run("stytch", "secret-live-", Set::Base64, 36, LONG),
     run("checkly", "cu_", Set::Hex, 32, 32),
     // Social networks.
-    around("facebook-app", "|", r"\b([0-9]{15,16}\|[A-Za-z0-9_-]{27,40})"),
+    around("facebook-app", "|", r"\b([0-9]{15,16}\|[A-Za-z0-9_-]{27})(?:[^A-Za-z0-9_-]|$)"),
     mixed("facebook", "EAACEdEose0cBA", Set::Alnum, 20, LONG),
     mixed("facebook-page", "EAAC", Set::Alnum, 80, LONG),
     mixed("instagram", "IGQ", Set::Url, 100, LONG),
