@@ -395,7 +395,7 @@ fn an_upgrade_keeps_policies_pods_and_trust_and_the_charts_own_test_passes() {
     assert!(bundle.as_str().is_some_and(|bundle| bundle.len() > 100), "the upgrade took the trust away: {bundle}");
     assert!(cluster.post("upgraded", "shop", &event("upgraded-1", "{}")).contains("\"created\""));
     // What comes out of admission without the sidecar is refused, where that is asked for.
-    let unserved = pod("Pod", "unserved", "upgraded", WAITS).replace("inject: \"true\"", "policy: nobody");
+    let unserved = pod("Pod", "unserved", "upgraded", WAITS).replace("inject: \"true\"", "policy: Nobody_");
     let (went_well, printed) = cluster.try_apply(&unserved);
     assert!(!went_well && printed.contains("asks for the Steno sidecar and does not have it"), "{printed}");
     println!("{}", cluster.helm_test());
