@@ -136,7 +136,7 @@ pub struct Namespace {
     pub inject_all: bool,
     /// Its Pod Security lets pods mount directories of the node.
     pub may_host_path: bool,
-    /// Its pods get users of its own range, as on OpenShift: one with another is refused.
+    /// Its pods get users of its own range, as on `OpenShift`: one with another is refused.
     pub has_own_users: bool,
     /// What its `LimitRange` objects say.
     pub ranges: Vec<Range>,
@@ -419,8 +419,7 @@ fn check(pod: &Value, reach: &Reach, config: &SidecarConfig) -> Result<(), Reaso
     for container in list(pod, "initContainers").iter().chain(list(pod, "containers")) {
         let ports = container.get("ports").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let ingest = (!reach.by_socket).then_some(INGEST_PORT);
-        let listeners =
-            config.spec.listeners.iter().filter_map(|listener| Some(listener.address.rsplit_once(':')?.1.parse().ok()?));
+        let listeners = config.spec.listeners.iter().filter_map(|listener| listener.address.rsplit_once(':')?.1.parse().ok());
         for port in ingest.into_iter().chain(reach.status_port).chain(listeners) {
             if ports.iter().any(|taken| taken.get("containerPort").and_then(Value::as_u64) == Some(port.into())) {
                 return Err(Reason::Port { container: name_of(container).into(), port });
@@ -452,6 +451,37 @@ fn place(pod: &Value) -> usize {
     list(pod, "initContainers").iter().rposition(|container| is_before(name_of(container))).map_or(0, |last| last + 1)
 }
 
+/// What is worth a warning of the policy as it stands, and of the pod.
+fn worth_knowing(pod: &Value, policy: &Policy, policies: &[Policy]) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if policy.config.is_none() {
+        let known = policies.iter().map(|policy| policy.name.as_str()).collect::<Vec<_>>().join(", ");
+        let known = if known.is_empty() { "none".to_owned() } else { known };
+        warnings.push(format!(
+            "there is no AuditPolicy {:?} in the namespace yet (its policies are: {known}): the sidecar keeps events and delivers none until there is",
+            policy.name
+        ));
+    }
+    if policy.is_last_good {
+        warnings.push(format!(
+            "the AuditPolicy {:?} is not accepted as it stands, its status says why: the pod runs by the last configuration that was",
+            policy.name
+        ));
+    }
+    for container in list(pod, "containers").iter().map(name_of).filter(|name| MESH.contains(name)) {
+        warnings.push(format!(
+            "{container} is an ordinary container: it ends with the application, and what the sidecar delivers after that finds no network, so a backlog stays in the spool; have the mesh use \
+             native sidecars (Istio: ENABLE_NATIVE_SIDECARS, Linkerd: config.beta.linkerd.io/proxy-enable-native-sidecar)"
+        ));
+    }
+    if pod.pointer("/spec/shareProcessNamespace") == Some(&Value::Bool(true)) {
+        let mut warning = "the pod shares its process namespace: its other containers see the sidecar's process".to_owned();
+        warning.push_str(", and those that run as root or as its user can read its memory; leave shareProcessNamespace out");
+        warnings.push(warning);
+    }
+    warnings
+}
+
 fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy], settings: &Settings) -> Result<Plan, Reason> {
     let is_ours = |container: &&Value| name_of(container) == CONTAINER;
     if let Some(there) = list(pod, "initContainers").iter().find(is_ours) {
@@ -476,20 +506,7 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
     let (spool, told) = container::Spool::of(config, namespace);
     let files = container::file_volumes(config, namespace);
     let mut warnings: Vec<String> = told.into_iter().chain(reach.warnings(pod, config)).collect();
-    if policy.config.is_none() {
-        let known = policies.iter().map(|policy| policy.name.as_str()).collect::<Vec<_>>().join(", ");
-        let known = if known.is_empty() { "none".to_owned() } else { known };
-        warnings.push(format!(
-            "there is no AuditPolicy {:?} in the namespace yet (its policies are: {known}): the sidecar keeps events and delivers none until there is",
-            policy.name
-        ));
-    }
-    if policy.is_last_good {
-        warnings.push(format!(
-            "the AuditPolicy {:?} is not accepted as it stands, its status says why: the pod runs by the last configuration that was",
-            policy.name
-        ));
-    }
+    warnings.extend(worth_knowing(pod, policy, policies));
     for sink in config.spec.sinks.iter().filter(|sink| sink.file.as_ref().is_some_and(|file| file.volume.is_some())) {
         if files.iter().all(|(name, _)| *name != sink.name) {
             warnings.push(format!(
@@ -497,17 +514,6 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
                 sink.name
             ));
         }
-    }
-    for container in list(pod, "containers").iter().map(name_of).filter(|name| MESH.contains(name)) {
-        warnings.push(format!(
-            "{container} is an ordinary container: it ends with the application, and what the sidecar delivers after that finds no network, so a backlog stays in the spool; have the mesh use \
-             native sidecars (Istio: ENABLE_NATIVE_SIDECARS, Linkerd: config.beta.linkerd.io/proxy-enable-native-sidecar)"
-        ));
-    }
-    if pod.pointer("/spec/shareProcessNamespace") == Some(&Value::Bool(true)) {
-        let mut warning = "the pod shares its process namespace: its other containers see the sidecar's process".to_owned();
-        warning.push_str(", and those that run as root or as its user can read its memory; leave shareProcessNamespace out");
-        warnings.push(warning);
     }
     let sidecar = container::sidecar(pod, config, &reach, &spool, &files, (namespace, settings), &mut warnings)?;
     adds.item(pod, &["spec", "initContainers"], Some(place(pod)), sidecar);
