@@ -4,7 +4,6 @@
 //! thousands of pods holds no other up.
 use std::{
     collections::{BTreeMap, VecDeque},
-    ops::Bound,
     sync::Mutex,
 };
 
@@ -18,7 +17,10 @@ use kube::{
 use serde_json::json;
 use tokio::{sync::Notify, time::Interval};
 
-use crate::{inject::PREFIX, rota::Of};
+use crate::{
+    inject::PREFIX,
+    rota::{self, Of},
+};
 
 /// Pods that are told at a time.
 const AT_A_TIME: usize = 8;
@@ -56,11 +58,7 @@ impl Queue {
     }
 
     fn next(&mut self) -> Option<(Of, String, String)> {
-        let after = self.last.as_ref().and_then(|last| {
-            let mut after = self.policies.range((Bound::Excluded(last.clone()), Bound::Unbounded));
-            after.next().map(|(of, _)| of.clone())
-        });
-        let of = after.or_else(|| self.policies.keys().next().cloned())?;
+        let of = rota::turn(&self.policies, self.last.as_ref(), |_| true)?;
         let stale = self.policies.get_mut(&of)?;
         let next = stale.pods.pop_front().map(|pod| (of.clone(), pod, stale.hash.clone()));
         if stale.pods.is_empty() {

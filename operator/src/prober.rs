@@ -4,7 +4,7 @@
 //! every three seconds until it runs by what is wanted. What was seen last is kept; a reconcile reads it ([`Prober::of`]). Where a sighting is news, the policy
 //! is reconciled at once ([`Prober::news`]); figures that only grow wait for the next regular reconcile.
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -163,7 +163,8 @@ impl Prober {
         }
         if let Ok(mut wanted) = self.wanted.lock() {
             // One that is gone and comes back wants anew.
-            wanted.retain(|of, wanted| wanted.since.elapsed() < CHANGING || known.values().any(|(known, _)| known == of));
+            let there: HashSet<&Of> = known.values().map(|(of, _)| of).collect();
+            wanted.retain(|of, wanted| wanted.since.elapsed() < CHANGING || there.contains(of));
         }
         known
     }

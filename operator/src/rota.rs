@@ -43,6 +43,13 @@ pub struct Rota {
     silent: Lane,
 }
 
+/// The policy whose turn it is: the next one after the last for which this holds, in order of their names.
+pub(crate) fn turn<T>(policies: &BTreeMap<Of, T>, last: Option<&Of>, holds: impl Fn(&T) -> bool) -> Option<Of> {
+    let holds = |(_, of): &(&Of, &T)| holds(of);
+    let after = last.and_then(|last| policies.range((Bound::Excluded(last.clone()), Bound::Unbounded)).find(holds));
+    after.or_else(|| policies.iter().find(holds)).map(|(of, _)| of.clone())
+}
+
 // === impl Lane ===
 
 impl Lane {
@@ -68,13 +75,9 @@ impl Lane {
         if self.free == 0 {
             return None;
         }
-        let is_due = |(_, pods): &(&Of, &BTreeSet<(Duration, String)>)| pods.first().is_some_and(|(due, _)| *due <= now);
-        let after = match &self.last {
-            Some(last) => self.waiting.range((Bound::Excluded(last.clone()), Bound::Unbounded)).find(is_due),
-            None => None,
-        };
-        let (of, pods) = after.or_else(|| self.waiting.iter().find(is_due))?;
-        let (of, (due, pod)) = (of.clone(), pods.first()?.clone());
+        let is_due = |pods: &BTreeSet<(Duration, String)>| pods.first().is_some_and(|(due, _)| *due <= now);
+        let of = turn(&self.waiting, self.last.as_ref(), is_due)?;
+        let (due, pod) = self.waiting.get(&of)?.first()?.clone();
         self.remove(&of, due, &pod);
         self.free -= 1;
         self.last = Some(of);

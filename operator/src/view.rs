@@ -302,9 +302,9 @@ impl View {
         let of_namespace =
             |object: &Arc<DeserializeGuard<AuditPolicyObject>>| object.meta().namespace.as_deref() == Some(namespace);
         for object in self.each().filter(of_namespace) {
-            let is_known = self.last_good.lock().is_ok_and(|last_good| last_good.contains_key(&uid(object.meta())));
-            let is_accepted = object.0.as_ref().is_ok_and(|object| self.render(object).is_ok());
-            if is_known || is_accepted {
+            let is_known = || self.last_good.lock().is_ok_and(|last_good| last_good.contains_key(&uid(object.meta())));
+            // Whoever was accepted once is known: an admission renders nothing twice.
+            if is_known() || object.0.as_ref().is_ok_and(|object| self.render(object).is_ok()) {
                 continue;
             }
             let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
@@ -336,6 +336,9 @@ impl View {
     /// AuditPolicies, as `namespace/name`, that would not be accepted under what is asked of a ClusterAuditPolicy; each is in a namespace that it covers.
     pub fn unsatisfied(&self, name: &str, spec: &ClusterAuditPolicySpec) -> Vec<String> {
         let selector = spec.namespace_selector.as_ref();
+        // What is in force already was rendered already: this is asked every few seconds.
+        let stored = self.clusters.find(|cluster| cluster.name_any() == name);
+        let is_in_force = stored.is_some_and(|cluster| cluster.0.as_ref().is_ok_and(|cluster| cluster.spec == *spec));
         let mut names = Vec::new();
         for object in self.each() {
             let Ok(object) = &object.0 else { continue };
@@ -345,7 +348,9 @@ impl View {
             covering.retain(|one| one.name != name);
             covering.push(Covering { name: name.to_owned(), spec: spec.clone() });
             covering.sort_by(|a, b| a.name.cmp(&b.name));
-            if render_under(&object.to_policy(), &covering).is_err() {
+            let is_refused =
+                || if is_in_force { self.render(object).is_err() } else { render_under(&object.to_policy(), &covering).is_err() };
+            if is_refused() {
                 names.push(format!("{namespace}/{}", object.name_any()));
             }
         }

@@ -81,11 +81,15 @@ fn shown(resource: &str, amount: f64) -> String {
     }
 }
 
+/// A quantity in an object of the API: text, or a number.
+fn amount_of(value: &Value) -> Option<f64> {
+    value.as_str().map_or_else(|| amount(&value.to_string()), amount)
+}
+
 /// The quantities of a map in an object of the API.
 fn quantities(map: Option<&Value>) -> BTreeMap<String, f64> {
     let members = map.and_then(Value::as_object).into_iter().flatten();
-    let of = |value: &Value| amount(&value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned));
-    members.filter_map(|(name, value)| Some((name.clone(), of(value)?))).collect()
+    members.filter_map(|(name, value)| Some((name.clone(), amount_of(value)?))).collect()
 }
 
 /// The ranges of a `LimitRange`'s `spec`.
@@ -110,9 +114,9 @@ fn beside(pod: &Value) -> impl Iterator<Item = &Value> {
     list(pod, "containers").iter().chain(list(pod, "initContainers").iter().filter(stays))
 }
 
+/// What a container, or the pod's `spec`, says of a resource.
 fn of_container(container: &Value, kind: &str, resource: &str) -> Option<f64> {
-    let value = container.get("resources")?.get(kind)?.get(resource)?;
-    amount(&value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned))
+    amount_of(container.get("resources")?.get(kind)?.get(resource)?)
 }
 
 /// What the containers beside the sidecar have together.
@@ -135,7 +139,8 @@ fn is_guaranteed(pod: &Value) -> bool {
 
 /// The limit that the API server gives a container which has none.
 pub(super) fn default(ranges: &[Range], resource: &str) -> Option<f64> {
-    ranges.iter().filter(|range| !range.is_of_pods).find_map(|range| range.default.get(resource).copied())
+    let of_containers = ranges.iter().filter(|range| !range.is_of_pods);
+    of_containers.filter_map(|range| range.default.get(resource)).copied().min_by(f64::total_cmp)
 }
 
 /// Moves what is asked for of a resource into the bounds. What it gets less than it asked for is told.
@@ -148,10 +153,7 @@ pub(super) fn fit(
 ) -> Result<Asked, Reason> {
     let Asked { mut request, mut limit, least } = asked;
     let of_containers = || ranges.iter().filter(|range| !range.is_of_pods);
-    let own = |kind: &str| {
-        pod.pointer(&format!("/spec/resources/{kind}/{resource}"))
-            .and_then(|value| amount(&value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)))
-    };
+    let own = |kind: &str| of_container(pod.get("spec")?, kind, resource);
     let lower = of_containers().filter_map(|range| range.min.get(resource)).copied().fold(0.0, f64::max);
     let mut upper = of_containers().filter_map(|range| range.max.get(resource)).copied().fold(f64::INFINITY, f64::min);
     for range in ranges.iter().filter(|range| range.is_of_pods) {
@@ -174,7 +176,7 @@ pub(super) fn fit(
     }
     let ratio = of_containers().filter_map(|range| range.ratio.get(resource)).copied().fold(f64::INFINITY, f64::min);
     // What a container without a limit would get. With a bound of the whole pod, or a ratio, that may be too much.
-    let default = of_containers().filter_map(|range| range.default.get(resource)).copied().fold(f64::INFINITY, f64::min);
+    let default = default(ranges, resource).unwrap_or(f64::INFINITY);
     let is_above = request.is_some_and(|request| request > default);
     if limit.is_none() && (upper.is_finite() || ratio.is_finite() || is_above) {
         let implied = default.max(request.unwrap_or(0.0)).min(upper);
