@@ -307,20 +307,9 @@ fn class_of_words(text: &str, name: &Name<'_>) -> Class {
     if one.is_empty() {
         return found;
     }
-    if name.text.eq_ignore_ascii_case("key") {
-        let is_one = |word: &str| {
-            ["api", "access", "secret", "private", "encryption", "signing"].contains(&word)
-                || class(&format!("{word}key")) == Class::Secret
-        };
-        let lower = one.to_ascii_lowercase();
-        return if is_one(&lower) || class(&format!("{lower} key")) == Class::Soft {
-            class(&format!("{lower} key"))
-        } else {
-            found
-        };
-    }
     match class(&format!("{one} {}", name.text)) {
-        Class::Plain => class(&format!("{two} {one} {}", name.text)),
+        // `two one key` would join what is no name.
+        Class::Plain if !name.text.eq_ignore_ascii_case("key") => class(&format!("{two} {one} {}", name.text)),
         found => found,
     }
 }
