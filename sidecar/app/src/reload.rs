@@ -1,7 +1,9 @@
 //! A changed configuration takes effect without a restart; an invalid one leaves the old one in force.
 //!
 //! What counts is content: the bytes of the file and of all Secrets. The watch only says when to look; whatever it says, nothing is done, logged or
-//! counted while the content is that of the last look.
+//! counted while the content is that of the last look. The first look comes as soon as the watch is there, since the file may have changed between the
+//! start and the watch; and there is one every minute, since a watch may miss a change or not be had at all (a node whose `inotify` instances are used
+//! up, a file system that tells nothing).
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -88,6 +90,26 @@ fn listed(dir: &Path) -> Vec<PathBuf> {
 
 /// Editors and kubelets touch several files in a row.
 const QUIET: Duration = Duration::from_millis(100);
+/// Between two looks if nothing tells of a change.
+const UNTOLD: Duration = Duration::from_mins(1);
+/// Between two looks if nothing can tell of a change.
+const UNWATCHED: Duration = Duration::from_secs(5);
+
+/// What tells of changes: in the file's directory, so that a ConfigMap's swapped link counts, and among the Secrets.
+fn watcher(file: &Path, secrets: &Path, changed: mpsc::Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // A reload opens and reads these files itself: that is no change.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            let _ = changed.try_send(());
+        }
+    })?;
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    watcher.watch(dir, RecursiveMode::NonRecursive)?;
+    if secrets.is_dir() {
+        watcher.watch(secrets, RecursiveMode::Recursive)?;
+    }
+    Ok(watcher)
+}
 
 /// Faults on one line.
 pub fn shown(faults: &[Fault]) -> String {
@@ -97,39 +119,23 @@ pub fn shown(faults: &[Fault]) -> String {
 // === impl Reloader ===
 
 impl Reloader {
-    /// Watches the file (by its directory, so that a ConfigMap's swapped symlink counts) and the secrets, for ever.
+    /// Follows the file and the Secrets, for ever.
     pub async fn watch(mut self, file: PathBuf) {
         let (sender, mut changes) = mpsc::channel(1);
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // A reload opens and reads these files itself: that is no change.
-            if !event.is_ok_and(|event| event.kind.is_access()) {
-                let _ = sender.try_send(());
-            }
-        });
-        let mut watcher = match watcher {
-            Ok(watcher) => watcher,
-            Err(error) => {
-                tracing::error!(%error, "the configuration cannot be watched; restart to change it");
-                return;
-            }
-        };
-        let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if let Err(error) = watcher.watch(dir, RecursiveMode::NonRecursive) {
-            tracing::error!(%error, "the configuration cannot be watched; restart to change it");
+        let watcher = watcher(&file, &self.secrets.0, sender.clone());
+        let every = if watcher.is_ok() { UNTOLD } else { UNWATCHED };
+        if let Err(error) = &watcher {
+            tracing::warn!(%error, "the configuration cannot be watched; it is looked at every 5 s");
         }
-        if self.secrets.0.is_dir() {
-            let _ = watcher.watch(&self.secrets.0, RecursiveMode::Recursive);
-        }
-        if self.last.lock().error.is_some() && file.exists() {
-            // It came between the start and the watch.
+        // A file that is not there yet was told of at the start.
+        if file.exists() {
             self.look(&file).await;
         }
-        while changes.recv().await.is_some() {
+        loop {
+            let told = tokio::time::timeout(every, changes.recv()).await.is_ok();
             // Not for ever: a log that is written beside the configuration changes its directory all the time.
             let until = tokio::time::Instant::now() + 10 * QUIET;
-            while let Ok(Some(())) = tokio::time::timeout_at(until.min(tokio::time::Instant::now() + QUIET), changes.recv()).await
-            {
-            }
+            while told && tokio::time::timeout_at(until.min(tokio::time::Instant::now() + QUIET), changes.recv()).await.is_ok() {}
             self.look(&file).await;
         }
     }

@@ -11,6 +11,7 @@ use steno_app::{
     identity::Identity,
     place::Place,
     policy::Compiled,
+    reload::Reloader,
     service::{Service, bind_ingest, bind_socket},
 };
 use steno_crds::parse;
@@ -21,8 +22,9 @@ pub(crate) struct Rig {
     pub(crate) address: String,
     pub(crate) status: String,
     pub(crate) socket: std::path::PathBuf,
-    _dir: tempfile::TempDir,
-    _runtime: tokio::runtime::Runtime,
+    dir: tempfile::TempDir,
+    runtime: tokio::runtime::Runtime,
+    reloader: Option<Reloader>,
 }
 
 impl Rig {
@@ -45,7 +47,7 @@ impl Rig {
         let compiled = Compiled::new(parsed.config, parsed.unknown, &identity, &secrets).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let socket = dir.path().join("s.sock");
-        let (address, status) = runtime.block_on(async {
+        let (address, status, reloader) = runtime.block_on(async {
             let mut service = Service::start(
                 compiled,
                 &identity,
@@ -57,15 +59,30 @@ impl Rig {
             .unwrap();
             let listener = bind_ingest("127.0.0.1:0").await.unwrap();
             let status = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let addresses = (listener.local_addr().unwrap().to_string(), status.local_addr().unwrap().to_string());
+            let reloader = service.reloader(&identity, &secrets, false);
+            let found = (listener.local_addr().unwrap().to_string(), status.local_addr().unwrap().to_string(), reloader);
             service.ingest(Listener::Tcp(listener), true);
             service.ingest(Listener::Unix(bind_socket(&socket, 0o660).unwrap()), false);
             service.status(Listener::Tcp(status));
             service.intents().await;
             std::mem::forget(service);
-            addresses
+            found
         });
-        Self { address, status, socket, _dir: dir, _runtime: runtime }
+        std::fs::write(dir.path().join("policy.yaml"), text).unwrap();
+        Self { address, status, socket, dir, runtime, reloader: Some(reloader) }
+    }
+
+    /// Changes the file of the configuration, which says what this sidecar was started with.
+    pub(crate) fn change(&self, from: &str, to: &str) {
+        let path = self.dir.path().join("policy.yaml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(path, text.replace(from, to)).unwrap();
+    }
+
+    /// Begins to follow the file of the configuration.
+    pub(crate) fn watch(&mut self) {
+        self.runtime.spawn(self.reloader.take().unwrap().watch(self.dir.path().join("policy.yaml")));
     }
 
     pub(crate) fn raw(&self, bytes: &[u8]) -> Answered {
