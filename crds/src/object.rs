@@ -34,6 +34,8 @@ pub struct AuditPolicyStatus {
     /// Events that were lost with pods: their sidecars had not delivered them when they ended, and the volume of the spool went with the pod. It is kept as
     /// long as the policy.
     pub abandoned_events: u64,
+    /// Events that sidecars left on the policy's PersistentVolumeClaim when they ended, while no running sidecar has told that nothing is left there.
+    pub left_events: u64,
     /// Fields that a ClusterAuditPolicy set or tightened, by path.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub inherited: Vec<String>,
@@ -98,6 +100,8 @@ pub struct Fleet {
     pub dead_letters: u64,
     /// Events that wait for delivery, all pods together.
     pub spooled_events: u64,
+    /// Folders of a shared volume that hold events and have no sidecar, as the pod tells that sees most of them.
+    pub folders_left: u64,
     /// Bytes of their spools.
     pub spooled_bytes: u64,
     /// Age of the oldest undelivered event, in seconds.

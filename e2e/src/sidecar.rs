@@ -143,6 +143,12 @@ impl Sidecar {
         self
     }
 
+    /// Sets a variable of its environment.
+    pub fn with_env(mut self, name: &'static str, value: &str) -> Self {
+        self.env.push((name, value.into()));
+        self
+    }
+
     /// Puts the journal elsewhere.
     pub fn with_journal(mut self, dir: &Path) -> Self {
         self.journal = dir.to_owned();

@@ -26,31 +26,49 @@ fn on_claim(world: &World, namespace: &str, dir: &std::path::Path) {
 }
 
 #[test]
-fn a_spool_on_a_claim_is_delivered_by_the_pods_successor() {
+fn what_a_pod_left_on_a_claim_is_delivered_by_one_that_runs_or_comes_and_told_until_then() {
     let world = world();
     let dir = tempfile::tempdir().unwrap();
     on_claim(&world, "claimed", dir.path());
-    world.cluster.apply(&pod("Pod", "first", "claimed", WAITS));
-    world.cluster.ready("claimed", "pod/first");
+    let take = |pod: &str, name: &str| {
+        for number in 0..5 {
+            let answer = world.cluster.post("claimed", pod, &event(&format!("{name}-{number}"), "{}"));
+            assert!(answer.contains("\"created\""), "{answer}");
+        }
+    };
+    let delivered = |name: &str| (0..5).all(|number| record(&world.kafka, &format!("{name}-{number}")).is_some());
+    let reason = |kind: &str| world.cluster.condition("claimed", "auditpolicy/audit", kind)["reason"].clone();
+    let left = || world.cluster.get("claimed", "auditpolicy/audit")["status"]["leftEvents"].as_u64();
+    let start = |name: &str| {
+        world.cluster.apply(&pod("Pod", name, "claimed", WAITS));
+        world.cluster.ready("claimed", &format!("pod/{name}"));
+    };
+    // As in a rolling update: the new pod runs before the old one goes, and has a folder of its own.
+    start("first");
     world.kafka.down();
-    for number in 0..5 {
-        let answer = world.cluster.post("claimed", "first", &event(&format!("claimed-{number}"), "{}"));
-        assert!(answer.contains("\"created\""), "{answer}");
-    }
-    // One that runs beside it, as in a rolling update, has a folder of its own.
-    world.cluster.apply(&pod("Pod", "beside", "claimed", WAITS));
-    world.cluster.ready("claimed", "pod/beside");
+    take("first", "first");
+    start("beside");
     world.cluster.kubectl(&["delete", "-n", "claimed", "pod", "first", "--timeout=120s"]);
+    wait_for("the policy to tell of the events", LATER, || left() >= Some(5));
+    assert_ne!(reason("Ready"), "Ready");
     world.kafka.up();
-    assert!(record(&world.kafka, "claimed-0").is_none(), "nobody can have delivered it yet");
-    world.cluster.apply(&pod("Pod", "successor", "claimed", WAITS));
-    world.cluster.ready("claimed", "pod/successor");
-    wait_for("the successor to deliver what the first left", LATER, || {
-        (0..5).all(|number| record(&world.kafka, &format!("claimed-{number}")).is_some())
-    });
-    let first = record(&world.kafka, "claimed-0").unwrap();
+    wait_for("the pod that runs to deliver what the other one left", LATER, || delivered("first"));
+    let first = record(&world.kafka, "first-0").unwrap();
     assert_eq!(first.json["writer"]["pod"], "first", "it tells who took the event, not who delivered it");
-    world.cluster.kubectl(&["delete", "-n", "claimed", "pod", "beside", "successor", "--now"]);
+    wait_for("the policy to be ready", LATER, || reason("Ready") == "Ready" && left() == Some(0));
+    // As where all replicas are taken away: nobody runs that could deliver.
+    world.kafka.down();
+    take("beside", "beside");
+    world.cluster.kubectl(&["delete", "-n", "claimed", "pod", "beside", "--timeout=120s"]);
+    wait_for("the policy to tell that nobody delivers", LATER, || {
+        reason("Ready") == "EventsLeft" && reason("Delivering") == "EventsLeft"
+    });
+    world.kafka.up();
+    assert!(!delivered("beside"), "nobody can have delivered it yet");
+    start("successor");
+    wait_for("the successor to deliver", LATER, || delivered("beside"));
+    wait_for("the policy to be ready again", LATER, || reason("Ready") == "Ready" && left() == Some(0));
+    world.cluster.kubectl(&["delete", "-n", "claimed", "pod", "successor", "--now"]);
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub struct Sighting {
     pub dead_letters: u64,
     /// Events that wait.
     pub backlog: u64,
+    /// Folders beside its own that hold events and have no sidecar; one of an older version does not tell.
+    pub folders_left: Option<u64>,
     /// Bytes of its spool.
     pub bytes: u64,
     /// Age of the oldest undelivered event, in milliseconds.
@@ -71,7 +73,16 @@ struct Stats {
     sinks: Few<Sink>,
     secrets: Few<Secret>,
     journal: Journal,
+    left: Left,
     metrics: Totals,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Left {
+    folders: Option<u64>,
+    /// Records of the folder that it delivers for another sidecar.
+    undelivered: u64,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -243,7 +254,8 @@ fn read(stats: Stats, known: Sighting) -> Sighting {
         reason: open.map_or_else(|| breaker.as_ref().map(reason).unwrap_or_default(), |(_, reason)| reason),
         stalled_by: required().find_map(|sink| sink.stalled_by.clone()).map(|text| text.0),
         dead_letters: sinks.0.iter().filter_map(|sink| sink.dead_letters_kept).fold(0, u64::saturating_add),
-        backlog: required().filter_map(|sink| sink.backlog).max().unwrap_or_default(),
+        backlog: required().filter_map(|sink| sink.backlog).max().unwrap_or_default().saturating_add(stats.left.undelivered),
+        folders_left: stats.left.folders,
         // An older sidecar does not tell how much of its spool is undelivered.
         bytes: stats.journal.undelivered_bytes.or(stats.journal.used_bytes).unwrap_or_default(),
         oldest_ms: required().filter_map(|sink| sink.oldest_undelivered_ms).max().filter(|ms| *ms > 0),
@@ -277,6 +289,7 @@ pub fn sum(sightings: &[Sighting], missed: usize, hash: Option<&str>) -> Fleet {
         stalled: count(&|sighting| sighting.stalled_by.is_some()),
         dead_letters: total(sightings, |sighting| sighting.dead_letters),
         spooled_events: total(sightings, |sighting| sighting.backlog),
+        folders_left: sightings.iter().filter_map(|sighting| sighting.folders_left).max().unwrap_or_default(),
         spooled_bytes: total(sightings, |sighting| sighting.bytes),
         oldest_undelivered_seconds: sightings.iter().filter_map(|sighting| sighting.oldest_ms).max().map(|ms| ms / 1000),
         versions,
@@ -312,6 +325,7 @@ mod tests {
             ],
             "secrets": [{"name": "kafka/ca", "fault": "missing"}],
             "journal": {"undeliveredBytes": 5, "fellBack": null},
+            "left": {"folders": 2, "adopted": "slot-1", "undelivered": 100, "fault": null},
             "metrics": {"total_dropped_events": 4},
         });
         let seen = read(serde_json::from_value(stats).unwrap(), Sighting::default());
@@ -321,7 +335,8 @@ mod tests {
             breaker_open: true,
             reason: "no broker".into(),
             dead_letters: 3,
-            backlog: 7,
+            backlog: 107,
+            folders_left: Some(2),
             bytes: 5,
             oldest_ms: Some(3000),
             dropped: 4,

@@ -153,6 +153,7 @@ impl Metrics {
         add("pods_current", "Pods that run by the current configuration", &|(fleet, _)| fleet.current);
         add("pods_breaker_open", "Pods that hold their events back", &|(fleet, _)| fleet.breaker_open);
         add("spooled_events", "Events that wait for delivery", &|(fleet, _)| fleet.spooled_events);
+        add("folders_left", "Folders of a shared volume that hold events and have no sidecar", &|(fleet, _)| fleet.folders_left);
         add("spooled_bytes", "Bytes of the pods' spools", &|(fleet, _)| fleet.spooled_bytes);
         add("oldest_undelivered_seconds", "Age of the oldest undelivered event", &|(fleet, _)| {
             fleet.oldest_undelivered_seconds.unwrap_or_default()

@@ -37,7 +37,7 @@ use tokio::sync::{Semaphore, broadcast::error::RecvError, watch};
 use crate::{
     fleet,
     inject::PREFIX,
-    losses::Losses,
+    losses::{Ended, Losses},
     metrics::Metrics,
     nudges::Nudges,
     pods::Pods,
@@ -296,8 +296,8 @@ async fn once(object: &AuditPolicyObject, context: &Context) -> Result<Action, E
     let seen = sightings.as_deref().map(|sightings| (sightings, &missed[..]));
     let lost = context.losses.take(&of);
     let known = object.status.clone().unwrap_or_default();
-    let abandoned = known.abandoned_events.saturating_add(lost);
-    let status = status(object, rendered.as_ref().as_ref(), applied.as_ref().err(), seen, abandoned);
+    let ended = Ended { lost: known.abandoned_events, left: known.left_events }.and(lost);
+    let status = status(object, rendered.as_ref().as_ref(), applied.as_ref().err(), seen, ended);
     if let Some(sightings) = &sightings
         && let Ok(mut fleets) = context.metrics.fleets.lock()
     {
@@ -355,7 +355,8 @@ fn says(status: &AuditPolicyStatus) -> String {
     let conditions: Vec<_> =
         status.conditions.iter().map(|condition| (&condition.r#type, &condition.status, &condition.reason)).collect();
     let pods = Fleet { spooled_events: 0, spooled_bytes: 0, oldest_undelivered_seconds: None, ..status.pods.clone() };
-    format!("{:?}/{:?}/{}/{conditions:?}/{pods:?}", status.observed_generation, status.config_hash, status.abandoned_events)
+    let ended = (status.abandoned_events, status.left_events);
+    format!("{:?}/{:?}/{ended:?}/{conditions:?}/{pods:?}", status.observed_generation, status.config_hash)
 }
 
 /// How long a status that says this is not written again; `None`: it is time.

@@ -22,7 +22,7 @@ use crate::{
     certs::{self, Bundle, Keeper},
     inject::Settings,
     lease::Election,
-    losses::Losses,
+    losses::{Ended, Losses},
     metrics::Metrics,
     nudges::Nudges,
     pods::{Injected, Pods},
@@ -389,14 +389,19 @@ fn left(parts: &Parts, context: &Context, namespace: &str, pod: &Injected) {
             "on an ephemeral volume: they are gone with the pod. A spool on a PersistentVolumeClaim (spool.volume) keeps them",
             true,
         ),
-        VolumeType::HostPath => ("in a directory of the node, and stay there", false),
-        VolumeType::PersistentVolumeClaim => ("on the policy's PersistentVolumeClaim: a later pod delivers them", false),
+        VolumeType::HostPath => ("in a directory of the node: another pod of the policy on that node delivers them", false),
+        VolumeType::PersistentVolumeClaim => {
+            ("on the policy's PersistentVolumeClaim: another pod of the policy delivers them", false)
+        }
     };
-    if is_lost {
-        let of = (namespace.into(), pod.policy.as_str().into());
-        context.losses.add(&of, undelivered);
-        context.prober.stir(&of);
-    }
+    let ended = match volume {
+        _ if is_lost => Ended { lost: undelivered, left: 0 },
+        VolumeType::PersistentVolumeClaim => Ended { lost: 0, left: undelivered },
+        _ => Ended::default(),
+    };
+    let of = (namespace.into(), pod.policy.as_str().into());
+    context.losses.add(&of, ended);
+    context.prober.stir(&of);
     let note = format!("The sidecar ended with {undelivered} undelivered events in its spool, {fate}.");
     parts.teller.tell(tell::pod(namespace, &pod.name, &pod.uid), true, "UndeliveredEvents", &note);
 }

@@ -5,6 +5,7 @@ use steno_crds::{AuditPolicyObject, AuditPolicyStatus, Condition, Fault, Fleet, 
 
 use crate::{
     fleet::{self, Sighting},
+    losses::Ended,
     reconcile::Error,
     watchdog::Verdict,
 };
@@ -42,7 +43,7 @@ pub fn condition(
 }
 
 /// The condition Ready.
-fn ready(pods: &Fleet, is_rendered: bool, has_missed: bool, sightings: &[Sighting]) -> Stands {
+fn ready(pods: &Fleet, is_rendered: bool, has_missed: bool, sightings: &[Sighting], left: u64) -> Stands {
     let fell_back = sightings.iter().find_map(|sighting| sighting.fell_back.as_ref());
     let nobody_asked = pods.not_asked > 0 && pods.injected == pods.not_asked;
     let nobody_runs = pods.injected == pods.pending;
@@ -52,7 +53,9 @@ fn ready(pods: &Fleet, is_rendered: bool, has_missed: bool, sightings: &[Sightin
         && pods.unknown == 0
         && pods.current + pods.not_asked + pods.pending == pods.injected
         && pods.breaker_open == 0
-        && pods.stalled == 0;
+        && pods.stalled == 0
+        && pods.folders_left == 0
+        && left == 0;
     if is_ready && nobody_asked {
         let message = format!(
             "The {} pods on the host's network have no port to be asked on: how they stand is not known here.",
@@ -80,13 +83,22 @@ fn ready(pods: &Fleet, is_rendered: bool, has_missed: bool, sightings: &[Sightin
         (Some(false), "PodsMissed", "The condition Injected says which pods, and why.".to_owned())
     } else if let Some(fault) = fell_back {
         (Some(false), "SpoolFellBack", format!("A pod's journal is not on the volume that the policy names: {fault}"))
+    } else if left > 0 && nobody_runs {
+        (Some(false), "EventsLeft", waiting(left))
     } else {
-        let Fleet { injected, current, pending, unknown, not_asked, breaker_open, stalled, .. } = pods;
+        let Fleet { injected, current, pending, unknown, not_asked, breaker_open, stalled, folders_left, .. } = pods;
         let message = format!(
-            "Of {injected} pods {current} run by the current configuration, {pending} have not begun, {unknown} do not answer, {not_asked} have no port to be asked on, {breaker_open} have an open breaker, {stalled} have a sink that stands still."
+            "Of {injected} pods {current} run by the current configuration, {pending} have not begun, {unknown} do not answer, {not_asked} have no port to be asked on, {breaker_open} have an open breaker, {stalled} have a sink that stands still; {folders_left} folders of the spool's volume have no sidecar."
         );
         (Some(false), "PodsBehind", message)
     }
+}
+
+/// What is to be told of events on a volume that nobody serves.
+fn waiting(left: u64) -> String {
+    format!(
+        "{left} events are on the policy's PersistentVolumeClaim, and no pod runs that could deliver them: they wait for one, such as by kubectl scale."
+    )
 }
 
 /// The conditions as they stand.
@@ -95,7 +107,7 @@ pub fn status(
     rendered: Result<&(SidecarConfig, Vec<String>), &Vec<Fault>>,
     not_applied: Option<&Error>,
     seen: Option<(&[Sighting], &[Verdict])>,
-    abandoned: u64,
+    ended: Ended,
 ) -> AuditPolicyStatus {
     let inherited = rendered.map(|(_, inherited)| inherited.clone());
     let rendered = rendered.map(|(config, _)| config);
@@ -117,9 +129,15 @@ pub fn status(
     let is_rendered = rendered.is_ok() && not_applied.is_none();
     let inherited = inherited.unwrap_or_else(|_| known.inherited.clone());
     let mut conditions = vec![condition("Accepted", accepted), condition("Rendered", rendered_is)];
+    // Whoever runs and sees the volume says whether anything is left there.
+    let is_cleared = seen.is_some_and(|(sightings, _)| {
+        let mut told = sightings.iter().filter_map(|sighting| sighting.folders_left).peekable();
+        told.peek().is_some() && told.all(|folders| folders == 0)
+    });
+    let ended = if is_cleared { Ended { left: 0, ..ended } } else { ended };
     let pods = if let Some((sightings, missed)) = seen {
         let pods = fleet::sum(sightings, missed.len(), hash.as_deref());
-        let stands = of_pods(&pods, is_rendered, sightings, missed, abandoned);
+        let stands = of_pods(&pods, is_rendered, sightings, missed, ended);
         conditions.extend(stands.into_iter().map(|(kind, stands)| condition(kind, stands)));
         pods
     } else {
@@ -136,7 +154,8 @@ pub fn status(
         config_hash: hash,
         conditions,
         pods,
-        abandoned_events: abandoned,
+        abandoned_events: ended.lost,
+        left_events: ended.left,
         inherited,
     }
 }
@@ -153,7 +172,7 @@ fn of_pods(
     is_rendered: bool,
     sightings: &[Sighting],
     missed: &[Verdict],
-    abandoned: u64,
+    Ended { lost: abandoned, left }: Ended,
 ) -> [(&'static str, Stands); 5] {
     let missing: Vec<String> = sightings.iter().flat_map(|sighting| sighting.missing_secrets.clone()).collect();
     let answering = pods.injected - pods.unknown - pods.not_asked - pods.pending;
@@ -163,10 +182,18 @@ fn of_pods(
         (_, false) => (Some(false), "Missing", format!("Secrets that pods miss: {}.", unique(missing).join(", "))),
     };
     let delivering = match (answering, pods.breaker_open) {
+        (0, _) if left > 0 && pods.unknown == 0 => (Some(false), "EventsLeft", waiting(left)),
         (0, _) => (None, "NoPods", "No sidecar answers.".to_owned()),
         (_, 0) if pods.stalled > 0 => {
             let why = sightings.iter().find_map(|sighting| sighting.stalled_by.clone()).unwrap_or_default();
             (Some(false), "Stalled", format!("{} pods have a sink that stands still: {why}", pods.stalled))
+        }
+        (_, 0) if pods.folders_left > 0 => {
+            let message = format!(
+                "{} folders of the spool's volume hold events of sidecars that are gone; one that runs delivers them, one folder after the other.",
+                pods.folders_left
+            );
+            (Some(false), "FoldersLeft", message)
         }
         (_, 0) if pods.dead_letters > 0 => {
             let message = format!(
@@ -212,7 +239,7 @@ fn of_pods(
             (Some(false), first.reason, message)
         }
     };
-    let ready = ready(pods, is_rendered, !missed.is_empty(), sightings);
+    let ready = ready(pods, is_rendered, !missed.is_empty(), sightings, left);
     let [of_injection, of_secrets, of_delivery, of_losses, of_all] = OF_PODS;
     [(of_injection, injected), (of_secrets, secrets), (of_delivery, delivering), (of_losses, lossy), (of_all, ready)]
 }
@@ -232,6 +259,8 @@ mod tests {
 
     use super::*;
 
+    const NONE: Ended = Ended { lost: 0, left: 0 };
+
     fn policy(rule: serde_json::Value) -> AuditPolicyObject {
         serde_json::from_value(json!({
             "apiVersion": "audit.steno.dev/v1alpha1", "kind": "AuditPolicy",
@@ -243,7 +272,7 @@ mod tests {
 
     fn seen(object: &AuditPolicyObject, sightings: &[Sighting]) -> BTreeMap<String, (String, String)> {
         let rendered = render_under(&object.to_policy(), &[]);
-        let status = status(object, rendered.as_ref(), None, Some((sightings, &[])), 0);
+        let status = status(object, rendered.as_ref(), None, Some((sightings, &[])), NONE);
         assert_eq!(status.observed_generation, Some(3));
         status.conditions.into_iter().map(|condition| (condition.r#type, (condition.status, condition.message))).collect()
     }
@@ -288,7 +317,7 @@ mod tests {
     fn who_has_just_begun_says_nothing_of_pods_and_takes_nothing_back() {
         let mut object = policy(json!({"regex": "a+", "action": "Mask"}));
         let rendered = render_under(&object.to_policy(), &[]);
-        let begun = status(&object, rendered.as_ref(), None, None, 0);
+        let begun = status(&object, rendered.as_ref(), None, None, NONE);
         let ready = |status: &AuditPolicyStatus| {
             let ready = status.conditions.iter().find(|condition| condition.r#type == "Ready").unwrap();
             (ready.status.clone(), ready.reason.clone())
@@ -296,8 +325,8 @@ mod tests {
         assert_eq!(ready(&begun), ("Unknown".into(), "NotAskedYet".into()));
         // Two thousand pods that do not answer.
         let broken = vec![Sighting::default(); 2000];
-        object.status = Some(status(&object, rendered.as_ref(), None, Some((&broken, &[])), 0));
-        let next = status(&object, rendered.as_ref(), None, None, 0);
+        object.status = Some(status(&object, rendered.as_ref(), None, Some((&broken, &[])), NONE));
+        let next = status(&object, rendered.as_ref(), None, None, NONE);
         assert_eq!((ready(&next), next.pods.unknown), (("False".into(), "PodsBehind".into()), 2000));
         assert_eq!(Some(next), object.status, "there is nothing to write");
     }
@@ -306,10 +335,32 @@ mod tests {
     fn what_went_with_pods_stays_in_the_status_also_when_no_pod_is_left() {
         let object = policy(json!({"regex": "a+", "action": "Mask"}));
         let rendered = render_under(&object.to_policy(), &[]);
-        let status = status(&object, rendered.as_ref(), None, Some((&[], &[])), 2386);
+        let status = status(&object, rendered.as_ref(), None, Some((&[], &[])), Ended { lost: 2386, left: 0 });
         let lossy = status.conditions.iter().find(|condition| condition.r#type == "Lossy").unwrap();
         assert_eq!((lossy.status.as_str(), lossy.reason.as_str(), status.abandoned_events), ("True", "Abandoned", 2386));
         assert!(lossy.message.contains("2386") && lossy.message.contains("PersistentVolumeClaim"), "{}", lossy.message);
+    }
+
+    #[test]
+    fn events_left_on_a_claim_stand_in_the_way_until_one_that_runs_tells_that_nothing_is_left() {
+        let object = policy(json!({"regex": "a+", "action": "Mask"}));
+        let rendered = render_under(&object.to_policy(), &[]);
+        let hash = render(&object.to_policy()).unwrap().hash;
+        let told =
+            |folders_left| Sighting { answers: true, is_ready: true, hash: hash.clone(), folders_left, ..Sighting::default() };
+        let of = |sightings: &[Sighting]| {
+            let status = status(&object, rendered.as_ref(), None, Some((sightings, &[])), Ended { lost: 0, left: 674 });
+            let of = |kind: &str| status.conditions.iter().find(|known| known.r#type == kind).unwrap().clone();
+            let (ready, delivering) = (of("Ready"), of("Delivering"));
+            (ready.status, ready.reason, delivering.status, delivering.reason, status.left_events)
+        };
+        let nobody = of(&[]);
+        assert_eq!(nobody, ("False".into(), "EventsLeft".into(), "False".into(), "EventsLeft".into(), 674));
+        let seen = of(&[told(Some(1)), told(Some(0))]);
+        assert_eq!(seen, ("False".into(), "PodsBehind".into(), "False".into(), "FoldersLeft".into(), 674));
+        assert_eq!(of(&[told(None)]).4, 674, "a sidecar of the version before does not tell");
+        let cleared = of(&[told(Some(0)), told(None)]);
+        assert_eq!(cleared, ("True".into(), "Ready".into(), "True".into(), "Closed".into(), 0));
     }
 
     #[test]
@@ -327,11 +378,11 @@ mod tests {
     fn a_condition_that_does_not_change_keeps_its_time() {
         let mut object = policy(json!({"regex": "a+", "action": "Mask"}));
         let rendered = render_under(&object.to_policy(), &[]);
-        let mut first = status(&object, rendered.as_ref(), None, Some((&[], &[])), 0);
+        let mut first = status(&object, rendered.as_ref(), None, Some((&[], &[])), NONE);
         first.conditions.iter_mut().for_each(|condition| condition.last_transition_time = "2026-01-01T00:00:00Z".into());
         object.status = Some(first.clone());
         assert_eq!(
-            status(&object, rendered.as_ref(), None, Some((&[], &[])), 0),
+            status(&object, rendered.as_ref(), None, Some((&[], &[])), NONE),
             first,
             "an unchanged status would be written again and again"
         );

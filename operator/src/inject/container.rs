@@ -64,7 +64,9 @@ impl Spool {
                 // Variables of the list before it are put in by the kubelet.
                 let dir = format!("{VOLUME}/$(STENO_NAMESPACE)_$(STENO_POD)_$(STENO_POD_UID)");
                 // Nobody comes after the pod: what was delivered is not left on the node.
-                (Self::Volume { source, env: vec![env("STENO_DIR", &dir), env("STENO_REMOVE_DRAINED", "true")] }, None)
+                // One that runs on the node delivers what a pod left there.
+                let env = vec![env("STENO_DIR", &dir), env("STENO_REMOVE_DRAINED", "true"), env("STENO_ADOPT", "true")];
+                (Self::Volume { source, env }, None)
             }
             _ => (Self::EmptyDir, None),
         }

@@ -2,6 +2,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use steno_crds::Span;
 
 /// Audit events, durable before the answer, delivered to Kafka.
 #[derive(Debug, Parser)]
@@ -45,6 +46,12 @@ pub struct RunArgs {
     /// Several sidecars share the directory: each takes a folder `slot-N` in it, and one that starts takes up what an earlier one left
     #[arg(long, env = "STENO_SHARED")]
     pub shared: bool,
+    /// Deliver what other sidecars of the policy left in folders beside `--dir`; with `--shared` that is always done
+    #[arg(long, env = "STENO_ADOPT")]
+    pub adopt: bool,
+    /// How long a folder must have been without a sidecar before another one delivers what is in it
+    #[arg(long, env = "STENO_ADOPT_AFTER", default_value = "1m")]
+    pub adopt_after: Span,
     /// Remove the journal's directory when it stops with nothing left to deliver, and nothing to retain: nobody uses it again
     #[arg(long, env = "STENO_REMOVE_DRAINED")]
     pub remove_drained: bool,

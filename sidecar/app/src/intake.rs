@@ -24,6 +24,7 @@ use steno_limit::{Bucket, Limited, Quota, Tenants};
 use steno_redact::{Fit, HashKey};
 
 use crate::{
+    adoption::Adoption,
     intents::Intents,
     outlets::Outlets,
     policy::Compiled,
@@ -58,6 +59,8 @@ pub struct Intake {
     pub rates: Mutex<Rates>,
     /// What is wrong with further listeners.
     pub listener_faults: Mutex<Vec<String>>,
+    /// What other sidecars left.
+    pub adoption: Mutex<Adoption>,
     /// No more events are taken.
     pub stopping: AtomicBool,
     /// In `whenOpen: Reject`, one request was let in while the breaker is half-open.

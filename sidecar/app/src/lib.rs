@@ -8,6 +8,7 @@
 //! [`policy::Compiled`] is all that a request needs of a configuration, made once and swapped whole. What cannot change while
 //! the process runs (directory, listeners, sizes fixed at start) is named in `/v1/stats` and stays.
 
+pub mod adoption;
 pub mod args;
 pub mod check;
 pub mod dead;

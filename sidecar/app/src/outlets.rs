@@ -543,6 +543,14 @@ impl Outlets {
         }
     }
 
+    /// What stands in the way of a required one.
+    pub fn issue(&self) -> Option<String> {
+        self.standings()
+            .iter()
+            .filter(|standing| standing.required)
+            .find_map(|standing| standing.snapshot.issue(crate::intake::now_ms()))
+    }
+
     /// Has all of them deliver for a while and end. Blocks. Gives back what the slowest required one is left with.
     pub fn stop(&self, most: Duration) -> u64 {
         let ask = |outlet: &Outlet| {

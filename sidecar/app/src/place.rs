@@ -2,7 +2,8 @@
 //!
 //! A volume that several sidecars share (pods of a Deployment, and a pod and its successor while both run) has a folder for each: `slot-0`,
 //! `slot-1` and on. A folder is locked by who uses it. One that starts takes a free folder that was not drained when its last user ended, so that what
-//! a pod left is delivered by its successor; else any free one, else a new one.
+//! a pod left is delivered by its successor; else any free one, else a new one. What nobody takes up so is adopted by a sidecar that runs, see
+//! [`crate::adoption`].
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -15,6 +16,8 @@ use crate::args::{RunArgs, Startup};
 
 /// The file that says that all was delivered when the last user of a folder ended.
 const DRAINED: &str = "drained";
+/// The file of the last good configuration.
+pub const LAST: &str = "config.last";
 /// Folders that are tried; more pods than that do not share a volume.
 const SLOTS: usize = 4096;
 
@@ -42,7 +45,7 @@ impl Place {
 /// with the pod.
 pub fn choose(args: &RunArgs) -> anyhow::Result<Place> {
     let fallback = args.fallback_dir.as_deref().filter(|_| args.startup == Startup::Open);
-    if let Some(left) = fallback.filter(|dir| dir.join("lock").exists() && !dir.join(DRAINED).exists()) {
+    if let Some(left) = fallback.filter(|dir| dir.join("lock").exists() && !is_drained(dir)) {
         let fell_back = Some("it was not when the sidecar began, and events are still here".to_owned());
         return Ok(Place { disk: open_one(left)?, fell_back, fallback: None, on_claim: false });
     }
@@ -72,6 +75,11 @@ fn forget_drained(dir: &Path) -> anyhow::Result<()> {
     steno_journal::remove_file(&dir.join(DRAINED)).context("the journal's directory cannot be written")
 }
 
+/// Whether nothing was left in a directory when its last user ended.
+pub fn is_drained(dir: &Path) -> bool {
+    dir.join(DRAINED).exists()
+}
+
 /// Notes that nothing is left in a directory.
 pub fn note_drained(dir: &Path) {
     let written = steno_journal::put_file(dir, DRAINED, b"");
@@ -83,7 +91,7 @@ pub fn note_drained(dir: &Path) {
 /// Removes a directory that nobody will use again. Only one that was drained, and only what a journal has.
 pub fn remove_drained(dir: &Path) {
     // The files of a sink are there to stay.
-    if dir.join(DRAINED).exists()
+    if is_drained(dir)
         && !dir.join("files").exists()
         && let Err(error) = fs::remove_dir_all(dir)
     {
@@ -98,7 +106,7 @@ fn slots(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
         let path = entry?.path();
         let number = path.file_name().and_then(|name| name.to_str()?.strip_prefix("slot-")?.parse::<usize>().ok());
         if let Some(number) = number {
-            slots.push((path.join(DRAINED).exists(), number, path));
+            slots.push((is_drained(&path), number, path));
         }
     }
     slots.sort();

@@ -100,6 +100,9 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     if let Some(fault) = fault {
         service.note_config_fault(fault);
     }
+    if (args.shared || args.adopt) && dir.starts_with(&args.dir) {
+        service.adopt(&identity, &secrets, args);
+    }
     let reloader = service.reloader(&identity, &secrets, args.log_level.is_some());
     tokio::spawn(reloader.watch(args.config.clone()));
     tracing::info!(listen = args.listen, status = args.status, dir = %dir.display(), version = env!("CARGO_PKG_VERSION"), "ready");
@@ -168,7 +171,7 @@ fn load(args: &RunArgs, dir: &Path) -> anyhow::Result<(Parsed, Option<String>)> 
         Ok(parsed) => return Ok((parsed, None)),
         Err(fault) => fault,
     };
-    if let Ok(parsed) = read(&dir.join("config.last")) {
+    if let Ok(parsed) = read(&dir.join(place::LAST)) {
         tracing::error!(fault, "starting with the last good configuration");
         return Ok((parsed, Some(fault)));
     }

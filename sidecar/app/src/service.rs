@@ -1,6 +1,7 @@
 //! All parts of a running sidecar, started and stopped in order.
 use std::{
     path::{Path, PathBuf},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -28,6 +29,8 @@ use tokio::{
 };
 
 use crate::{
+    adoption::Adopter,
+    args::RunArgs,
     http::{Ingest, Listener, StatusPort, serve},
     identity::Identity,
     intake::{Intake, Rates, now_ms},
@@ -65,6 +68,7 @@ pub struct Service {
     listeners: Vec<tokio::task::JoinHandle<()>>,
     further: Arc<tokio::sync::Mutex<Listeners>>,
     last: Arc<Mutex<LastReload>>,
+    adopter: Option<tokio::task::JoinHandle<()>>,
     /// The journal's directory.
     pub dir: PathBuf,
 }
@@ -87,13 +91,14 @@ impl Service {
     /// is refused.
     /// `bell`: the one that the runtime rings before it sleeps.
     pub fn start(
-        compiled: Compiled,
+        compiled: impl Into<Arc<Compiled>>,
         identity: &Identity,
         secrets: &Secrets,
         place: Place,
         strict: bool,
         bell: Bell,
     ) -> anyhow::Result<Self> {
+        let compiled: Arc<Compiled> = compiled.into();
         let metrics = Metrics::default();
         let fan = Fan::default();
         let (commit, work) = Handle::new(QUEUE, bell);
@@ -137,14 +142,14 @@ impl Service {
         let intents = Intents::new(dir, (identity, secrets), at, metrics.deliver.clone(), metrics.intents.clone(), trail);
         let now = Instant::now();
         let rates = Mutex::new(Rates::new(&compiled.config.spec.limits.rate, Duration::ZERO));
-        let keep_at = dir.join("config.last");
+        let keep_at = dir.join(place::LAST);
         keep(&keep_at, &compiled);
         let loaded_ms = now_ms();
         metrics.config_hash.get_or_create(&HashLabel { hash: compiled.config.hash.clone() }).set(1);
         metrics.config_loaded.set(loaded_ms as i64 / 1000);
         let registry = Arc::new(metrics.registry());
         let intake = Arc::new(Intake {
-            compiled: Arc::new(ArcSwap::from_pointee(compiled)),
+            compiled: Arc::new(ArcSwap::new(compiled)),
             commit: commit.clone(),
             outlets,
             intents: Arc::new(intents),
@@ -155,6 +160,7 @@ impl Service {
             metrics,
             rates,
             listener_faults: Mutex::default(),
+            adoption: Mutex::default(),
             stopping: AtomicBool::new(false),
             let_in: AtomicBool::new(false),
             started: now,
@@ -175,6 +181,7 @@ impl Service {
             listeners: Vec::new(),
             further: Arc::default(),
             last,
+            adopter: None,
             dir: dir.to_owned(),
         })
     }
@@ -193,6 +200,22 @@ impl Service {
         let intents = &self.intake.intents;
         intents.follow(&self.intake.compiled).await;
         tokio::spawn(intents.clone().tidy(self.intake.compiled.clone()));
+    }
+
+    /// Looks after what other sidecars left in folders beside this one's.
+    pub fn adopt(&mut self, identity: &Identity, secrets: &Secrets, args: &RunArgs) {
+        let adopter = Adopter {
+            intake: self.intake.clone(),
+            identity: identity.clone(),
+            secrets: secrets.clone(),
+            own: self.dir.clone(),
+            is_shared: args.shared,
+            after: args.adopt_after.duration(),
+            remove: args.remove_drained,
+        };
+        // Boxed: it starts services, and this is one.
+        let run: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(adopter.run(self.stop.subscribe()));
+        self.adopter = Some(tokio::spawn(run));
     }
 
     /// Takes events on the further listeners of the policy.
@@ -249,7 +272,7 @@ impl Service {
             identity: identity.clone(),
             secrets: secrets.clone(),
             last: self.last.clone(),
-            keep: self.dir.join("config.last"),
+            keep: self.dir.join(place::LAST),
             level_fixed,
             seen: None,
             listeners: self.further.clone(),
@@ -307,6 +330,10 @@ impl Service {
             let _ = tokio::task::spawn_blocking(move || self.loop_thread.join()).await;
         };
         within(deadline, "the journal to end", ended).await;
+        if let Some(adopter) = self.adopter {
+            // It was told to stop when this began, and keeps the same time.
+            within(deadline + STOP_GRACE, "what another sidecar left to be let go of", adopter).await;
+        }
         Left { undelivered, open_intents: open as u64, next_seq }
     }
 }

@@ -224,6 +224,8 @@ impl Stats {
         }
         issues.extend(compiled.no_key.clone());
         issues.extend(intake.listener_faults.lock().iter().cloned());
+        let adoption = intake.adoption.lock().clone();
+        issues.extend(adoption.issue());
         let intents = intents(&intake.intents, compiled.config.spec.intents.enabled, &mut issues, &mut recommend);
         issues.extend(compiled.missing_secrets.iter().map(|secret| format!("the Secret {secret} is missing")));
         if let Some(fault) = &self.fell_back {
@@ -256,6 +258,7 @@ impl Stats {
             "sinks": standings.iter().map(shown).collect::<Vec<_>>(),
             "intents": intents,
             "journal": self.journal(),
+            "left": {"folders": adoption.left, "adopted": adoption.folder, "undelivered": adoption.undelivered, "fault": adoption.fault},
             "config": {
                 "hash": compiled.config.hash,
                 "policy": format!("{}/{}", compiled.config.policy.namespace, compiled.config.policy.name),

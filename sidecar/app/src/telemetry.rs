@@ -117,10 +117,43 @@ pub struct Metrics {
     pub config_hash: Family<HashLabel, Gauge>,
     /// Write intents.
     pub intents: IntentMetrics,
+    /// What other sidecars left.
+    pub adoption: AdoptionMetrics,
     /// The loop's.
     pub commit: steno_commit::Metrics,
     /// Delivery's.
     pub deliver: steno_deliver::Families,
+}
+
+/// Metrics of what other sidecars left on a shared volume.
+#[derive(Debug, Clone, Default)]
+pub struct AdoptionMetrics {
+    /// Folders that nobody has.
+    pub left: Gauge,
+    /// Records of the adopted folder that are still to be delivered.
+    pub undelivered: Gauge,
+    /// Folders that were adopted and delivered.
+    pub drained: Counter,
+}
+
+impl AdoptionMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "spool_folders_left",
+            "Folders of the shared volume that hold events and have no sidecar, as this one sees them",
+            self.left.clone(),
+        );
+        registry.register(
+            "spool_adopted_undelivered_records",
+            "Records still to be delivered of the folder that this sidecar took up from another one",
+            self.undelivered.clone(),
+        );
+        registry.register(
+            "spool_folders_adopted",
+            "Folders of other sidecars that this one took up and delivered",
+            self.drained.clone(),
+        );
+    }
 }
 
 /// Metrics of write intents.
@@ -198,6 +231,7 @@ impl Default for Metrics {
             config_loaded: Gauge::default(),
             config_hash: Family::default(),
             intents: IntentMetrics::default(),
+            adoption: AdoptionMetrics::default(),
             commit: steno_commit::Metrics::default(),
             deliver: steno_deliver::Families::default(),
         }
@@ -240,6 +274,7 @@ impl Metrics {
         );
         registry.register("config_hash", "Hash of the configuration that counts", self.config_hash.clone());
         self.intents.register(&mut registry);
+        self.adoption.register(&mut registry);
         self.commit.register(&mut registry);
         self.deliver.register(&mut registry);
         registry

@@ -177,6 +177,14 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a directory was a journal's, and nobody has it now. What cannot be told counts as had.
+#[must_use]
+pub fn is_unlocked(dir: &Path) -> bool {
+    let Ok(lock) = OpenOptions::new().write(true).open(dir.join("lock")) else { return false };
+    // Had for a moment only: whoever starts just then takes another directory.
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
+}
+
 // === impl RealDisk ===
 
 impl RealDisk {

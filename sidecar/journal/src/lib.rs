@@ -119,7 +119,8 @@ mod tests;
 
 pub use damage::{Damage, Extent};
 pub use disk::{
-    Disk, DiskFile, ReadOnly, RealDisk, create_dir, is_unreadable, put_file, put_file_at, read_readable, remove_file, sync_dir,
+    Disk, DiskFile, ReadOnly, RealDisk, create_dir, is_unlocked, is_unreadable, put_file, put_file_at, read_readable,
+    remove_file, sync_dir,
 };
 pub use envelope::{Envelope, Key, Keys};
 pub use error::{Error, Result};

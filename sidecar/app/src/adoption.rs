@@ -1,0 +1,294 @@
+//! What another sidecar left on a shared volume, delivered by one that runs.
+//!
+//! A rolling update starts the new pod before it stops the old one: the new one takes a folder of its own, and nobody opens the old one's again. A
+//! deployment that shrinks leaves folders, too. So each sidecar on such a volume looks at the folders beside its own every few seconds:
+//!
+//! 1. A folder counts as *left* if it holds a journal, is not marked as drained and nobody has locked it.
+//! 2. One that was left for a minute is adopted: a sidecar that restarts in its pod gets its own folder back, with the event ids that it remembers.
+//! 3. A second service in this process opens the journal and delivers what is there by the configuration that counts. It takes no events. Its chains get
+//!    the records that every start and stop leaves. Then the folder is marked as drained, and is free for a sidecar that starts.
+//! 4. One folder at a time: a journal costs memory. A folder that cannot be opened, or that holds nothing but open write intents, is left alone for some
+//!    minutes, so that the others get their turn.
+//! 5. A folder of another policy is nobody's business here: `config.last` in it says whose it is.
+//! 6. If the configuration changes, or this sidecar stops, the second service stops; the folder stays as it is until somebody takes it up.
+//!
+//! How many folders are left is told in the stats and the metrics, and by the operator.
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use steno_commit::Bell;
+use steno_crds::parse;
+use steno_deliver::kafka::Secrets;
+use steno_journal::{RealDisk, is_unlocked};
+use tokio::sync::watch;
+
+use crate::{
+    identity::Identity,
+    intake::Intake,
+    place::{self, Place},
+    service::{Left, Service},
+};
+
+/// Between two looks at the folders.
+const LOOK: Duration = Duration::from_secs(5);
+/// Between two looks at how the delivery of an adopted folder goes.
+const WATCH: Duration = Duration::from_millis(500);
+/// How long a folder is left alone that cannot be drained just now.
+const LATER: Duration = Duration::from_mins(5);
+/// How long a folder is kept that holds nothing but open write intents, if no other one waits. Overdue ones are ended after five minutes.
+const FOR_INTENTS: Duration = Duration::from_mins(6);
+
+/// How things stand with the folders beside one's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Adoption {
+    /// Folders that hold events and that nobody has, but for the adopted one.
+    pub left: usize,
+    /// The folder that is being delivered.
+    pub folder: Option<String>,
+    /// Records of it that are still to be delivered.
+    pub undelivered: u64,
+    /// What stands in the way.
+    pub fault: Option<String>,
+}
+
+/// Since when folders have been left, and which are to be left alone. Pure.
+#[derive(Debug, Default)]
+struct Candidates {
+    known: HashMap<PathBuf, Candidate>,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    since: Instant,
+    not_before: Option<Instant>,
+    /// All that is in it was delivered; what is left are open write intents.
+    is_delivered: bool,
+}
+
+/// Adopts.
+pub struct Adopter {
+    /// What requests of this sidecar share.
+    pub intake: Arc<Intake>,
+    /// Who we are.
+    pub identity: Identity,
+    /// Where Secrets are.
+    pub secrets: Secrets,
+    /// This sidecar's own folder.
+    pub own: PathBuf,
+    /// Whether every folder beside it is of the same policy, as in a directory that is shared by its pods only.
+    pub is_shared: bool,
+    /// For how long a folder must have been left.
+    pub after: Duration,
+    /// Whether a folder goes when it is drained: no later sidecar looks for it.
+    pub remove: bool,
+}
+
+// === impl Adoption ===
+
+impl Adoption {
+    /// What is not as it should be.
+    pub fn issue(&self) -> Option<String> {
+        let events = if self.undelivered > 0 {
+            format!(" ({} records of {})", self.undelivered, self.folder.as_deref().unwrap_or_default())
+        } else {
+            String::new()
+        };
+        match (&self.fault, self.left) {
+            (Some(fault), _) => Some(format!("what another sidecar left on the volume is not delivered{events}: {fault}")),
+            (None, 0) => None,
+            (None, left) => Some(format!(
+                "{left} folders of the volume hold events of sidecars that are gone; they are delivered one after the other{events}"
+            )),
+        }
+    }
+}
+
+// === impl Candidates ===
+
+impl Candidates {
+    /// Which of the folders that are left now is to be adopted: the one that has been left longest, if that is long enough.
+    fn ripe(&mut self, left: &[PathBuf], now: Instant, after: Duration) -> Option<PathBuf> {
+        self.known.retain(|folder, _| left.contains(folder));
+        for folder in left {
+            self.known.entry(folder.clone()).or_insert(Candidate { since: now, not_before: None, is_delivered: false });
+        }
+        let is_due = |of: &Candidate| now - of.since >= after && of.not_before.is_none_or(|from| now >= from);
+        let due = self.known.iter().filter(|(_, of)| is_due(of));
+        due.min_by_key(|(folder, of)| (of.not_before, of.since, *folder)).map(|(folder, _)| folder.clone())
+    }
+
+    /// Leaves a folder alone for some minutes.
+    fn later(&mut self, folder: &Path, is_delivered: bool, now: Instant) {
+        if let Some(of) = self.known.get_mut(folder) {
+            (of.not_before, of.is_delivered) = (Some(now + LATER), is_delivered);
+        }
+    }
+
+    /// Folders with events that are not delivered.
+    fn waiting(&self) -> usize {
+        self.known.values().filter(|of| !of.is_delivered).count()
+    }
+}
+
+// === impl Adopter ===
+
+impl Adopter {
+    /// Looks around until the sidecar stops.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut candidates = Candidates::default();
+        loop {
+            if pause(LOOK.min(self.after), &mut stop).await {
+                return;
+            }
+            let left = self.left().await;
+            let ripe = candidates.ripe(&left, Instant::now(), self.after);
+            self.tell(|adoption| adoption.left = candidates.waiting());
+            let Some(folder) = ripe else { continue };
+            self.tell(|adoption| adoption.folder = Some(name(&folder)));
+            let for_intents = if candidates.waiting() > 1 { Duration::ZERO } else { FOR_INTENTS };
+            let done = self.adopt(&folder, for_intents, &mut stop).await;
+            let fault = done.as_ref().err().map(|error| format!("the folder {} cannot be delivered: {error:#}", name(&folder)));
+            if let Some(fault) = &fault {
+                tracing::error!(fault, "what another sidecar left stays where it is; it is tried again in 5 min");
+            }
+            candidates.later(&folder, done.is_ok_and(|left| left.undelivered == 0), Instant::now());
+            candidates.ripe(&self.left().await, Instant::now(), self.after);
+            self.tell(|adoption| *adoption = Adoption { left: candidates.waiting(), fault, ..Adoption::default() });
+        }
+    }
+
+    /// Changes what is told, and the gauges with it.
+    fn tell(&self, change: impl FnOnce(&mut Adoption)) {
+        let mut adoption = self.intake.adoption.lock();
+        change(&mut adoption);
+        let metrics = &self.intake.metrics.adoption;
+        metrics.left.set(adoption.left as i64);
+        metrics.undelivered.set(i64::try_from(adoption.undelivered).unwrap_or(i64::MAX));
+    }
+
+    async fn left(&self) -> Vec<PathBuf> {
+        let (own, compiled, is_shared) = (self.own.clone(), self.intake.compiled.load_full(), self.is_shared);
+        let policy = compiled.config.policy.clone();
+        let listed = tokio::task::spawn_blocking(move || {
+            let is_ours = |folder: &Path| match std::fs::read_to_string(folder.join(place::LAST)) {
+                Ok(text) => parse(&text).is_ok_and(|parsed| {
+                    parsed.config.policy.name == policy.name && parsed.config.policy.namespace == policy.namespace
+                }),
+                Err(_) => is_shared,
+            };
+            left_beside(&own).into_iter().filter(|folder| is_ours(folder)).collect()
+        });
+        listed.await.unwrap_or_default()
+    }
+
+    /// Delivers what is in a folder. What is left in it.
+    async fn adopt(&self, folder: &Path, for_intents: Duration, stop: &mut watch::Receiver<bool>) -> anyhow::Result<Left> {
+        // Somebody may be faster, and has it locked then: that is told as a fault, once, and the folder is no longer among those that are left.
+        let disk = RealDisk::open(folder).context("its directory cannot be used")?;
+        let compiled = self.intake.compiled.load_full();
+        tracing::info!(folder = name(folder), "another sidecar left events here; they are delivered");
+        let place = Place { disk, fell_back: None, fallback: None, on_claim: true };
+        let (by, identity, secrets) = (compiled.clone(), self.identity.clone(), self.secrets.clone());
+        let started = tokio::task::spawn_blocking(move || Service::start(by, &identity, &secrets, place, true, Bell::default()));
+        let service = started.await.context("its journal could not be opened")??;
+        service.intents().await;
+        let (counts, begun) = (service.counts(), Instant::now());
+        loop {
+            let Left { undelivered, open_intents, .. } = counts();
+            let fault = service.intake.outlets.issue();
+            self.tell(|adoption| {
+                (adoption.undelivered, adoption.fault) = (undelivered, fault.map(|issue| format!("{}: {issue}", name(folder))));
+            });
+            let is_stopping = pause(WATCH, stop).await;
+            let is_done = undelivered == 0 && (open_intents == 0 || begun.elapsed() > for_intents);
+            if is_stopping || is_done || !Arc::ptr_eq(&compiled, &self.intake.compiled.load_full()) {
+                break;
+            }
+        }
+        let left = service.stop().await;
+        tracing::info!(
+            folder = name(folder),
+            undelivered = left.undelivered,
+            openIntents = left.open_intents,
+            "let go of the folder"
+        );
+        if left.undelivered == 0 && left.open_intents == 0 {
+            self.intake.metrics.adoption.drained.inc();
+            let retain = &compiled.config.spec.spool.retain;
+            if self.remove && retain.age.is_none() && retain.bytes.is_none() {
+                place::remove_drained(folder);
+            }
+        }
+        Ok(left)
+    }
+}
+
+/// Waits; whether the sidecar stops.
+async fn pause(pause: Duration, stop: &mut watch::Receiver<bool>) -> bool {
+    tokio::time::timeout(pause, stop.wait_for(|stops| *stops)).await.is_ok()
+}
+
+/// The name of a folder.
+fn name(folder: &Path) -> String {
+    folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Folders beside one's own that hold a journal, are not marked as drained, and that nobody has locked.
+fn left_beside(own: &Path) -> Vec<PathBuf> {
+    let beside = own.parent().and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten();
+    let folders = beside.filter_map(|entry| Some(entry.ok()?.path())).filter(|folder| folder != own);
+    let mut left: Vec<PathBuf> =
+        folders.filter(|folder| folder.join("state").exists() && !place::is_drained(folder) && is_unlocked(folder)).collect();
+    left.sort();
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_adopted_once_it_was_left_for_long_enough_and_one_that_cannot_be_does_not_hold_the_others_up() {
+        let (now, after) = (Instant::now(), Duration::from_mins(1));
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let [one, two] = ["slot-1", "slot-2"].map(PathBuf::from);
+        let mut candidates = Candidates::default();
+        assert_eq!(candidates.ripe(std::slice::from_ref(&one), at(0), after), None);
+        assert_eq!(candidates.ripe(&[], at(30), after), None, "its own sidecar came back");
+        assert_eq!(candidates.ripe(&[one.clone(), two.clone()], at(50), after), None);
+        assert_eq!(candidates.ripe(&[one.clone(), two.clone()], at(80), after), None, "it was left anew at 50");
+        let both = [one.clone(), two.clone()];
+        assert_eq!(candidates.ripe(&both, at(110), after), Some(one.clone()));
+        candidates.later(&one, false, at(110));
+        assert_eq!((candidates.ripe(&both, at(111), after), candidates.waiting()), (Some(two.clone()), 2));
+        candidates.later(&two, true, at(112));
+        assert_eq!(
+            (candidates.ripe(&both, at(115), after), candidates.waiting()),
+            (None, 1),
+            "open intents are no stranded events"
+        );
+        assert_eq!(candidates.ripe(&both, at(115) + LATER, after), Some(one));
+    }
+
+    #[test]
+    fn only_journals_that_nobody_has_and_that_are_not_drained_are_left() {
+        let volume = tempfile::tempdir().unwrap();
+        let folder = |name: &str| volume.path().join(name);
+        let held = ["own", "busy", "drained", "left"].map(|name| {
+            let disk = RealDisk::open(&folder(name)).unwrap();
+            std::fs::write(folder(name).join("state"), b"").unwrap();
+            disk
+        });
+        std::fs::create_dir(folder("other")).unwrap();
+        assert!(left_beside(&folder("own")).is_empty(), "all of them are locked");
+        place::note_drained(&folder("drained"));
+        let [_own, _busy, drained, left] = held;
+        drop((drained, left));
+        assert_eq!(left_beside(&folder("own")), [folder("left")]);
+    }
+}
