@@ -92,6 +92,8 @@ pub struct Fleet {
     pub not_asked: u64,
     /// Pods that run by the current configuration.
     pub current: u64,
+    /// Pods that do not take the current configuration, or not all of it.
+    pub config_errors: u64,
     /// Pods whose breaker is open, or half-open: one batch is being tried.
     pub breaker_open: u64,
     /// Pods with a sink that stands still, or is slower than intake, though its breaker is closed.

@@ -52,6 +52,7 @@ pub struct Sidecar {
     binary: PathBuf,
     env: Vec<(&'static str, PathBuf)>,
     memory: Option<MemoryLimit>,
+    starts_open: bool,
 }
 
 fn binary() -> PathBuf {
@@ -99,6 +100,7 @@ impl Sidecar {
             binary: binary(),
             env: Vec::new(),
             memory: None,
+            starts_open: false,
         };
         sidecar.write_policy(policy);
         sidecar
@@ -140,6 +142,12 @@ impl Sidecar {
     /// Takes events on this port.
     pub fn on_port(mut self, port: u16) -> Self {
         self.ports.0 = port;
+        self
+    }
+
+    /// Has it begin whatever it finds, as in a pod.
+    pub fn that_starts_open(mut self) -> Self {
+        self.starts_open = true;
         self
     }
 
@@ -212,7 +220,7 @@ impl Sidecar {
             .arg(&self.journal)
             .arg("--secrets")
             .arg(self.secrets())
-            .args(["--startup", if self.config().exists() { "closed" } else { "open" }])
+            .args(["--startup", if self.config().exists() && !self.starts_open { "closed" } else { "open" }])
             .args(["--listen", &self.ingest(), "--status", &format!("127.0.0.1:{}", self.ports.1)])
             .env("STENO_TERMINATION_LOG", self.root.path().join("termination"))
             .envs(self.env.iter().map(|(name, value)| (name, value)))

@@ -99,3 +99,67 @@ fn without_its_key_events_are_refused_not_stored_and_taken_once_it_is_there() {
     let found = holding(sidecar.journal(), "payload of");
     assert!(found.is_empty(), "in clear: {found:?}");
 }
+
+#[test]
+fn a_key_replaced_in_place_is_told_and_at_a_restart_the_sealed_journal_waits_for_it_beside_a_fresh_one() {
+    let kafka = Kafka::start();
+    kafka.topic("audit");
+    kafka.topic("elsewhere");
+    kafka.down();
+    let spec = |topic: &str, names: &[&str]| policy(&kafka.plain(), topic, &keys(names));
+    let mut sidecar = Sidecar::prepare(&spec("audit", &["one"])).that_starts_open().with_env("STENO_ADOPT_AFTER", "1s");
+    put_key(&sidecar, "one", 1);
+    sidecar.up();
+    let mut acked = BTreeMap::new();
+    post(&sidecar, "before", 50, &mut acked);
+    put_key(&sidecar, "one", 2);
+    let error = || sidecar.stats()["config"]["error"].as_str().unwrap_or_default().to_owned();
+    wait_for("the fault to be told", SOON, || error().contains("oldKeySecretRefs"));
+    assert!(sidecar.metric("steno_config_error") > 0.0 && sidecar.stats()["health"]["status"] == "degraded");
+    // All else of a configuration counts.
+    let hash = sidecar.stats()["config"]["hash"].clone();
+    sidecar.write_policy(&spec("elsewhere", &["one"]));
+    wait_for("the other topic to count", SOON, || sidecar.stats()["config"]["hash"] != hash);
+    assert!(error().contains("oldKeySecretRefs"), "{}", error());
+    post(&sidecar, "still-by-the-old-key", 50, &mut acked);
+    sidecar.kill();
+    sidecar.up();
+    post(&sidecar, "in-the-fresh-journal", 50, &mut acked);
+    wait_for("the sealed journal to be told of", SOON, || {
+        let stats = sidecar.stats();
+        stats["left"]["folders"] == 1 && stats["health"]["issues"].to_string().contains("spool.encryption")
+    });
+    kafka.up();
+    sidecar.drained(SOON * 3);
+    // The old key comes back under another name.
+    put_key(&sidecar, "old", 1);
+    sidecar.write_policy(&spec("elsewhere", &["one", "old"]));
+    sidecar.kill();
+    sidecar.up();
+    post(&sidecar, "after", 10, &mut acked);
+    wait_for("both journals to be delivered", SOON * 3, || {
+        let stats = sidecar.stats();
+        stats["health"]["status"] == "ok" && stats["left"]["folders"] == 0 && stats["metrics"]["queue_length"] == 0
+    });
+    check(&read_all(&kafka.plain(), "elsewhere"), &acked);
+    let found = holding(sidecar.journal(), "payload of");
+    assert!(found.is_empty(), "in clear: {found:?}");
+}
+
+#[test]
+fn encryption_with_a_secret_that_the_pod_has_not_holds_nothing_else_of_the_configuration_up() {
+    let kafka = Kafka::start();
+    kafka.topic("audit");
+    kafka.topic("elsewhere");
+    let sidecar = Sidecar::start(&policy(&kafka.plain(), "audit", BRISK));
+    sidecar.write_policy(&policy(&kafka.plain(), "elsewhere", &keys(&["one"])));
+    wait_for("the fault to be told", SOON, || {
+        let stats = sidecar.stats();
+        let error = stats["config"]["error"].as_str().unwrap_or_default().to_owned();
+        error.contains("spool.encryption.keySecretRef") && stats["secrets"][0]["name"] == "spool/one"
+    });
+    let mut acked = BTreeMap::new();
+    post(&sidecar, "goes-on", 10, &mut acked);
+    sidecar.drained(SOON);
+    check(&read_all(&kafka.plain(), "elsewhere"), &acked);
+}

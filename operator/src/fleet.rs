@@ -36,6 +36,8 @@ pub struct Sighting {
     pub is_ready: bool,
     /// Hash of the configuration that it runs by.
     pub hash: String,
+    /// What it does not take of the configuration, and why.
+    pub config_error: Option<String>,
     /// Version of its sidecar.
     pub version: String,
     /// Its breaker is open.
@@ -60,6 +62,8 @@ pub struct Sighting {
     pub missing_secrets: Vec<String>,
     /// Why its journal is not on the volume that the policy names.
     pub fell_back: Option<String>,
+    /// Why it cannot deliver a folder that another sidecar left.
+    pub left_fault: Option<String>,
 }
 
 /// What a sidecar tells, as far as it is read. A pod may answer anything: what is kept of it is bounded, and nothing is built of the rest.
@@ -81,6 +85,7 @@ struct Stats {
 #[serde(default)]
 struct Left {
     folders: Option<u64>,
+    fault: Option<Text>,
     /// Records of the folder that it delivers for another sidecar.
     undelivered: u64,
 }
@@ -89,6 +94,7 @@ struct Left {
 #[serde(default)]
 struct Config {
     hash: Text,
+    error: Option<Text>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -249,6 +255,7 @@ fn read(stats: Stats, known: Sighting) -> Sighting {
     Sighting {
         answers: true,
         hash: stats.config.hash.0,
+        config_error: stats.config.error.map(|text| text.0),
         // Half-open is no better: one batch is being tried.
         breaker_open: open.is_some(),
         reason: open.map_or_else(|| breaker.as_ref().map(reason).unwrap_or_default(), |(_, reason)| reason),
@@ -262,6 +269,7 @@ fn read(stats: Stats, known: Sighting) -> Sighting {
         dropped: stats.metrics.total_dropped_events.unwrap_or_default(),
         missing_secrets: stats.secrets.0.into_iter().map(|secret| secret.name.0).filter(|name| !name.is_empty()).collect(),
         fell_back: stats.journal.fell_back.map(|text| text.0),
+        left_fault: stats.left.fault.map(|text| text.0),
         ..known
     }
 }
@@ -285,6 +293,7 @@ pub fn sum(sightings: &[Sighting], missed: usize, hash: Option<&str>) -> Fleet {
         unknown: count(&|sighting| !sighting.answers && !sighting.is_mute && !sighting.is_pending),
         not_asked: count(&|sighting| sighting.is_mute),
         current: count(&|sighting| sighting.answers && Some(sighting.hash.as_str()) == hash),
+        config_errors: count(&|sighting| sighting.config_error.is_some()),
         breaker_open: count(&|sighting| sighting.breaker_open),
         stalled: count(&|sighting| sighting.stalled_by.is_some()),
         dead_letters: total(sightings, |sighting| sighting.dead_letters),
@@ -318,7 +327,7 @@ mod tests {
     #[test]
     fn what_a_sidecar_tells_is_read_and_the_rest_passed_over() {
         let stats = json!({
-            "health": "degraded", "podUid": "u", "config": {"hash": "h", "more": [1, {"x": null}]},
+            "health": "degraded", "podUid": "u", "config": {"hash": "h", "error": "no key", "more": [1, {"x": null}]},
             "sinks": [
                 {"name": "kafka", "breaker": {"state": "open", "reason": "no broker"}, "backlog": 7, "oldestUndeliveredMs": 3000, "deadLettersKept": 2, "stalledBy": null},
                 {"name": "file", "required": false, "breaker": {"state": "open", "reason": "other"}, "backlog": 99, "deadLettersKept": 1},
@@ -332,6 +341,7 @@ mod tests {
         let wanted = Sighting {
             answers: true,
             hash: "h".into(),
+            config_error: Some("no key".into()),
             breaker_open: true,
             reason: "no broker".into(),
             dead_letters: 3,

@@ -151,6 +151,9 @@ impl Metrics {
         add("pods_unknown", "Pods whose sidecar does not answer", &|(fleet, _)| fleet.unknown);
         add("pods_not_asked", "Pods on the host's network without a port to be asked on", &|(fleet, _)| fleet.not_asked);
         add("pods_current", "Pods that run by the current configuration", &|(fleet, _)| fleet.current);
+        add("pods_config_error", "Pods that do not take the current configuration, or not all of it", &|(fleet, _)| {
+            fleet.config_errors
+        });
         add("pods_breaker_open", "Pods that hold their events back", &|(fleet, _)| fleet.breaker_open);
         add("spooled_events", "Events that wait for delivery", &|(fleet, _)| fleet.spooled_events);
         add("folders_left", "Folders of a shared volume that hold events and have no sidecar", &|(fleet, _)| fleet.folders_left);

@@ -44,7 +44,7 @@ use crate::{
     prober::{LOOK, Prober},
     rota::Of,
     scope::{self, Scope},
-    status::{condition, status},
+    status::{condition, is_cleared, status},
     tell::{self, Teller},
     view::View,
     watchdog::Watchdog,
@@ -296,7 +296,10 @@ async fn once(object: &AuditPolicyObject, context: &Context) -> Result<Action, E
     let seen = sightings.as_deref().map(|sightings| (sightings, &missed[..]));
     let lost = context.losses.take(&of);
     let known = object.status.clone().unwrap_or_default();
-    let ended = Ended { lost: known.abandoned_events, left: known.left_events }.and(lost);
+    let mut ended = Ended { lost: known.abandoned_events, left: known.left_events }.and(lost);
+    if context.losses.is_sure(&of, Instant::now()) && sightings.as_deref().is_some_and(is_cleared) {
+        ended.left = 0;
+    }
     let status = status(object, rendered.as_ref().as_ref(), applied.as_ref().err(), seen, ended);
     if let Some(sightings) = &sightings
         && let Ok(mut fleets) = context.metrics.fleets.lock()

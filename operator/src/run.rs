@@ -400,7 +400,7 @@ fn left(parts: &Parts, context: &Context, namespace: &str, pod: &Injected) {
         _ => Ended::default(),
     };
     let of = (namespace.into(), pod.policy.as_str().into());
-    context.losses.add(&of, ended);
+    context.losses.ended(&of, ended, Instant::now());
     context.prober.stir(&of);
     let note = format!("The sidecar ended with {undelivered} undelivered events in its spool, {fate}.");
     parts.teller.tell(tell::pod(namespace, &pod.name, &pod.uid), true, "UndeliveredEvents", &note);

@@ -52,6 +52,7 @@ fn ready(pods: &Fleet, is_rendered: bool, has_missed: bool, sightings: &[Sightin
         && fell_back.is_none()
         && pods.unknown == 0
         && pods.current + pods.not_asked + pods.pending == pods.injected
+        && pods.config_errors == 0
         && pods.breaker_open == 0
         && pods.stalled == 0
         && pods.folders_left == 0
@@ -83,6 +84,9 @@ fn ready(pods: &Fleet, is_rendered: bool, has_missed: bool, sightings: &[Sightin
         (Some(false), "PodsMissed", "The condition Injected says which pods, and why.".to_owned())
     } else if let Some(fault) = fell_back {
         (Some(false), "SpoolFellBack", format!("A pod's journal is not on the volume that the policy names: {fault}"))
+    } else if let Some(error) = sightings.iter().find_map(|sighting| sighting.config_error.as_ref()) {
+        let message = format!("{} pods do not take all of the configuration: {error}", pods.config_errors);
+        (Some(false), "ConfigRefused", message)
     } else if left > 0 && nobody_runs {
         (Some(false), "EventsLeft", waiting(left))
     } else {
@@ -99,6 +103,12 @@ fn waiting(left: u64) -> String {
     format!(
         "{left} events are on the policy's PersistentVolumeClaim, and no pod runs that could deliver them: they wait for one, such as by kubectl scale."
     )
+}
+
+/// Whether sidecars that run, and see the volume, tell that nothing is left there.
+pub fn is_cleared(sightings: &[Sighting]) -> bool {
+    let mut told = sightings.iter().filter_map(|sighting| sighting.folders_left).peekable();
+    told.peek().is_some() && told.all(|folders| folders == 0)
 }
 
 /// The conditions as they stand.
@@ -129,12 +139,6 @@ pub fn status(
     let is_rendered = rendered.is_ok() && not_applied.is_none();
     let inherited = inherited.unwrap_or_else(|_| known.inherited.clone());
     let mut conditions = vec![condition("Accepted", accepted), condition("Rendered", rendered_is)];
-    // Whoever runs and sees the volume says whether anything is left there.
-    let is_cleared = seen.is_some_and(|(sightings, _)| {
-        let mut told = sightings.iter().filter_map(|sighting| sighting.folders_left).peekable();
-        told.peek().is_some() && told.all(|folders| folders == 0)
-    });
-    let ended = if is_cleared { Ended { left: 0, ..ended } } else { ended };
     let pods = if let Some((sightings, missed)) = seen {
         let pods = fleet::sum(sightings, missed.len(), hash.as_deref());
         let stands = of_pods(&pods, is_rendered, sightings, missed, ended);
@@ -189,9 +193,11 @@ fn of_pods(
             (Some(false), "Stalled", format!("{} pods have a sink that stands still: {why}", pods.stalled))
         }
         (_, 0) if pods.folders_left > 0 => {
+            let why = sightings.iter().find_map(|sighting| sighting.left_fault.as_deref());
             let message = format!(
-                "{} folders of the spool's volume hold events of sidecars that are gone; one that runs delivers them, one folder after the other.",
-                pods.folders_left
+                "{} folders of the spool's volume hold events of sidecars that are gone; {}.",
+                pods.folders_left,
+                why.unwrap_or("one that runs delivers them, one folder after the other")
             );
             (Some(false), "FoldersLeft", message)
         }
@@ -299,6 +305,8 @@ mod tests {
         );
         let dead = seen(&good, &[Sighting { dead_letters: 7, ..pod.clone() }]);
         assert!(dead["Delivering"].0 == "False" && dead["Delivering"].1.contains("7 records"), "{dead:?}");
+        let partly = seen(&good, &[Sighting { config_error: Some("the key is gone".into()), ..pod.clone() }]);
+        assert!(partly["Ready"].0 == "False" && partly["Ready"].1.contains("the key is gone"), "{partly:?}");
         let silent = seen(&good, &[Sighting::default()]);
         assert_eq!((silent["Ready"].0.as_str(), silent["Delivering"].0.as_str()), ("False", "Unknown"));
         // One that has no port to be asked on stands in nobody's way, and is told of.
@@ -349,7 +357,8 @@ mod tests {
         let told =
             |folders_left| Sighting { answers: true, is_ready: true, hash: hash.clone(), folders_left, ..Sighting::default() };
         let of = |sightings: &[Sighting]| {
-            let status = status(&object, rendered.as_ref(), None, Some((sightings, &[])), Ended { lost: 0, left: 674 });
+            let ended = Ended { lost: 0, left: if is_cleared(sightings) { 0 } else { 674 } };
+            let status = status(&object, rendered.as_ref(), None, Some((sightings, &[])), ended);
             let of = |kind: &str| status.conditions.iter().find(|known| known.r#type == kind).unwrap().clone();
             let (ready, delivering) = (of("Ready"), of("Delivering"));
             (ready.status, ready.reason, delivering.status, delivering.reason, status.left_events)

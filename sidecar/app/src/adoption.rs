@@ -9,8 +9,10 @@
 //!    the records that every start and stop leaves. Then the folder is marked as drained, and is free for a sidecar that starts.
 //! 4. One folder at a time: a journal costs memory. A folder that cannot be opened, or that holds nothing but open write intents, is left alone for some
 //!    minutes, so that the others get their turn.
-//! 5. A folder of another policy is nobody's business here: `config.last` in it says whose it is.
-//! 6. If the configuration changes, or this sidecar stops, the second service stops; the folder stays as it is until somebody takes it up.
+//! 5. A journal whose key is missing (an encryption key that was replaced in place) is such a folder, too: with `startup: Open` the sidecar begins a
+//!    fresh journal beside it, in another slot or in the folder `beside`, and the sealed one is delivered once its key is there.
+//! 6. A folder of another policy is nobody's business here: `config.last` in it says whose it is.
+//! 7. If the configuration changes, or this sidecar stops, the second service stops; the folder stays as it is until somebody takes it up.
 //!
 //! How many folders are left is told in the stats and the metrics, and by the operator.
 use std::{
@@ -70,6 +72,17 @@ struct Candidate {
     is_delivered: bool,
 }
 
+/// Where journals may be that are none of this sidecar's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// In the directory that it was given only: one that it left itself because the key was missing.
+    Own,
+    /// In the folders of that directory, which sidecars of its policy share.
+    Slots,
+    /// In the directories beside it, which may be of other policies.
+    Siblings,
+}
+
 /// Adopts.
 pub struct Adopter {
     /// What requests of this sidecar share.
@@ -80,8 +93,10 @@ pub struct Adopter {
     pub secrets: Secrets,
     /// This sidecar's own folder.
     pub own: PathBuf,
-    /// Whether every folder beside it is of the same policy, as in a directory that is shared by its pods only.
-    pub is_shared: bool,
+    /// The directory that it was given.
+    pub dir: PathBuf,
+    /// Where else journals may be.
+    pub reach: Reach,
     /// For how long a folder must have been left.
     pub after: Duration,
     /// Whether a folder goes when it is drained: no later sidecar looks for it.
@@ -172,16 +187,16 @@ impl Adopter {
     }
 
     async fn left(&self) -> Vec<PathBuf> {
-        let (own, compiled, is_shared) = (self.own.clone(), self.intake.compiled.load_full(), self.is_shared);
+        let (own, dir, reach, compiled) = (self.own.clone(), self.dir.clone(), self.reach, self.intake.compiled.load_full());
         let policy = compiled.config.policy.clone();
         let listed = tokio::task::spawn_blocking(move || {
             let is_ours = |folder: &Path| match std::fs::read_to_string(folder.join(place::LAST)) {
                 Ok(text) => parse(&text).is_ok_and(|parsed| {
                     parsed.config.policy.name == policy.name && parsed.config.policy.namespace == policy.namespace
                 }),
-                Err(_) => is_shared,
+                Err(_) => reach != Reach::Siblings,
             };
-            left_beside(&own).into_iter().filter(|folder| is_ours(folder)).collect()
+            left(&own, &dir, reach).into_iter().filter(|folder| is_ours(folder)).collect()
         });
         listed.await.unwrap_or_default()
     }
@@ -192,7 +207,7 @@ impl Adopter {
         let disk = RealDisk::open(folder).context("its directory cannot be used")?;
         let compiled = self.intake.compiled.load_full();
         tracing::info!(folder = name(folder), "another sidecar left events here; they are delivered");
-        let place = Place { disk, fell_back: None, fallback: None, on_claim: true };
+        let place = Place { disk, fell_back: None, fallback: None, on_claim: true, afresh: None };
         let (by, identity, secrets) = (compiled.clone(), self.identity.clone(), self.secrets.clone());
         let started = tokio::task::spawn_blocking(move || Service::start(by, &identity, &secrets, place, true, Bell::default()));
         let service = started.await.context("its journal could not be opened")??;
@@ -238,14 +253,23 @@ fn name(folder: &Path) -> String {
     folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Folders beside one's own that hold a journal, are not marked as drained, and that nobody has locked.
-fn left_beside(own: &Path) -> Vec<PathBuf> {
-    let beside = own.parent().and_then(|dir| std::fs::read_dir(dir).ok()).into_iter().flatten();
-    let folders = beside.filter_map(|entry| Some(entry.ok()?.path())).filter(|folder| folder != own);
-    let mut left: Vec<PathBuf> =
-        folders.filter(|folder| folder.join("state").exists() && !place::is_drained(folder) && is_unlocked(folder)).collect();
+/// Folders within reach that hold a journal, are not marked as drained, and that nobody has locked.
+fn left(own: &Path, dir: &Path, reach: Reach) -> Vec<PathBuf> {
+    let folders = match reach {
+        Reach::Own => vec![dir.to_owned()],
+        Reach::Slots => within(dir),
+        Reach::Siblings => dir.parent().map(within).unwrap_or_default(),
+    };
+    let folders = folders.into_iter().flat_map(|folder| [folder.join(place::BESIDE), folder]);
+    let is_left =
+        |folder: &PathBuf| folder != own && folder.join("state").exists() && !place::is_drained(folder) && is_unlocked(folder);
+    let mut left: Vec<PathBuf> = folders.filter(is_left).collect();
     left.sort();
     left
+}
+
+fn within(dir: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
 #[cfg(test)]
@@ -285,10 +309,17 @@ mod tests {
             disk
         });
         std::fs::create_dir(folder("other")).unwrap();
-        assert!(left_beside(&folder("own")).is_empty(), "all of them are locked");
+        let beside = || left(&folder("own"), &folder("own"), Reach::Siblings);
+        assert!(beside().is_empty(), "all of them are locked");
         place::note_drained(&folder("drained"));
-        let [_own, _busy, drained, left] = held;
-        drop((drained, left));
-        assert_eq!(left_beside(&folder("own")), [folder("left")]);
+        let [_own, _busy, drained, gone] = held;
+        drop((drained, gone));
+        assert_eq!(beside(), [folder("left")]);
+        assert_eq!(left(&folder("own"), volume.path(), Reach::Slots), [folder("left")]);
+        // One that began anew because a key was missing, and was ended; the other one is in use again.
+        let anew = folder("own").join(place::BESIDE);
+        drop(RealDisk::open(&anew).unwrap());
+        std::fs::write(anew.join("state"), b"").unwrap();
+        assert_eq!(left(&folder("own"), &folder("own"), Reach::Own), [anew]);
     }
 }

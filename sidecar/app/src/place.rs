@@ -32,12 +32,40 @@ pub struct Place {
     pub fallback: Option<PathBuf>,
     /// Whether it is on a volume that a later pod finds again: one that sidecars share.
     pub on_claim: bool,
+    /// Where a journal begins if the one that is there cannot be opened for want of its key; `None`: the sidecar does not start then.
+    pub afresh: Option<Afresh>,
 }
+
+/// Where a journal begins beside one whose key is missing. That one stays as it is, and is delivered once its key is there (see [`crate::adoption`]).
+#[derive(Debug, Clone)]
+pub enum Afresh {
+    /// In another folder of the shared directory.
+    Slot(PathBuf),
+    /// In the folder `beside` within the directory.
+    Beside(PathBuf),
+}
+
+/// The folder of a journal that began anew, within the directory of the one whose key is missing.
+pub const BESIDE: &str = "beside";
 
 impl Place {
     /// A directory of one's own, and no other.
     pub fn only(dir: &Path) -> anyhow::Result<Self> {
-        Ok(Self { disk: open_one(dir)?, fell_back: None, fallback: None, on_claim: false })
+        Ok(Self { disk: open_one(dir)?, fell_back: None, fallback: None, on_claim: false, afresh: None })
+    }
+}
+
+impl Afresh {
+    /// A directory for the journal, locked.
+    pub fn open(&self) -> anyhow::Result<RealDisk> {
+        match self {
+            Self::Slot(root) => {
+                steno_journal::create_dir(root)?;
+                let known = slots(root)?.into_iter().filter(|slot| is_drained(slot));
+                lock_first(root, known.chain(unknown_slots(root)?))
+            }
+            Self::Beside(dir) => open_one(&dir.join(BESIDE)),
+        }
     }
 }
 
@@ -47,12 +75,19 @@ pub fn choose(args: &RunArgs) -> anyhow::Result<Place> {
     let fallback = args.fallback_dir.as_deref().filter(|_| args.startup == Startup::Open);
     if let Some(left) = fallback.filter(|dir| dir.join("lock").exists() && !is_drained(dir)) {
         let fell_back = Some("it was not when the sidecar began, and events are still here".to_owned());
-        return Ok(Place { disk: open_one(left)?, fell_back, fallback: None, on_claim: false });
+        return Ok(Place { disk: open_one(left)?, fell_back, fallback: None, on_claim: false, afresh: None });
     }
+    let afresh = match (args.startup, args.shared) {
+        (Startup::Closed, _) => None,
+        (Startup::Open, true) => Some(Afresh::Slot(args.dir.clone())),
+        (Startup::Open, false) => Some(Afresh::Beside(args.dir.clone())),
+    };
     let asked = if args.shared { open_slot(&args.dir) } else { open_one(&args.dir) };
     match (asked, fallback) {
         (Err(fault), Some(fallback)) => fall_back(fallback, &fault),
-        (asked, _) => Ok(Place { disk: asked?, fell_back: None, fallback: fallback.map(Path::to_owned), on_claim: args.shared }),
+        (asked, _) => {
+            Ok(Place { disk: asked?, fell_back: None, fallback: fallback.map(Path::to_owned), on_claim: args.shared, afresh })
+        }
     }
 }
 
@@ -60,7 +95,7 @@ pub fn choose(args: &RunArgs) -> anyhow::Result<Place> {
 pub fn fall_back(dir: &Path, fault: &anyhow::Error) -> anyhow::Result<Place> {
     let fault = format!("{fault:#}");
     tracing::error!(fault, fallback = %dir.display(), "the journal is on the pod's own directory, and goes with it");
-    Ok(Place { disk: open_one(dir)?, fell_back: Some(fault), fallback: None, on_claim: false })
+    Ok(Place { disk: open_one(dir)?, fell_back: Some(fault), fallback: None, on_claim: false, afresh: None })
 }
 
 /// A directory of one's own.
@@ -115,9 +150,18 @@ fn slots(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 fn open_slot(dir: &Path) -> anyhow::Result<RealDisk> {
     steno_journal::create_dir(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    lock_first(dir, slots(dir)?.into_iter().chain(unknown_slots(dir)?))
+}
+
+/// Folders that are not there yet.
+fn unknown_slots(dir: &Path) -> anyhow::Result<impl Iterator<Item = PathBuf>> {
     let known = slots(dir)?;
-    let fresh = (0..SLOTS).map(|number| dir.join(format!("slot-{number}"))).filter(|slot| !known.contains(slot));
-    for slot in known.iter().cloned().chain(fresh) {
+    Ok((0..SLOTS).map(|number| dir.join(format!("slot-{number}"))).filter(move |slot| !known.contains(slot)))
+}
+
+/// The first folder that nobody has.
+fn lock_first(dir: &Path, slots: impl Iterator<Item = PathBuf>) -> anyhow::Result<RealDisk> {
+    for slot in slots {
         match RealDisk::open(&slot) {
             Ok(disk) => {
                 forget_drained(&slot)?;

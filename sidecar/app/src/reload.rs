@@ -111,6 +111,24 @@ fn watcher(file: &Path, secrets: &Path, changed: mpsc::Sender<()>) -> notify::Re
     Ok(watcher)
 }
 
+/// Why the spool goes on with the keys that it has, though the configuration names others.
+fn keeps_its_keys(old: &Compiled, new: &Compiled) -> Option<String> {
+    // A pod's volumes are those it was made with: a Secret that the policy names later comes with another pod.
+    if let Some(why) = new.no_key.as_ref().filter(|_| old.no_key.is_none()) {
+        return Some(format!(
+            "{why}; the spool of this pod goes on as it was, and everything else of the configuration counts. A pod that is made from now on has \
+             the Secret if it exists by then"
+        ));
+    }
+    // A key that was put in another's place would leave segments that nobody can read.
+    let used = old.envelope.keys.current()?;
+    (!new.envelope.keys.has(used.id())).then(|| {
+        "the key that the spool is encrypted with is no longer among its keys: once the sidecar restarts it cannot read what it spooled. Put the key back, \
+         or name it in spool.encryption.oldKeySecretRefs. Until then it goes on with that key, and everything else of the configuration counts"
+            .to_owned()
+    })
+}
+
 /// Faults on one line.
 pub fn shown(faults: &[Fault]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
@@ -165,32 +183,31 @@ impl Reloader {
     }
 
     fn refuse(&self, error: String) {
-        let mut last = self.last.lock();
-        if last.error.as_ref() != Some(&error) {
+        if self.last.lock().error.as_ref() != Some(&error) {
             tracing::error!(error, "the configuration is invalid; the last good one stays in force");
             self.count("invalid");
         }
-        self.intake.metrics.config_error.set(1);
-        last.error = Some(error);
+        self.tell(Some(error));
+    }
+
+    /// What is wrong with the configuration from now on.
+    fn tell(&self, error: Option<String>) {
+        self.intake.metrics.config_error.set(i64::from(error.is_some()));
+        self.last.lock().error = error;
     }
 
     async fn apply(&mut self, parsed: Parsed) {
         let old = self.intake.compiled.load_full();
         let Parsed { config, unknown } = parsed;
-        let compiled = match Compiled::new(config, unknown, &self.identity, &self.secrets) {
+        let mut compiled = match Compiled::new(config, unknown, &self.identity, &self.secrets) {
             Ok(compiled) => compiled,
             Err(error) => return self.refuse(error.to_string()),
         };
-        // A pod's volumes are those it was made with: a Secret that the policy names later comes with another pod. Meanwhile all goes on as it was.
-        if let Some(why) = compiled.no_key.as_ref().filter(|_| old.no_key.is_none()) {
-            return self.refuse(format!("{why}; pods that are made from now on have it, this one keeps its configuration"));
-        }
-        // A key that was put in another's place would leave segments that nobody can read.
-        if let Some(used) = old.envelope.keys.current()
-            && !compiled.envelope.keys.has(used.id())
-        {
-            let detail = "the key that the spool is encrypted with is no longer among its keys; name it in spool.encryption.oldKeySecretRefs";
-            return self.refuse(detail.to_owned());
+        let kept = keeps_its_keys(&old, &compiled);
+        if kept.is_some() {
+            // All else counts.
+            compiled.envelope = old.envelope.clone();
+            compiled.no_key.clone_from(&old.no_key);
         }
         let routes = compiled.routes(&self.identity, &self.secrets, &self.dir);
         // The new client is made before the old one goes. One that lacks a Secret is made when that comes.
@@ -202,8 +219,10 @@ impl Reloader {
                 return self.refuse(error);
             }
         }
-        self.intake.metrics.config_error.set(0);
-        self.last.lock().error = None;
+        if let Some(kept) = &kept {
+            tracing::error!(error = kept, "the spool keeps its keys");
+        }
+        self.tell(kept.clone());
         let moved = !self.intake.outlets.lead_as(&routes);
         let same = compiled.config.hash == old.config.hash && !moved && compiled.missing_secrets == old.missing_secrets;
         // Secrets leave no trace in the hash.
@@ -250,7 +269,7 @@ impl Reloader {
         for field in &needs_restart {
             tracing::warn!(field, "this field changes at the next start only");
         }
-        *self.last.lock() = LastReload { loaded_ms, error: None, needs_restart };
+        *self.last.lock() = LastReload { loaded_ms, error: kept, needs_restart };
         tracing::info!(from, to, new_destination = moved, "another configuration is in force");
     }
 }

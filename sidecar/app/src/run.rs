@@ -100,7 +100,7 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     if let Some(fault) = fault {
         service.note_config_fault(fault);
     }
-    if (args.shared || args.adopt) && dir.starts_with(&args.dir) {
+    if dir.starts_with(&args.dir) {
         service.adopt(&identity, &secrets, args);
     }
     let reloader = service.reloader(&identity, &secrets, args.log_level.is_some());

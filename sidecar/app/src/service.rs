@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use crate::{
-    adoption::Adopter,
+    adoption::{Adopter, Reach},
     args::RunArgs,
     http::{Ingest, Listener, StatusPort, serve},
     identity::Identity,
@@ -112,9 +112,20 @@ impl Service {
             Committer::open(Arc::new(disk), config, clock, Box::new(fan.clone()), metrics.commit.clone())
                 .context("the journal cannot be opened")
         };
-        let Place { disk, mut fell_back, fallback, on_claim } = place;
+        let Place { disk, mut fell_back, fallback, on_claim, afresh } = place;
         let mut dir = disk.dir().to_owned();
-        let (committer, started) = match (open(disk), fallback) {
+        let opened = match (open(disk), afresh) {
+            // What is sealed stays as it is: nothing was touched, and its lock is free again.
+            (Err(fault), Some(afresh)) if is_without_key(&fault) => {
+                let fault = format!("{fault:#}");
+                let disk = afresh.open()?;
+                tracing::error!(fault, dir = %disk.dir().display(), "a fresh journal begins beside the one whose key is missing");
+                dir = disk.dir().to_owned();
+                open(disk)
+            }
+            (opened, _) => opened,
+        };
+        let (committer, started) = match (opened, fallback) {
             (Err(fault), Some(fallback)) => {
                 let place = place::fall_back(&fallback, &fault)?;
                 (dir, fell_back) = (fallback, place.fell_back);
@@ -209,7 +220,12 @@ impl Service {
             identity: identity.clone(),
             secrets: secrets.clone(),
             own: self.dir.clone(),
-            is_shared: args.shared,
+            dir: args.dir.clone(),
+            reach: match (args.shared, args.adopt) {
+                (true, _) => Reach::Slots,
+                (false, true) => Reach::Siblings,
+                (false, false) => Reach::Own,
+            },
             after: args.adopt_after.duration(),
             remove: args.remove_drained,
         };
@@ -336,6 +352,11 @@ impl Service {
         }
         Left { undelivered, open_intents: open as u64, next_seq }
     }
+}
+
+/// Whether a journal could not be opened because a key is missing that it was encrypted with.
+fn is_without_key(fault: &anyhow::Error) -> bool {
+    fault.chain().any(|cause| matches!(cause.downcast_ref(), Some(steno_journal::Error::NoKey { .. })))
 }
 
 /// Waits until a deadline; past it says for what.

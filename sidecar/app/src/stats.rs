@@ -219,8 +219,8 @@ impl Stats {
             issues.push("the spool is more than 90 % full".into());
         }
         if let Some(error) = &reload.error {
-            issues.push("the configuration file is invalid; the last good one counts".into());
-            recommend("error", format!("The configuration file is invalid: {error}"));
+            issues.push("the configuration file does not count, or not all of it".into());
+            recommend("error", format!("The configuration: {error}."));
         }
         issues.extend(compiled.no_key.clone());
         issues.extend(intake.listener_faults.lock().iter().cloned());
