@@ -52,6 +52,18 @@ pub struct ClusterAuditPolicySpec {
     pub spool: SpoolCeiling,
     /// Where events may go.
     pub network: NetworkCeiling,
+    /// Which pods get the sidecar.
+    pub injection: InjectionCeiling,
+}
+
+/// Which pods get the sidecar.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct InjectionCeiling {
+    /// `false`: a pod in a namespace that is labelled `audit.steno.dev/inject: "true"` gets the sidecar also if it is annotated `audit.steno.dev/inject: "false"`.
+    /// Default true: such a pod has none, and is told of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub opt_out: Option<bool>,
 }
 
 /// Where events may go. What is not forbidden is a warning.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::json;
 use steno_e2e::{
     cpu,
     receiver::Certs,
@@ -398,8 +399,69 @@ fn an_upgrade_keeps_policies_pods_and_trust_and_the_charts_own_test_passes() {
     let unserved = pod("Pod", "unserved", "upgraded", WAITS).replace("inject: \"true\"", "policy: Nobody_");
     let (went_well, printed) = cluster.try_apply(&unserved);
     assert!(!went_well && printed.contains("asks for the Steno sidecar and does not have it"), "{printed}");
+    let (went_well, printed) = cluster.try_apply(&pretender("pretender", "upgraded"));
+    assert!(!went_well && printed.contains("asks for the Steno sidecar and does not have it"), "a name is not enough: {printed}");
     println!("{}", cluster.helm_test());
     cluster.install(&["test.brokers=", "webhook.requireSidecar=", "networkPolicy.enabled=false", "operator.logLevel=info"]);
+}
+
+/// A pod that brings a container with the sidecar's name, and its label.
+fn pretender(name: &str, namespace: &str) -> String {
+    let fake = "initContainers: [{name: steno-sidecar, restartPolicy: Always, image: 'e2e.local/app:1', imagePullPolicy: Never, command: [sleep, '100000'], securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}], containers:";
+    pod("Pod", name, namespace, WAITS)
+        .replace("labels: {", "labels: {audit.steno.dev/injected: audit, ")
+        .replace("containers:", fake)
+}
+
+#[test]
+fn what_only_bears_the_sidecars_name_counts_as_a_pod_without_it_and_who_opts_out_is_told_of() {
+    let world = world();
+    let cluster = &world.cluster;
+    served(&world, "posing");
+    cluster.apply(&pretender("pretender", "posing"));
+    wait_for("the policy to tell of it", LATER, || {
+        let injected = cluster.condition("posing", "auditpolicy/audit", "Injected");
+        injected["reason"] == "NotTheSidecar" && injected["message"].as_str().unwrap().contains("pretender")
+    });
+    let pods = cluster.get("posing", "auditpolicy/audit")["status"]["pods"].clone();
+    assert_eq!(
+        (&pods["injected"], &pods["matched"]),
+        (&json!(1), &json!(2)),
+        "the one that the webhook made counts, and only that"
+    );
+    // One that the webhook made, changed before it is made again elsewhere.
+    let mut copied = cluster.get("posing", "pod/shop");
+    copied["metadata"] = json!({
+        "name": "copied", "namespace": "posing", "labels": copied["metadata"]["labels"], "annotations": copied["metadata"]["annotations"],
+    });
+    copied["spec"]["initContainers"][0]["args"] = json!(["health"]);
+    copied["spec"].as_object_mut().unwrap().remove("nodeName");
+    let (went_well, said) = cluster.try_apply(&copied.to_string());
+    assert!(went_well && said.contains("is not what the webhook adds"), "{said}");
+    cluster.kubectl(&["delete", "-n", "posing", "pod", "pretender", "copied", "--now"]);
+    wait_for("the policy to be served again", LATER, || {
+        cluster.condition("posing", "auditpolicy/audit", "Injected")["status"] == "True"
+    });
+    // The sidecar takes no configuration without the operator's signature, and has the key from the webhook.
+    let env = cluster.get("posing", "pod/shop")["spec"]["initContainers"][0]["env"].to_string();
+    assert!(env.contains("STENO_CONFIG_KEY"), "{env}");
+    let rendered = cluster.get("posing", "configmap/steno-audit");
+    assert!(rendered["data"]["config.yaml.sig"].as_str().is_some_and(|signature| signature.len() == 88), "{rendered}");
+    // Who opts out in a namespace that is audited is told of, and where a ClusterAuditPolicy says so gets the sidecar all the same.
+    cluster.kubectl(&["label", "namespace", "posing", "audit.steno.dev/inject=true"]);
+    let out = |name: &str| pod("Pod", name, "posing", WAITS).replace("inject: \"true\"", "inject: \"false\"");
+    cluster.apply(&out("out"));
+    wait_for("the metric to tell of it", LATER, || {
+        cluster.leader_metrics().contains("steno_operator_missed_pods{namespace=\"posing\",reason=\"OptedOut\"} 1")
+    });
+    assert_eq!(cluster.condition("posing", "auditpolicy/audit", "Injected")["status"], "True", "it was allowed to");
+    cluster.apply("apiVersion: audit.steno.dev/v1alpha1\nkind: ClusterAuditPolicy\nmetadata: {name: nobody-opts-out}\nspec: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: posing}}, injection: {optOut: false}}\n");
+    wait_for("one that opts out to get the sidecar", LATER, || {
+        let (_, said) = cluster.try_with_input(&["apply", "--dry-run=server", "-f", "-"], &out("held"));
+        said.contains("injection.optOut")
+    });
+    cluster.kubectl(&["delete", "clusterauditpolicy", "nobody-opts-out"]);
+    cluster.kubectl(&["delete", "namespace", "posing", "--wait=false"]);
 }
 
 #[test]

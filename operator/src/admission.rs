@@ -126,6 +126,9 @@ mod tests {
             pull_policy: String::new(),
             version: "0".into(),
             resources: crate::inject::Resources::default(),
+            seals: crate::seal::Seals::default(),
+            pull_secrets: Vec::new(),
+            meshes: ["istio-proxy", "linkerd-proxy"].map(str::to_owned).into(),
         }
     }
 

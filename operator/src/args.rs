@@ -36,6 +36,12 @@ pub struct RunArgs {
     /// Its pull policy; empty: the cluster's default
     #[arg(long, env = "STENO_SIDECAR_PULL_POLICY", default_value = "")]
     pub sidecar_pull_policy: String,
+    /// Secrets that injected pods pull its image with, besides their own; they must be in each namespace
+    #[arg(long, env = "STENO_SIDECAR_PULL_SECRETS", value_name = "NAMES", value_delimiter = ',')]
+    pub sidecar_pull_secrets: Vec<String>,
+    /// Names of the containers of meshes' proxies, which outlive the sidecar
+    #[arg(long, env = "STENO_MESH_PROXIES", value_name = "NAMES", value_delimiter = ',', default_values_t = ["istio-proxy".to_owned(), "linkerd-proxy".to_owned()])]
+    pub mesh_proxies: Vec<String>,
     /// Requests and limits of the sidecar's CPU and memory, as JSON: what neither annotations nor the namespace's `LimitRange` say otherwise
     #[arg(long, env = "STENO_SIDECAR_RESOURCES", value_name = "JSON", default_value = "{}")]
     pub sidecar_resources: Resources,

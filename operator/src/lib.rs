@@ -37,6 +37,7 @@ pub mod reconcile;
 pub mod rota;
 pub mod run;
 pub mod scope;
+pub mod seal;
 pub mod status;
 pub mod tell;
 pub mod view;

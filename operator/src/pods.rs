@@ -25,6 +25,7 @@ use crate::{
     inject::{CONTAINER, PREFIX, STATUS, STATUS_PORT},
     rota::Of,
     scope::{self, Scope},
+    seal::{Essence, Seals},
 };
 
 /// A sidecar that ended within so many seconds is news, also to one that has just begun to lead.
@@ -55,6 +56,8 @@ struct SlimSpec {
 struct SlimSidecar {
     name: String,
     ports: Vec<SlimPort>,
+    #[serde(flatten)]
+    essence: Essence,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -144,6 +147,8 @@ pub struct Injected {
     pub address: Option<IpAddr>,
     /// The port on which its sidecar tells of itself; on the host's network it may have none.
     pub port: Option<u16>,
+    /// Its sidecar is what the webhook added.
+    pub is_ours: bool,
     /// Its sidecar is started.
     pub is_ready: bool,
     /// It has ended.
@@ -163,6 +168,8 @@ pub struct Asking {
     pub uid: String,
     /// It has an annotation of its own; else it asks only where its namespace does.
     pub by_itself: bool,
+    /// It asks to be left out, which matters where its namespace asks.
+    pub opts_out: bool,
     /// When it was made, seconds since 1970.
     pub made: i64,
 }
@@ -187,15 +194,22 @@ enum Kind {
     All,
 }
 
-fn injected(pod: &Slim) -> Option<Injected> {
+fn injected(pod: &Slim, seals: &Seals) -> Option<Injected> {
     let annotation = |name: &str| pod.annotations().get(&format!("{PREFIX}{name}")).cloned().unwrap_or_default();
     let sidecar = pod.status.init_container_statuses.iter().find(|status| status.name == CONTAINER);
     let terminated = sidecar.and_then(|sidecar| sidecar.state.terminated.as_ref());
     // From the container, which nobody changes any more; an annotation is anybody's.
     let container = pod.spec.init_containers.iter().find(|container| container.name == CONTAINER);
     let port = container.and_then(|container| container.ports.iter().find(|port| port.name == STATUS));
+    let policy = pod.labels().get(&format!("{PREFIX}injected"))?.clone();
+    let made = pod.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+    let of = (pod.metadata.namespace.as_deref().unwrap_or_default(), policy.as_str());
+    let mark = pod.annotations().get(&format!("{PREFIX}mark")).map(String::as_str);
+    let is_ours =
+        container.is_some_and(|container| seals.get().is_none_or(|seal| seal.is_ours(of, &container.essence, mark, made)));
     Some(Injected {
-        policy: pod.labels().get(&format!("{PREFIX}injected"))?.clone(),
+        is_ours,
+        policy,
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
         hash: annotation("config-hash"),
@@ -212,13 +226,14 @@ fn injected(pod: &Slim) -> Option<Injected> {
 fn asking(pod: &PartialObjectMeta<Pod>) -> Option<Asking> {
     let annotations = pod.annotations();
     let inject = annotations.get(&format!("{PREFIX}inject")).map(String::as_str);
-    let is_out = pod.labels().contains_key(&format!("{PREFIX}injected"))
-        || annotations.contains_key("kubernetes.io/config.mirror")
-        || inject == Some("false");
+    let is_out =
+        pod.labels().contains_key(&format!("{PREFIX}injected")) || annotations.contains_key("kubernetes.io/config.mirror");
+    let opts_out = inject == Some("false");
     (!is_out).then(|| Asking {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
-        by_itself: inject.is_some() || annotations.contains_key(&format!("{PREFIX}policy")),
+        by_itself: !opts_out && (inject.is_some() || annotations.contains_key(&format!("{PREFIX}policy"))),
+        opts_out,
         made: pod.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
     })
 }
@@ -297,12 +312,12 @@ impl Default for Pods {
 
 impl Pods {
     /// Keeps both indexes up to date; `ended` is told of injected pods whose sidecar left something behind. Never ends.
-    pub async fn follow(&self, client: &Client, scope: &Scope, ended: impl Fn(&str, &Injected)) {
+    pub async fn follow(&self, client: &Client, scope: &Scope, seals: &Seals, ended: impl Fn(&str, &Injected)) {
         let ours = watcher::Config::default().page_size(PAGE).labels(&format!("{PREFIX}injected"));
         let all = watcher::Config::default().page_size(PAGE);
         let told = Mutex::new(HashSet::new());
         let project = |pod: &Slim| {
-            let injected = injected(pod)?;
+            let injected = injected(pod, seals)?;
             // What ended long ago was told by who led then.
             let is_news = injected.ended.is_some_and(|ended| Timestamp::now().as_second() - ended < NEWS);
             if is_news && !injected.left.is_empty() && told.lock().is_ok_and(|mut told| remember(&mut told, &injected.uid)) {
@@ -353,9 +368,9 @@ impl Pods {
         of.map(|((namespace, _), pod)| ((namespace.clone(), Arc::from(pod.policy.as_str())), pod.clone())).collect()
     }
 
-    /// The pods of a policy that have the sidecar.
+    /// The pods of a policy that have the sidecar, and not only its name.
     pub fn of(&self, namespace: &str, policy: &str) -> Vec<Injected> {
-        in_namespace(&self.injected, namespace).into_iter().filter(|pod| pod.policy == policy).collect()
+        in_namespace(&self.injected, namespace).into_iter().filter(|pod| pod.policy == policy && pod.is_ours).collect()
     }
 
     /// Pods without the sidecar, by namespace.
@@ -383,7 +398,7 @@ mod tests {
             "metadata": {"name": "p", "labels": {"audit.steno.dev/injected": "audit"}, "annotations": {"audit.steno.dev/status-port": "7777"}},
             "spec": {"hostNetwork": host_network, "initContainers": [{"name": "other", "ports": [{"containerPort": 1}]}, {"name": CONTAINER, "ports": ports}]},
         });
-        injected(&serde_json::from_value(pod).unwrap()).unwrap().port
+        injected(&serde_json::from_value(pod).unwrap(), &Seals::default()).unwrap().port
     }
 
     #[tokio::test]

@@ -44,6 +44,7 @@ use crate::{
     prober::{LOOK, Prober},
     rota::Of,
     scope::{self, Scope},
+    seal::Seals,
     status::{condition, is_cleared, status},
     tell::{self, Teller},
     view::View,
@@ -55,6 +56,8 @@ use crate::{
 pub const MANAGER: &str = "steno-operator";
 /// Policies that are reconciled at a time.
 pub const CONCURRENCY: u16 = 8;
+/// The signature of a configuration, beside it in the ConfigMap.
+const SIGNATURE: &str = "config.yaml.sig";
 /// Between two writes of a status in which more changed than figures.
 const WRITES: Duration = Duration::from_secs(1);
 /// Until a fleet is looked at again of which nothing is known yet.
@@ -119,6 +122,8 @@ pub struct Context {
     pub nudges: Nudges,
     /// Events that went with pods, and stand in no status yet.
     pub losses: Losses,
+    /// Signs configurations.
+    pub seals: Seals,
     /// Where Events are told.
     pub teller: Teller,
     /// What was written last.
@@ -461,6 +466,9 @@ async fn tell_cluster(client: &Client, view: &View, object: &ClusterAuditPolicyO
 /// The ConfigMap that pods of the policy mount.
 async fn apply(object: &AuditPolicyObject, config: &SidecarConfig, context: &Context, namespace: &str) -> Result<(), Error> {
     let name = format!("steno-{}", object.name_any());
+    let text = serde_yaml::to_string(config).unwrap_or_default();
+    let signature = context.seals.get().map(|seal| (SIGNATURE.to_owned(), seal.sign(&text)));
+    let data = signature.into_iter().chain([("config.yaml".to_owned(), text)]).collect();
     let map = ConfigMap {
         metadata: kube::api::ObjectMeta {
             name: Some(name.clone()),
@@ -470,7 +478,7 @@ async fn apply(object: &AuditPolicyObject, config: &SidecarConfig, context: &Con
             owner_references: Some(object.controller_owner_ref(&()).into_iter().collect()),
             ..Default::default()
         },
-        data: Some([("config.yaml".to_owned(), serde_yaml::to_string(config).unwrap_or_default())].into()),
+        data: Some(data),
         ..ConfigMap::default()
     };
     let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);

@@ -29,6 +29,7 @@ use crate::{
     prober::Prober,
     reconcile::{self, Beat, Context},
     scope::Scope,
+    seal::Seals,
     tell::{self, Teller},
     view::View,
     watchdog::Watchdog,
@@ -83,6 +84,9 @@ async fn start(args: &RunArgs) -> anyhow::Result<()> {
         pull_policy: args.sidecar_pull_policy.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
         resources: args.sidecar_resources.clone(),
+        pull_secrets: args.sidecar_pull_secrets.iter().filter(|name| !name.is_empty()).cloned().collect(),
+        meshes: args.mesh_proxies.iter().filter(|name| !name.is_empty()).cloned().collect(),
+        seals: Seals::default(),
     };
     let parts = Parts { args: args.clone(), client, scope, metrics, view, settings, teller };
     let mut reconciles =
@@ -179,6 +183,7 @@ impl Parts {
         };
         let tls = Arc::new(ArcSwap::new(certs::server_config(&bundle)?));
         self.metrics.certificate_end.set(bundle.not_after);
+        self.learn_seal().await;
         let listener = bind(self.args.webhook).await?;
         let webhook = Arc::new(Webhook {
             view: self.view.clone(),
@@ -201,6 +206,16 @@ impl Parts {
         Ok(serving)
     }
 
+    /// Reads the operator's signature, which whoever leads makes.
+    async fn learn_seal(&self) {
+        if let Err(error) = self.settings.seals.tend(&self.client, &self.args.namespace, false).await {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the operator's signature cannot be read; what is added is not marked anew"
+            );
+        }
+    }
+
     async fn bundle(&self, names: &[String]) -> anyhow::Result<Option<Bundle>> {
         match &self.args.cert_dir {
             Some(dir) => from_dir(dir).map(Some),
@@ -212,6 +227,7 @@ impl Parts {
     async fn renew(self, names: Vec<String>, mut bundle: Bundle, tls: Arc<ArcSwap<ServerConfig>>) {
         loop {
             tokio::time::sleep(self.care()).await;
+            self.learn_seal().await;
             let new = match self.bundle(&names).await {
                 Ok(Some(new)) => new,
                 Ok(None) => continue,
@@ -257,6 +273,9 @@ impl Parts {
                 Some(dir) => from_dir(dir).map(|bundle| self.and_before(&mut seen, bundle.issuer)),
                 None => self.keeper().tend(settled).await,
             };
+            if let Err(error) = self.settings.seals.tend(&self.client, &self.args.namespace, true).await {
+                tracing::error!(error = format!("{error:#}"), "the operator's signature cannot be looked after");
+            }
             let done = match trusted {
                 Ok(trusted) => self.publish(&trusted, &mut before).await.map(|()| {
                     if published.as_ref().is_none_or(|(known, _)| *known != trusted) {
@@ -318,7 +337,11 @@ async fn lead(parts: Parts, me: String, beat: Arc<Beat>, changes: watch::Receive
                 args.exclude_namespaces.iter().cloned().chain([args.namespace.clone()]).collect(),
                 parts.teller.clone(),
             );
+            if let Err(error) = parts.settings.seals.tend(&parts.client, &parts.args.namespace, true).await {
+                tracing::error!(error = format!("{error:#}"), "nothing is signed until the next look");
+            }
             let context = Arc::new(Context {
+                seals: parts.settings.seals.clone(),
                 client: parts.client.clone(),
                 scope: parts.scope.clone(),
                 view: parts.view.clone(),
@@ -336,7 +359,7 @@ async fn lead(parts: Parts, me: String, beat: Arc<Beat>, changes: watch::Receive
             let ended = |namespace: &str, pod: &Injected| left(&parts, &context, namespace, pod);
             tokio::select! {
                 () = reconcile::run(context.clone(), changes) => {}
-                () = context.pods.follow(&parts.client, &parts.scope, ended) => {}
+                () = context.pods.follow(&parts.client, &parts.scope, &parts.settings.seals, ended) => {}
                 () = context.prober.run(&context.pods) => {}
                 () = context.nudges.run(&parts.client) => {}
                 () = reconcile::rounds(&context) => {}

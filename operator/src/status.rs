@@ -55,9 +55,15 @@ fn ready(pods: &Fleet, is_rendered: bool, has_missed: bool, sightings: &[Sightin
         && pods.config_errors == 0
         && pods.breaker_open == 0
         && pods.stalled == 0
-        && pods.folders_left == 0
-        && left == 0;
-    if is_ready && nobody_asked {
+        && pods.folders_left == 0;
+    if is_ready && left > 0 && !nobody_runs {
+        let message = format!(
+            "Sidecars that ended left {left} events on the policy's PersistentVolumeClaim; whether others have delivered them is not known yet."
+        );
+        (Some(false), "EventsLeft", message)
+    } else if left > 0 && nobody_runs && is_rendered && !has_missed {
+        (Some(false), "EventsLeft", waiting(left))
+    } else if is_ready && nobody_asked {
         let message = format!(
             "The {} pods on the host's network have no port to be asked on: how they stand is not known here.",
             pods.not_asked
@@ -87,8 +93,6 @@ fn ready(pods: &Fleet, is_rendered: bool, has_missed: bool, sightings: &[Sightin
     } else if let Some(error) = sightings.iter().find_map(|sighting| sighting.config_error.as_ref()) {
         let message = format!("{} pods do not take all of the configuration: {error}", pods.config_errors);
         (Some(false), "ConfigRefused", message)
-    } else if left > 0 && nobody_runs {
-        (Some(false), "EventsLeft", waiting(left))
     } else {
         let Fleet { injected, current, pending, unknown, not_asked, breaker_open, stalled, folders_left, .. } = pods;
         let message = format!(

@@ -192,7 +192,10 @@ impl View {
     pub fn namespace(&self, name: &str) -> Namespace {
         let labels = self.labels(name);
         let label = |key: &str| labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str);
+        let covering = self.covering(name).unwrap_or_default();
         Namespace {
+            name: name.to_owned(),
+            must_inject: covering.iter().any(|one| one.spec.injection.opt_out == Some(false)),
             inject_all: label(&format!("{PREFIX}inject")) == Some("true"),
             // Only where it is said: without a label what the cluster has for a default counts, which cannot be seen.
             may_host_path: label("pod-security.kubernetes.io/enforce") == Some("privileged"),

@@ -70,10 +70,21 @@ fn stamp(view: &View, namespace: &str) -> u64 {
     hasher.finish()
 }
 
+/// What is told of a pod that opted out: its policies have nothing to do with it.
+const OPTED_OUT: &str = "OptedOut";
+
 /// What is wrong with a pod: the policies that it concerns, one word, and a sentence.
 fn fault(pod: &Value, namespace: &str, view: &View, settings: &Settings) -> Option<(Vec<String>, &'static str, String)> {
     let (policies, known) = (view.policies_in(namespace), view.namespace(namespace));
     match plan(pod, &known, &policies, settings) {
+        Plan::NotAsked
+            if known.inject_all && pod.pointer("/metadata/annotations/audit.steno.dev~1inject") == Some(&"false".into()) =>
+        {
+            let note = "The pod is annotated audit.steno.dev/inject: \"false\" in a namespace whose pods are to be audited: its events are not. A ClusterAuditPolicy can \
+                        forbid that (spec.injection.optOut)."
+                .to_owned();
+            Some((Vec::new(), OPTED_OUT, note))
+        }
         Plan::NotAsked => None,
         Plan::Inject { policy, .. } => {
             let note = format!(
@@ -139,6 +150,23 @@ impl Watchdog {
         there.extend(waiting.iter().map(|(_, pod)| pod.uid.clone()));
         if let Ok(mut verdicts) = self.verdicts.lock() {
             verdicts.retain(|uid, _| there.contains(uid));
+        }
+        // Whoever labels a pod says that it has the sidecar; the mark says whether it has.
+        let forged = self.pods.injected(|pod| !pod.is_over && !pod.is_ours);
+        there.extend(forged.iter().map(|(_, pod)| pod.uid.clone()));
+        for ((namespace, _), pod) in forged {
+            let note = "The pod is labelled as injected, and what it runs as steno-sidecar is not what the webhook adds: its events may not be audited. \
+                        Leave out the label, the container, its volumes steno-… and the annotation audit.steno.dev/mark, and make the pod anew."
+                .to_owned();
+            let verdict = Verdict {
+                namespace: namespace.to_string(),
+                name: pod.name,
+                policies: vec![pod.policy],
+                reason: "NotTheSidecar",
+                note,
+                from: 0,
+            };
+            self.keep(pod.uid, verdict);
         }
         for (namespace, pod) in waiting {
             let note = format!(

@@ -82,8 +82,11 @@ impl Webhook {
             }
             let policies = self.view.policies_in(namespace);
             let known = self.view.namespace(namespace);
-            // Which of the two webhooks was called says it for certain, however old the view is.
-            let known = Namespace { inject_all: path.ends_with("namespace"), ..known };
+            // Which of the two webhooks was called says it for certain, however old the view is. A pod that opts out is called by the other one.
+            let opts_out =
+                review.pointer("/request/object/metadata/annotations/audit.steno.dev~1inject") == Some(&"false".into());
+            let inject_all = path.ends_with("namespace") || (known.inject_all && opts_out);
+            let known = Namespace { inject_all, ..known };
             mutate(&review, &known, &policies, &self.settings)
         };
         self.told(&path, namespace, &review, &outcome);

@@ -4,7 +4,10 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use serde_json::Value;
 use steno_crds::{LabelSelector, parse};
-use steno_operator::inject::{CONTAINER, Namespace, Plan, Policy, Settings, plan, ranges};
+use steno_operator::{
+    inject::{CONTAINER, Namespace, Plan, Policy, Reason, Settings, plan, ranges},
+    seal::{Seal, Seals},
+};
 
 fn policy(name: &str, selector: &str, spec: &str) -> Policy {
     let text = format!(
@@ -61,6 +64,9 @@ fn settings() -> Settings {
         pull_policy: String::new(),
         version: "0.1.0".into(),
         resources: steno_operator::inject::Resources::default(),
+        seals: Seals::default(),
+        pull_secrets: Vec::new(),
+        meshes: ["istio-proxy", "linkerd-proxy"].map(str::to_owned).into(),
     }
 }
 
@@ -81,7 +87,9 @@ fn is_kept(before: &Value, after: &Value) -> bool {
 fn told(input: &str) -> String {
     let pod: Value = serde_yaml::from_str(input).unwrap();
     let namespace = Namespace {
+        name: "shop".into(),
         inject_all: input.contains("# namespace: inject all"),
+        must_inject: input.contains("# namespace: nobody opts out"),
         may_host_path: input.contains("# namespace: privileged"),
         has_own_users: input.contains("# namespace: own users"),
         ranges: input
@@ -91,7 +99,8 @@ fn told(input: &str) -> String {
             .collect(),
     };
     let mut out = String::new();
-    match plan(&pod, &namespace, &policies(), &settings()) {
+    let pull_secrets = input.lines().filter_map(|line| line.strip_prefix("# pull secret: ").map(str::to_owned)).collect();
+    match plan(&pod, &namespace, &policies(), &Settings { pull_secrets, ..settings() }) {
         Plan::NotAsked => out.push_str("not asked, or there already\n"),
         Plan::Skip(reason) => {
             let _ = writeln!(out, "skipped, {}: {reason}", reason.word());
@@ -137,4 +146,24 @@ fn every_pod_becomes_what_its_golden_file_shows() {
 #[test]
 fn a_policy_that_is_not_accepted_has_no_configuration() {
     assert!(policies().iter().all(|policy| policy.config.is_some() == (policy.name != "broken")));
+}
+
+#[test]
+fn what_the_webhook_added_is_known_again_and_what_only_looks_like_it_is_told() {
+    let pair = ring::signature::Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).unwrap();
+    let seals = Seals::of(Seal::read(pair.as_ref(), 0).unwrap());
+    let settings = Settings { seals, ..settings() };
+    let namespace = Namespace { name: "shop".into(), ..Namespace::default() };
+    let policies = policies();
+    let mut pod = serde_json::json!({
+        "metadata": {"name": "p", "annotations": {"audit.steno.dev/policy": policies[0].name}},
+        "spec": {"containers": [{"name": "app", "image": "app"}]},
+    });
+    let Plan::Inject { patch, .. } = plan(&pod, &namespace, &policies, &settings) else { panic!("not injected") };
+    json_patch::patch(&mut pod, &patch).unwrap();
+    assert_eq!(plan(&pod, &namespace, &policies, &settings), Plan::NotAsked, "called again, after another webhook");
+    let elsewhere = Namespace { name: "pay".into(), ..Namespace::default() };
+    assert_eq!(plan(&pod, &elsewhere, &policies, &settings), Plan::Skip(Reason::NotTheSidecar), "a mark of another namespace");
+    pod["spec"]["initContainers"][0]["image"] = "busybox".into();
+    assert_eq!(plan(&pod, &namespace, &policies, &settings), Plan::Skip(Reason::NotTheSidecar));
 }

@@ -8,6 +8,8 @@ use steno_crds::LogLevel;
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Values {
+    /// Read by Helm where the chart is a dependency of another one, with `condition: steno.enabled`.
+    pub enabled: Enabled,
     /// Images of operator and sidecar.
     pub image: Image,
     /// The CustomResourceDefinitions.
@@ -30,6 +32,17 @@ pub struct Values {
     pub collector: Collector,
     /// What `helm test` uses.
     pub test: Test,
+}
+
+/// Whether a chart that brings this one along installs it.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Enabled(pub bool);
+
+impl Default for Enabled {
+    fn default() -> Self {
+        Self(true)
+    }
 }
 
 /// The collector.
@@ -78,11 +91,19 @@ pub struct Sidecar {
     /// Requests and limits of CPU and memory, as far as neither a pod's annotations nor its namespace's `LimitRange` ask for others. A limit of CPU is set where all
     /// of a pod's containers have one.
     pub resources: Map<String, Value>,
+    /// Names of Secrets that injected pods pull the sidecar's image with, besides those that they name themselves. The Secrets must be in each namespace.
+    pub image_pull_secrets: Vec<String>,
+    /// Names of the containers of meshes' proxies. As a native sidecar one starts before the sidecar and ends after it, for the sidecar needs the network.
+    pub mesh_proxies: Vec<String>,
 }
 
 impl Default for Sidecar {
     fn default() -> Self {
-        Self { resources: object(json!({"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}})) }
+        Self {
+            resources: object(json!({"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}})),
+            image_pull_secrets: Vec::new(),
+            mesh_proxies: ["istio-proxy", "linkerd-proxy"].map(str::to_owned).into(),
+        }
     }
 }
 
@@ -130,6 +151,8 @@ impl Default for CollectorStorage {
 pub struct Image {
     /// Where the images are: `<registry>/<name>`. Empty: the name alone, which nodes look up where they are set up to.
     pub registry: String,
+    /// Registries of one image, where they differ.
+    pub registries: Registries,
     /// Name of the operator's.
     pub operator: String,
     /// Name of the sidecar's.
@@ -142,6 +165,16 @@ pub struct Image {
     pub pull_policy: PullPolicy,
     /// Pull secrets of operator and webhooks, as `{name: …}`. Pods with the sidecar need their own.
     pub pull_secrets: Vec<Map<String, Value>>,
+}
+
+/// Registries of one image each; empty: `image.registry`.
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Registries {
+    /// Of the operator's.
+    pub operator: String,
+    /// Of the sidecar's.
+    pub sidecar: String,
 }
 
 /// Digests of the images, `sha256:…`.
@@ -207,6 +240,13 @@ pub struct Operator {
     pub pod_annotations: Map<String, Value>,
     /// Annotations of the `ServiceAccount`, such as those of a cloud's workload identity.
     pub service_account_annotations: Map<String, Value>,
+    /// Members of the pods' `securityContext`, over those that the chart sets.
+    pub pod_security_context: Map<String, Value>,
+    /// Members of the container's `securityContext`, over those that the chart sets.
+    pub security_context: Map<String, Value>,
+    /// Old `ReplicaSet`s that are kept for `kubectl rollout undo`, 0 to 10.
+    #[schemars(range(min = 0, max = 10))]
+    pub revision_history_limit: u32,
 }
 
 /// The webhooks.
@@ -256,6 +296,13 @@ pub struct Webhook {
     pub pod_annotations: Map<String, Value>,
     /// Annotations of the `ServiceAccount`, such as those of a cloud's workload identity.
     pub service_account_annotations: Map<String, Value>,
+    /// Members of the pods' `securityContext`, over those that the chart sets.
+    pub pod_security_context: Map<String, Value>,
+    /// Members of the container's `securityContext`, over those that the chart sets.
+    pub security_context: Map<String, Value>,
+    /// Old `ReplicaSet`s that are kept for `kubectl rollout undo`, 0 to 10.
+    #[schemars(range(min = 0, max = 10))]
+    pub revision_history_limit: u32,
 }
 
 /// What happens while no webhook answers.
@@ -335,6 +382,7 @@ impl Default for Image {
     fn default() -> Self {
         Self {
             registry: String::new(),
+            registries: Registries::default(),
             operator: "steno-operator".into(),
             sidecar: "steno-sidecar".into(),
             tag: String::new(),
@@ -367,6 +415,9 @@ impl Default for Operator {
             pod_labels: Map::new(),
             pod_annotations: Map::new(),
             service_account_annotations: Map::new(),
+            pod_security_context: Map::new(),
+            security_context: Map::new(),
+            revision_history_limit: 3,
         }
     }
 }
@@ -393,6 +444,9 @@ impl Default for Webhook {
             pod_labels: Map::new(),
             pod_annotations: Map::new(),
             service_account_annotations: Map::new(),
+            pod_security_context: Map::new(),
+            security_context: Map::new(),
+            revision_history_limit: 3,
         }
     }
 }

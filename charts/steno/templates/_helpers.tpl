@@ -10,10 +10,16 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 app.kubernetes.io/name: {{ .name }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- end }}
+{{- /* An image without its tag: root, name. */}}
+{{- define "steno.repository" -}}
+{{- $image := .root.Values.image }}
+{{- $registry := get $image.registries .name | default $image.registry }}
+{{- with $registry }}{{ . }}/{{ end }}{{ get $image .name }}
+{{- end }}
 {{- define "steno.image" -}}
 {{- $image := .root.Values.image }}
 {{- $digest := get $image.digests .name }}
-{{- $name := ternary (printf "%s/%s" $image.registry (get $image .name)) (get $image .name) (ne $image.registry "") }}
+{{- $name := include "steno.repository" . }}
 {{- if $digest -}}
 {{ $name }}@{{ $digest }}
 {{- else -}}
@@ -46,7 +52,7 @@ metadata:
   labels: {{- include "steno.labels" . | nindent 4 }}
 spec:
   replicas: {{ .values.replicas }}
-  revisionHistoryLimit: 3
+  revisionHistoryLimit: {{ .values.revisionHistoryLimit }}
   selector:
     matchLabels: {{- include "steno.selector" . | nindent 6 }}
   strategy:
@@ -74,15 +80,12 @@ spec:
       {{- with .values.priorityClassName }}
       priorityClassName: {{ . }}
       {{- end }}
-      securityContext:
-        runAsNonRoot: true
-        {{- if not ($root.Capabilities.APIVersions.Has "security.openshift.io/v1") }}
-        # OpenShift gives each namespace users of its own.
-        runAsUser: 65532
-        runAsGroup: 65532
-        fsGroup: 65532
-        {{- end }}
-        seccompProfile: {type: RuntimeDefault}
+      {{- $pod := dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault") }}
+      {{- if not ($root.Capabilities.APIVersions.Has "security.openshift.io/v1") }}
+      {{- /* OpenShift gives each namespace users of its own. */}}
+      {{- $pod = merge $pod (dict "runAsUser" 65532 "runAsGroup" 65532 "fsGroup" 65532) }}
+      {{- end }}
+      securityContext: {{- toYaml (mergeOverwrite $pod (deepCopy .values.podSecurityContext)) | nindent 8 }}
       topologySpreadConstraints:
       {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
       - maxSkew: 1
@@ -106,6 +109,8 @@ spec:
         - {name: STENO_SIDECAR_IMAGE, value: {{ include "steno.image" (dict "root" $root "name" "sidecar") | quote }}}
         - {name: STENO_SIDECAR_RESOURCES, value: {{ $root.Values.sidecar.resources | toJson | quote }}}
         - {name: STENO_SIDECAR_PULL_POLICY, value: {{ $root.Values.image.pullPolicy | quote }}}
+        - {name: STENO_SIDECAR_PULL_SECRETS, value: {{ $root.Values.sidecar.imagePullSecrets | join "," | quote }}}
+        - {name: STENO_MESH_PROXIES, value: {{ $root.Values.sidecar.meshProxies | join "," | quote }}}
         - name: STENO_NAMESPACE
           valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
         - name: STENO_IDENTITY
@@ -136,10 +141,8 @@ spec:
           httpGet: {path: /readyz, port: health}
           periodSeconds: 2
         resources: {{- toYaml .values.resources | nindent 10 }}
-        securityContext:
-          allowPrivilegeEscalation: false
-          capabilities: {drop: [ALL]}
-          readOnlyRootFilesystem: true
+        {{- $container := dict "allowPrivilegeEscalation" false "readOnlyRootFilesystem" true "capabilities" (dict "drop" (list "ALL")) }}
+        securityContext: {{- toYaml (mergeOverwrite $container (deepCopy .values.securityContext)) | nindent 10 }}
         {{- if $tls }}
         volumeMounts:
         - {name: tls, mountPath: /tls, readOnly: true}

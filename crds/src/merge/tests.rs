@@ -85,6 +85,7 @@ prop_compose! {
             integrity_scope,
             spool: SpoolCeiling { max_bytes: spool.map(ByteSize), may_drop, volume_types: Vec::new() },
             network: NetworkCeiling::default(),
+            injection: crate::cluster::InjectionCeiling::default(),
         }
     }
 }

@@ -296,6 +296,9 @@ pub(super) fn sidecar(
     if let Some(service) = label("app.kubernetes.io/name").or_else(|| label("app")) {
         env.push(json!({"name": "STENO_SERVICE", "value": service}));
     }
+    if let Some(seal) = settings.seals.get() {
+        env.push(json!({"name": "STENO_CONFIG_KEY", "value": seal.public()}));
+    }
     if config.spec.sidecar.startup == Startup::Open {
         // A ConfigMap that is late, or gone, must not hold the pod up.
         env.push(json!({"name": "STENO_STARTUP", "value": "open"}));

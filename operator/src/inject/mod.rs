@@ -3,7 +3,7 @@
 //! # Who is injected
 //! A pod with the annotation `audit.steno.dev/policy: NAME` gets that policy. One with `audit.steno.dev/inject: "true"`, or in a namespace that
 //! is labelled so, gets the one policy of its namespace whose selector matches; where none or several do, none is guessed. `inject: "false"` opts
-//! out, also in a labelled namespace. A policy that is named and not there yet holds nothing up: the sidecar keeps events until it comes, so that an
+//! out, also in a labelled namespace, unless a ClusterAuditPolicy forbids that (`spec.injection.optOut`); who opts out there is told of. A policy that is named and not there yet holds nothing up: the sidecar keeps events until it comes, so that an
 //! application's chart may bring its own.
 //!
 //! # What is added
@@ -13,8 +13,9 @@
 //! spec.volumes                steno-config (ConfigMap steno-POLICY, optional), steno-spool (emptyDir), steno-volume
 //!                             (where spool.volume names another kind), steno-secrets (referenced keys only, optional)
 //! spec.containers[*].env      STENO_URL, where it is not set
+//! spec.imagePullSecrets       those that the chart names, for the sidecar's image
 //! metadata.labels             audit.steno.dev/injected: POLICY
-//! metadata.annotations        audit.steno.dev/config-hash, audit.steno.dev/sidecar-version
+//! metadata.annotations        audit.steno.dev/config-hash, audit.steno.dev/sidecar-version, audit.steno.dev/mark (see [`crate::seal`])
 //! ```
 //!
 //! # On the host's network
@@ -26,9 +27,13 @@ use std::{
     str::FromStr,
 };
 
+use jiff::Timestamp;
 use json_patch::{AddOperation, Patch, PatchOperation, jsonptr::PointerBuf};
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use steno_crds::{LabelSelector, SidecarConfig, spool_only};
+
+use crate::seal::{Essence, Seals};
 
 mod container;
 mod fit;
@@ -54,9 +59,6 @@ const SOCKETS: &str = "/.steno";
 const EVENTS_SOCKET: &str = "/.steno/events.sock";
 /// The socket of health, metrics and stats.
 const STATUS_SOCKET: &str = "/.steno/status.sock";
-/// Sidecars of meshes that outlive ours: they stop in reverse order, and the drain needs the network.
-const MESH: [&str; 2] = ["istio-proxy", "linkerd-proxy"];
-
 /// What the operator is set up with.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -68,6 +70,12 @@ pub struct Settings {
     pub version: String,
     /// Requests and limits that no annotation changes.
     pub resources: Resources,
+    /// Secrets that pods pull the image with, besides their own.
+    pub pull_secrets: Vec<String>,
+    /// Names of the proxies of meshes, which outlive the sidecar: containers stop in reverse order, and the drain needs the network.
+    pub meshes: Vec<String>,
+    /// Signs what is added, once it is known.
+    pub seals: Seals,
 }
 
 /// Requests and limits of the sidecar, as quantities.
@@ -132,8 +140,12 @@ pub struct Policy {
 /// What is known of the pod's namespace.
 #[derive(Debug, Clone, Default)]
 pub struct Namespace {
+    /// Its name.
+    pub name: String,
     /// It is labelled so that all its pods are injected.
     pub inject_all: bool,
+    /// A ClusterAuditPolicy lets none of its pods opt out of that.
+    pub must_inject: bool,
     /// Its Pod Security lets pods mount directories of the node.
     pub may_host_path: bool,
     /// Its pods get users of its own range, as on `OpenShift`: one with another is refused.
@@ -220,6 +232,11 @@ pub enum Reason {
     /// The sidecar's name is taken by a container that is none.
     #[error("the pod has a container {CONTAINER:?} that is no native sidecar; rename it")]
     Name,
+    /// The sidecar's name is taken by a container that the webhook did not add.
+    #[error(
+        "the pod comes with a container {CONTAINER:?} that is not what the webhook adds; leave out the container, its volumes steno-… and the annotation {PREFIX}mark"
+    )]
+    NotTheSidecar,
     /// Not a pod.
     #[error("the object is no pod with containers")]
     NoPod,
@@ -239,6 +256,7 @@ impl Reason {
             Self::DoesNotFit { .. } => "DoesNotFit",
             Self::Volume(_) => "VolumeClash",
             Self::Name => "NameClash",
+            Self::NotTheSidecar => "NotTheSidecar",
             Self::NoPod => "NoPod",
         }
     }
@@ -278,6 +296,11 @@ fn annotation<'p>(pod: &'p Value, name: &str) -> Option<&'p str> {
     pod.get("metadata")?.get("annotations")?.get(format!("{PREFIX}{name}"))?.as_str()
 }
 
+/// Whether an annotation `inject: "false"` has no effect.
+fn is_held(namespace: &Namespace) -> bool {
+    namespace.inject_all && namespace.must_inject
+}
+
 fn asked(pod: &Value, namespace: &Namespace) -> Result<Option<Asked>, Reason> {
     // What a kubelet shows of a static pod: it may refer to no ConfigMap.
     if pod.pointer("/metadata/annotations/kubernetes.io~1config.mirror").is_some() {
@@ -286,6 +309,7 @@ fn asked(pod: &Value, namespace: &Namespace) -> Result<Option<Asked>, Reason> {
     let inject = match annotation(pod, "inject") {
         None => None,
         Some("true") => Some(true),
+        Some("false") if is_held(namespace) => None,
         Some("false") => return Ok(None),
         Some(value) => {
             return Err(Reason::Annotation { name: "inject".into(), value: value.into(), fix: "\"true\" or \"false\"" });
@@ -445,14 +469,14 @@ fn may_come(name: &str) -> bool {
 }
 
 /// Where among the init containers the sidecar goes.
-fn place(pod: &Value) -> usize {
+fn place(pod: &Value, settings: &Settings) -> usize {
     let after = annotation(pod, "after");
-    let is_before = |name: &str| MESH.contains(&name) || after == Some(name);
+    let is_before = |name: &str| settings.meshes.iter().any(|mesh| mesh == name) || after == Some(name);
     list(pod, "initContainers").iter().rposition(|container| is_before(name_of(container))).map_or(0, |last| last + 1)
 }
 
 /// What is worth a warning of the policy as it stands, and of the pod.
-fn worth_knowing(pod: &Value, policy: &Policy, policies: &[Policy]) -> Vec<String> {
+fn worth_knowing(pod: &Value, policy: &Policy, policies: &[Policy], meshes: &[String]) -> Vec<String> {
     let mut warnings = Vec::new();
     if policy.config.is_none() {
         let known = policies.iter().map(|policy| policy.name.as_str()).collect::<Vec<_>>().join(", ");
@@ -468,7 +492,7 @@ fn worth_knowing(pod: &Value, policy: &Policy, policies: &[Policy]) -> Vec<Strin
             policy.name
         ));
     }
-    for container in list(pod, "containers").iter().map(name_of).filter(|name| MESH.contains(name)) {
+    for container in list(pod, "containers").iter().map(name_of).filter(|name| meshes.iter().any(|mesh| mesh == name)) {
         warnings.push(format!(
             "{container} is an ordinary container: it ends with the application, and what the sidecar delivers after that finds no network, so a backlog stays in the spool; have the mesh use \
              native sidecars (Istio: ENABLE_NATIVE_SIDECARS, Linkerd: config.beta.linkerd.io/proxy-enable-native-sidecar)"
@@ -482,12 +506,27 @@ fn worth_knowing(pod: &Value, policy: &Policy, policies: &[Policy]) -> Vec<Strin
     warnings
 }
 
+/// Whether the webhook added this container to the pod, as far as that can be told.
+fn is_added(pod: &Value, container: &Value, namespace: &Namespace, settings: &Settings) -> bool {
+    let Some(seal) = settings.seals.get() else { return true };
+    let policy = pod.pointer("/metadata/labels/audit.steno.dev~1injected").and_then(Value::as_str).unwrap_or_default();
+    let made = pod.pointer("/metadata/creationTimestamp").and_then(Value::as_str).and_then(|text| text.parse::<Timestamp>().ok());
+    let essence = Essence::deserialize(container).unwrap_or_default();
+    // One that is being made is made now.
+    let made = made.unwrap_or_else(Timestamp::now).as_second();
+    seal.is_ours((&namespace.name, policy), &essence, annotation(pod, "mark"), made)
+}
+
 fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy], settings: &Settings) -> Result<Plan, Reason> {
     let is_ours = |container: &&Value| name_of(container) == CONTAINER;
     if let Some(there) = list(pod, "initContainers").iter().find(is_ours) {
         // Called again, after another webhook. Without its policy to restart it would hold the pod up for ever.
         let is_sidecar = there.get("restartPolicy").and_then(Value::as_str) == Some("Always");
-        return if is_sidecar { Ok(Plan::NotAsked) } else { Err(Reason::Name) };
+        return match is_sidecar {
+            false => Err(Reason::Name),
+            true if is_added(pod, there, namespace, settings) => Ok(Plan::NotAsked),
+            true => Err(Reason::NotTheSidecar),
+        };
     }
     if list(pod, "containers").iter().any(|container| is_ours(&container)) {
         return Err(Reason::Name);
@@ -506,7 +545,10 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
     let (spool, told) = container::Spool::of(config, namespace);
     let files = container::file_volumes(config, namespace);
     let mut warnings: Vec<String> = told.into_iter().chain(reach.warnings(pod, config)).collect();
-    warnings.extend(worth_knowing(pod, policy, policies));
+    warnings.extend(worth_knowing(pod, policy, policies, &settings.meshes));
+    if annotation(pod, "inject") == Some("false") && is_held(namespace) {
+        warnings.push(format!("{PREFIX}inject is \"false\", which a ClusterAuditPolicy does not allow (spec.injection.optOut): the pod has the sidecar"));
+    }
     for sink in config.spec.sinks.iter().filter(|sink| sink.file.as_ref().is_some_and(|file| file.volume.is_some())) {
         if files.iter().all(|(name, _)| *name != sink.name) {
             warnings.push(format!(
@@ -516,7 +558,12 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
         }
     }
     let sidecar = container::sidecar(pod, config, &reach, &spool, &files, (namespace, settings), &mut warnings)?;
-    adds.item(pod, &["spec", "initContainers"], Some(place(pod)), sidecar);
+    let mark = settings.seals.get().map(|seal| seal.mark(&namespace.name, &policy.name, &sidecar));
+    adds.item(pod, &["spec", "initContainers"], Some(place(pod, settings)), sidecar);
+    let has = |secret: &&String| list(pod, "imagePullSecrets").iter().any(|known| name_of(known) == **secret);
+    for secret in settings.pull_secrets.iter().filter(|secret| !has(secret)) {
+        adds.item(pod, &["spec", "imagePullSecrets"], None, json!({"name": secret}));
+    }
     for volume in container::volumes(policy, config, &reach, &spool, &files) {
         adds.item(pod, &["spec", "volumes"], None, volume);
     }
@@ -557,6 +604,9 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
     adds.member(pod, &["metadata", "labels"], &format!("{PREFIX}injected"), json!(policy.name));
     adds.member(pod, &["metadata", "annotations"], &format!("{PREFIX}config-hash"), json!(config.hash));
     adds.member(pod, &["metadata", "annotations"], &format!("{PREFIX}sidecar-version"), json!(settings.version));
+    if let Some(mark) = mark {
+        adds.member(pod, &["metadata", "annotations"], &format!("{PREFIX}mark"), json!(mark));
+    }
     let grace = pod.get("spec").and_then(|spec| spec.get("terminationGracePeriodSeconds")).and_then(Value::as_u64).unwrap_or(30);
     let drain = config.spec.sidecar.drain_timeout.duration().as_secs();
     if grace < drain {

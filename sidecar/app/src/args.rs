@@ -40,6 +40,9 @@ pub struct RunArgs {
     /// The configuration: a rendered `SidecarConfig` or an AuditPolicy; watched for changes
     #[arg(long, env = "STENO_CONFIG", default_value = "/etc/steno/config.yaml")]
     pub config: PathBuf,
+    /// Public key (Ed25519, base64) of the operator: a configuration counts only if `<CONFIG>.sig` has its signature, and it is of the pod's namespace
+    #[arg(long, env = "STENO_CONFIG_KEY")]
+    pub config_key: Option<String>,
     /// The journal's directory
     #[arg(long, env = "STENO_DIR", default_value = "/var/lib/steno")]
     pub dir: PathBuf,

@@ -31,5 +31,6 @@ pub mod reload;
 pub mod roundtrip;
 pub mod run;
 pub mod service;
+pub mod signed;
 pub mod stats;
 pub mod telemetry;

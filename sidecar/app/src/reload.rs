@@ -1,6 +1,6 @@
 //! A changed configuration takes effect without a restart; an invalid one leaves the old one in force.
 //!
-//! What counts is content: the bytes of the file and of all Secrets. The watch only says when to look; whatever it says, nothing is done, logged or
+//! What counts is content: the bytes of the file, of its signature and of all Secrets. The watch only says when to look; whatever it says, nothing is done, logged or
 //! counted while the content is that of the last look. The first look comes as soon as the watch is there, since the file may have changed between the
 //! start and the watch; and there is one every minute, since a watch may miss a change or not be had at all (a node whose `inotify` instances are used
 //! up, a file system that tells nothing).
@@ -13,7 +13,7 @@ use std::{
 use notify::{RecursiveMode, Watcher};
 use parking_lot::Mutex;
 use steno_chain::{Kind, Note};
-use steno_crds::{Fault, Parsed, parse};
+use steno_crds::{Fault, Parsed};
 use steno_deliver::kafka::Secrets;
 use tokio::sync::mpsc;
 
@@ -23,6 +23,7 @@ use crate::{
     listeners::Listeners,
     logs,
     policy::Compiled,
+    signed::{Source, signature_of},
     telemetry::{HashLabel, ResultLabel},
 };
 
@@ -45,6 +46,8 @@ pub struct Reloader {
     pub identity: Identity,
     /// Where secrets are.
     pub secrets: Secrets,
+    /// What a configuration is checked against.
+    pub source: Source,
     /// How the last one went.
     pub last: Arc<Mutex<LastReload>>,
     /// Where the last good configuration is kept.
@@ -71,6 +74,7 @@ fn content(file: &Path, secrets: &Path) -> [u8; 32] {
         };
     };
     add(file);
+    add(&signature_of(file));
     for dir in listed(secrets) {
         for path in listed(&dir) {
             add(&path);
@@ -167,15 +171,14 @@ impl Reloader {
     }
 
     async fn reload(&mut self, file: &Path) {
-        let text = match std::fs::read_to_string(file) {
-            Ok(text) => text,
-            Err(error) => return self.refuse(format!("{} cannot be read: {error}", file.display())),
-        };
-        let parsed = match parse(&text) {
-            Ok(parsed) => parsed,
-            Err(faults) => return self.refuse(shown(&faults)),
-        };
-        self.apply(parsed).await;
+        match self.source.read(file) {
+            Ok(parsed) => self.apply(parsed).await,
+            Err(fault) => {
+                // Two files, and one may have been changed between the looks at them.
+                self.seen = None;
+                self.refuse(fault);
+            }
+        }
     }
 
     fn count(&self, result: &'static str) {

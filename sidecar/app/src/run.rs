@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use steno_commit::Bell;
-use steno_crds::{Parsed, parse, spool_only};
+use steno_crds::{Parsed, spool_only};
 use steno_deliver::kafka::Secrets;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -19,8 +19,9 @@ use crate::{
     identity::Identity,
     logs, place,
     policy::Compiled,
-    reload::{level, shown},
+    reload::level,
     service::{Left, Service, bind_dual, bind_ingest, bind_socket},
+    signed::Source,
 };
 
 /// Between two notes of what is left, while the sidecar drains.
@@ -65,7 +66,8 @@ pub fn runtime(threads: usize, bell: &Bell) -> anyhow::Result<tokio::runtime::Ru
 async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     let place = place::choose(args)?;
     let dir = place.disk.dir().to_owned();
-    let (parsed, fault) = load(args, &dir)?;
+    let source = Source::new(args.config_key.as_deref(), &own_namespace())?;
+    let (parsed, fault) = load(args, &dir, &source)?;
     let identity = Identity::from_env(&parsed.config.policy.namespace);
     let secrets = Secrets(args.secrets.clone());
     for field in &parsed.unknown {
@@ -103,7 +105,7 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     if dir.starts_with(&args.dir) {
         service.adopt(&identity, &secrets, args);
     }
-    let reloader = service.reloader(&identity, &secrets, args.log_level.is_some());
+    let reloader = service.reloader(&identity, &secrets, source, args.log_level.is_some());
     tokio::spawn(reloader.watch(args.config.clone()));
     tracing::info!(listen = args.listen, status = args.status, dir = %dir.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -162,16 +164,13 @@ async fn bind_status(args: &RunArgs) -> anyhow::Result<Listener> {
 
 /// The file; where it is missing or invalid the last good configuration beside the journal, and with `startup: open` none at all. The second
 /// is what is wrong with the file.
-fn load(args: &RunArgs, dir: &Path) -> anyhow::Result<(Parsed, Option<String>)> {
-    let read = |path: &Path| {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-        parse(&text).map_err(|faults| format!("{} is invalid: {}", path.display(), shown(&faults)))
-    };
-    let fault = match read(&args.config) {
+fn load(args: &RunArgs, dir: &Path, source: &Source) -> anyhow::Result<(Parsed, Option<String>)> {
+    let fault = match source.read(&args.config) {
         Ok(parsed) => return Ok((parsed, None)),
         Err(fault) => fault,
     };
-    if let Ok(parsed) = read(&dir.join(place::LAST)) {
+    // It was checked when it was kept.
+    if let Ok(parsed) = Source::default().read(&dir.join(place::LAST)) {
         tracing::error!(fault, "starting with the last good configuration");
         return Ok((parsed, Some(fault)));
     }
@@ -182,8 +181,11 @@ fn load(args: &RunArgs, dir: &Path) -> anyhow::Result<(Parsed, Option<String>)> 
         fault,
         "starting without a configuration: events are made safe by the builtin rules and spooled until it comes"
     );
-    let namespace = std::env::var("STENO_NAMESPACE").unwrap_or_else(|_| "default".into());
-    Ok((Parsed { config: spool_only(&namespace), unknown: Vec::new() }, Some(fault)))
+    Ok((Parsed { config: spool_only(&own_namespace()), unknown: Vec::new() }, Some(fault)))
+}
+
+fn own_namespace() -> String {
+    std::env::var("STENO_NAMESPACE").unwrap_or_else(|_| "default".into())
 }
 
 /// What Kubernetes shows of a container that ended: a file that is there before it begins.

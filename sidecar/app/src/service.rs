@@ -41,6 +41,7 @@ use crate::{
     place::{self, Place},
     policy::Compiled,
     reload::{LastReload, Reloader, keep},
+    signed::Source,
     stats::Stats,
     telemetry::{HashLabel, Metrics},
 };
@@ -282,11 +283,12 @@ impl Service {
     }
 
     /// What reloads the configuration.
-    pub fn reloader(&self, identity: &Identity, secrets: &Secrets, level_fixed: bool) -> Reloader {
+    pub fn reloader(&self, identity: &Identity, secrets: &Secrets, source: Source, level_fixed: bool) -> Reloader {
         Reloader {
             intake: self.intake.clone(),
             identity: identity.clone(),
             secrets: secrets.clone(),
+            source,
             last: self.last.clone(),
             keep: self.dir.join(place::LAST),
             level_fixed,

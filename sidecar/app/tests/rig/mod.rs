@@ -13,6 +13,7 @@ use steno_app::{
     policy::Compiled,
     reload::Reloader,
     service::{Service, bind_ingest, bind_socket},
+    signed::Source,
 };
 use steno_crds::parse;
 use steno_deliver::kafka::Secrets;
@@ -59,7 +60,7 @@ impl Rig {
             .unwrap();
             let listener = bind_ingest("127.0.0.1:0").await.unwrap();
             let status = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let reloader = service.reloader(&identity, &secrets, false);
+            let reloader = service.reloader(&identity, &secrets, Source::default(), false);
             let found = (listener.local_addr().unwrap().to_string(), status.local_addr().unwrap().to_string(), reloader);
             service.ingest(Listener::Tcp(listener), true);
             service.ingest(Listener::Unix(bind_socket(&socket, 0o660).unwrap()), false);
