@@ -18,6 +18,7 @@ use serde_json::json;
 use steno_operator::{
     inject::{Resources, Settings},
     metrics::Metrics,
+    seal::Seals,
     tell::Teller,
     view::View,
     webhook::{Webhook, serve},
@@ -102,6 +103,10 @@ fn the_webhook() -> anyhow::Result<Arc<Webhook>> {
         pull_policy: String::new(),
         version: "0".into(),
         resources: Resources::default(),
+        pull_secrets: Vec::new(),
+        meshes: Vec::new(),
+        // It signs, as it does in a cluster.
+        seals: Seals::new()?,
     };
     let namespace = serde_yaml::from_str("{metadata: {name: shop}}").context("a namespace")?;
     let view = View::fixed(policies, vec![namespace]);

@@ -142,6 +142,14 @@ impl std::fmt::Debug for Seals {
 }
 
 impl Seals {
+    /// A key pair of its own, in no Secret.
+    ///
+    /// # Errors
+    /// There is no source of randomness.
+    pub fn new() -> anyhow::Result<Self> {
+        Ok(Self::of(Seal::read(&Seal::generate()?, 0)?))
+    }
+
     /// One that is known.
     pub fn of(seal: Seal) -> Self {
         Self(Arc::new(ArcSwapOption::from_pointee(seal)))

@@ -6,7 +6,7 @@ use serde_json::Value;
 use steno_crds::{LabelSelector, parse};
 use steno_operator::{
     inject::{CONTAINER, Namespace, Plan, Policy, Reason, Settings, plan, ranges},
-    seal::{Seal, Seals},
+    seal::Seals,
 };
 
 fn policy(name: &str, selector: &str, spec: &str) -> Policy {
@@ -150,9 +150,7 @@ fn a_policy_that_is_not_accepted_has_no_configuration() {
 
 #[test]
 fn what_the_webhook_added_is_known_again_and_what_only_looks_like_it_is_told() {
-    let pair = ring::signature::Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).unwrap();
-    let seals = Seals::of(Seal::read(pair.as_ref(), 0).unwrap());
-    let settings = Settings { seals, ..settings() };
+    let settings = Settings { seals: Seals::new().unwrap(), ..settings() };
     let namespace = Namespace { name: "shop".into(), ..Namespace::default() };
     let policies = policies();
     let mut pod = serde_json::json!({
