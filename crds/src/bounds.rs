@@ -105,6 +105,10 @@ table! {
     MAX_CHAINS: Count<u64> = "integrity.maxChains", Some(1024), 1, 16_384;
     DRAIN_TIMEOUT: Time<Span> = "sidecar.drainTimeout", Some(seconds(20)), Span(0), seconds(600);
     REQUEST_TIMEOUT: Time<Span> = "sidecar.requestTimeout", Some(seconds(10)), Span(100), seconds(300);
+    CPU_REQUEST_MILLIS: Count<u64> = "sidecar.resources.cpuRequestMillis", None, 1, 64_000;
+    CPU_LIMIT_MILLIS: Count<u64> = "sidecar.resources.cpuLimitMillis", None, 10, 64_000;
+    MEMORY_REQUEST: Size<ByteSize> = "sidecar.resources.memoryRequest", None, mib(8), mib(65_536);
+    MEMORY_LIMIT: Size<ByteSize> = "sidecar.resources.memoryLimit", None, mib(32), mib(65_536);
     MAX_CPU_MILLIS: Count<u64> = "sidecar.resources.maxCpuMillis", None, 10, 64_000;
     MAX_MEMORY: Size<ByteSize> = "sidecar.resources.maxMemory", None, mib(32), mib(65_536);
     SINK_LAG_BYTES: Size<ByteSize> = "sinks[].maxLag.bytes", None, mib(1), ByteSize(16 << 40);

@@ -706,18 +706,31 @@ pub struct Sidecar {
     pub request_log_rate: u64,
     /// Add a tenant label to the intake metrics. Default false: tenants can be many.
     pub tenant_metrics: bool,
-    /// Bounds of what a pod's annotations may ask for the sidecar's container.
+    /// Requests and limits of the sidecar's container, and bounds of what a pod's annotations may ask for.
     #[serde(skip_serializing_if = "is_default")]
     pub resources: ResourceBounds,
 }
 
-/// Bounds of the sidecar's requests and limits. An annotation that asks for more gets the bound, and a warning.
+/// The sidecar's requests and limits: a pod's annotation wins over the policy, and the policy over the chart's `sidecar.resources`. What an annotation asks for
+/// beyond a bound is the bound, with a warning.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ResourceBounds {
     /// Most CPU, in thousandths of a core.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_cpu_millis: Option<u64>,
+    /// CPU that the sidecar requests, in thousandths of a core. Not set: what the chart says (10). A pod's annotation `audit.steno.dev/cpu-request` wins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_request_millis: Option<u64>,
+    /// Limit of the sidecar's CPU, in thousandths of a core. Not set: what the chart says (none). A pod's annotation `audit.steno.dev/cpu-limit` wins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_limit_millis: Option<u64>,
+    /// Memory that the sidecar requests. Not set: what the chart says (32Mi). A pod's annotation `audit.steno.dev/memory-request` wins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_request: Option<ByteSize>,
+    /// Limit of the sidecar's memory. Not set: what the chart says (128Mi). A pod's annotation `audit.steno.dev/memory-limit` wins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<ByteSize>,
     /// Most memory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_memory: Option<ByteSize>,

@@ -239,7 +239,22 @@ impl Faults {
         self.within(&bounds::REQUEST_TIMEOUT, spec.sidecar.request_timeout);
         self.within(&bounds::MAX_CPU_MILLIS, spec.sidecar.resources.max_cpu_millis);
         self.within(&bounds::MAX_MEMORY, spec.sidecar.resources.max_memory);
+        self.requests(&spec.sidecar.resources);
         self.within(&bounds::REQUEST_LOG_RATE, spec.sidecar.request_log_rate);
+    }
+
+    fn requests(&mut self, of: &crate::ResourceBounds) {
+        self.within(&bounds::CPU_REQUEST_MILLIS, of.cpu_request_millis);
+        self.within(&bounds::CPU_LIMIT_MILLIS, of.cpu_limit_millis);
+        self.within(&bounds::MEMORY_REQUEST, of.memory_request);
+        self.within(&bounds::MEMORY_LIMIT, of.memory_limit);
+        let above = |one: Option<u64>, other: Option<u64>| one.zip(other).is_some_and(|(one, other)| one > other);
+        if above(of.cpu_request_millis, of.cpu_limit_millis) {
+            self.add("sidecar.resources.cpuRequestMillis", "is above cpuLimitMillis; raise that or lower this");
+        }
+        if above(of.memory_request.map(ByteSize::bytes), of.memory_limit.map(ByteSize::bytes)) {
+            self.add("sidecar.resources.memoryRequest", "is above memoryLimit; raise that or lower this");
+        }
     }
 
     fn together(&mut self, spec: &AuditPolicySpec) {

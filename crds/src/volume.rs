@@ -19,6 +19,10 @@ pub struct Volume {
     /// For `HostPath`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_path: Option<HostPathVolume>,
+    /// Whether the cluster autoscaler may remove a node with such a pod: a pod with an `emptyDir` keeps its node otherwise. The sidecar delivers before the pod is
+    /// gone; what it cannot deliver is lost with an `EmptyDir`. Default false; with `PersistentVolumeClaim` it may anyway.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub safe_to_evict: bool,
 }
 
 /// Kinds of volumes.

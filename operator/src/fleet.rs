@@ -360,6 +360,27 @@ mod tests {
         assert_eq!((seen.breaker_open, seen.reason.as_str(), seen.bytes), (true, "r", 9), "a sidecar of the version before");
     }
 
+    /// As a mesh with STRICT mutual TLS answers who speaks in clear.
+    #[tokio::test]
+    async fn one_that_refuses_plain_text_counts_as_unknown() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let strict = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut first = [0; 1];
+            stream.read_exact(&mut first).await.unwrap();
+            assert_ne!(first[0], 0x16, "it would have been a TLS handshake");
+            // A fatal alert: handshake_failure.
+            stream.write_all(&[0x15, 3, 3, 0, 2, 2, 40]).await.unwrap();
+        });
+        let pod = Injected { is_ready: true, is_ours: true, port: Some(9601), ..Injected::default() };
+        let seen = ask(address.ip(), address.port(), &pod).await;
+        strict.await.unwrap();
+        let fleet = sum(&[seen], 0, None);
+        assert_eq!((fleet.injected, fleet.ready, fleet.unknown), (1, 1, 1));
+    }
+
     #[test]
     fn an_answer_of_anybodys_making_costs_little() {
         let long = "x".repeat(100_000);

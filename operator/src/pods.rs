@@ -205,8 +205,7 @@ fn injected(pod: &Slim, seals: &Seals) -> Option<Injected> {
     let made = pod.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
     let of = (pod.metadata.namespace.as_deref().unwrap_or_default(), policy.as_str());
     let mark = pod.annotations().get(&format!("{PREFIX}mark")).map(String::as_str);
-    let is_ours =
-        container.is_some_and(|container| seals.get().is_none_or(|seal| seal.is_ours(of, &container.essence, mark, made)));
+    let is_ours = container.is_some_and(|container| seals.is_ours(of, &container.essence, mark, made));
     Some(Injected {
         is_ours,
         policy,

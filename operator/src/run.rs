@@ -86,7 +86,7 @@ async fn start(args: &RunArgs) -> anyhow::Result<()> {
         resources: args.sidecar_resources.clone(),
         pull_secrets: args.sidecar_pull_secrets.iter().filter(|name| !name.is_empty()).cloned().collect(),
         meshes: args.mesh_proxies.iter().filter(|name| !name.is_empty()).cloned().collect(),
-        seals: Seals::default(),
+        seals: Seals::of(&args.sidecar_image),
     };
     let parts = Parts { args: args.clone(), client, scope, metrics, view, settings, teller };
     let mut reconciles =

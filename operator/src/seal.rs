@@ -6,7 +6,8 @@
 //!   without a signature by that key, whoever wrote the ConfigMap, nor one of another namespace.
 //! - The webhook signs what it adds to a pod (the annotation `audit.steno.dev/mark`): namespace, policy, and of the container the image, the command, the
 //!   arguments, the variables `STENO_…` and the mounts `steno-…`. A pod that is labelled as injected and has no valid mark counts as one without the
-//!   sidecar. One that was made before the key, or within ten minutes of it, has none and is believed.
+//!   sidecar. One that was made before the key, or within ten minutes of it, has no mark and is believed if its image has the name of ours, of
+//!   whatever registry and version, and its own entry point.
 //!
 //! If the Secret is deleted a new pair is made. Pods from before then refuse changed configurations, and say so, until they are restarted.
 use std::{collections::BTreeMap, sync::Arc};
@@ -42,9 +43,18 @@ pub struct Seal {
     since: i64,
 }
 
-/// The key pair, once it is known.
+/// The key pair, once it is known, and the image that the webhook adds.
 #[derive(Clone, Default)]
-pub struct Seals(Arc<ArcSwapOption<Seal>>);
+pub struct Seals {
+    known: Arc<ArcSwapOption<Seal>>,
+    image: Arc<str>,
+}
+
+/// The name of an image, without registry, path, tag and digest.
+fn name_of(image: &str) -> &str {
+    let name = image.rsplit('/').next().unwrap_or_default();
+    name.split([':', '@']).next().unwrap_or_default()
+}
 
 /// What a mark covers of the sidecar's container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,9 +135,8 @@ impl Seal {
         STANDARD.encode(self.pair.sign(&essence.of(namespace, policy)))
     }
 
-    /// Whether a container is what the webhook added to a pod that was made then. Without a mark only one from before the key is.
-    pub fn is_ours(&self, (namespace, policy): (&str, &str), container: &Essence, mark: Option<&str>, made: i64) -> bool {
-        let Some(mark) = mark else { return made < self.since + LEARNING };
+    /// Whether a container has a mark that holds.
+    fn has_mark(&self, (namespace, policy): (&str, &str), container: &Essence, mark: &str) -> bool {
         let key = UnparsedPublicKey::new(&ring::signature::ED25519, self.pair.public_key());
         STANDARD.decode(mark).is_ok_and(|mark| key.verify(&container.of(namespace, policy), &mark).is_ok())
     }
@@ -147,17 +156,25 @@ impl Seals {
     /// # Errors
     /// There is no source of randomness.
     pub fn new() -> anyhow::Result<Self> {
-        Ok(Self::of(Seal::read(&Seal::generate()?, 0)?))
+        let seal = Seal::read(&Seal::generate()?, 0)?;
+        Ok(Self { known: Arc::new(ArcSwapOption::from_pointee(seal)), ..Self::default() })
     }
 
-    /// One that is known.
-    pub fn of(seal: Seal) -> Self {
-        Self(Arc::new(ArcSwapOption::from_pointee(seal)))
+    /// For an image; the key pair comes later.
+    pub fn of(image: &str) -> Self {
+        Self { known: Arc::default(), image: image.into() }
+    }
+
+    /// Whether a container is what the webhook added to a pod that was made then, in seconds since 1970. As long as no key pair is known all are.
+    pub fn is_ours(&self, of: (&str, &str), container: &Essence, mark: Option<&str>, made: i64) -> bool {
+        let Some(seal) = self.get() else { return true };
+        let is_like_ours = || container.command.is_empty() && name_of(&container.image) == name_of(&self.image);
+        mark.map_or_else(|| made < seal.since + LEARNING && is_like_ours(), |mark| seal.has_mark(of, container, mark))
     }
 
     /// The key pair, if it is known.
     pub fn get(&self) -> Option<Arc<Seal>> {
-        self.0.load_full()
+        self.known.load_full()
     }
 
     /// Reads the Secret; who may makes it where it is missing.
@@ -181,7 +198,7 @@ impl Seals {
         };
         let seal = Seal::of(&secret)?;
         if self.get().is_none_or(|known| known.public() != seal.public()) {
-            self.0.store(Some(Arc::new(seal)));
+            self.known.store(Some(Arc::new(seal)));
         }
         Ok(())
     }
@@ -195,7 +212,9 @@ mod tests {
 
     #[test]
     fn a_mark_holds_for_what_was_added_and_for_nothing_else() {
-        let seal = Seal::read(&Seal::generate().unwrap(), 1_000_000).unwrap();
+        let seal = Arc::new(Seal::read(&Seal::generate().unwrap(), 1_000_000).unwrap());
+        let known =
+            |seal: &Arc<Seal>| Seals { known: Arc::new(Some(seal.clone()).into()), image: "mirror.example/steno:2".into() };
         let container = json!({
             "name": "steno-sidecar", "image": "steno:1", "args": ["run"], "restartPolicy": "Always",
             "env": [{"name": "STENO_DIR", "value": "/x"}, {"name": "STENO_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
@@ -203,7 +222,7 @@ mod tests {
         });
         let mark = seal.mark("shop", "audit", &container);
         let is_ours = |container: &Value, of, mark: Option<&str>, made| {
-            seal.is_ours(of, &Essence::deserialize(container).unwrap(), mark, made)
+            known(&seal).is_ours(of, &Essence::deserialize(container).unwrap(), mark, made)
         };
         let (of, late) = (("shop", "audit"), 2_000_000);
         assert!(is_ours(&container, of, Some(&mark), late));
@@ -223,8 +242,15 @@ mod tests {
             !is_ours(&container, ("other", "audit"), Some(&mark), late) && !is_ours(&container, ("shop", "x"), Some(&mark), late)
         );
         assert!(!is_ours(&container, of, Some("bm9uZQ=="), late) && !is_ours(&container, of, Some("?"), 0));
+        // From before the key: the name of the image, and its own entry point.
         assert!(is_ours(&container, of, None, 1_000_100) && !is_ours(&container, of, None, late));
-        let other = Seal::read(&Seal::generate().unwrap(), 0).unwrap();
-        assert!(!other.is_ours(of, &Essence::deserialize(&container).unwrap(), Some(&mark), late));
+        for (member, value) in [("image", json!("busybox")), ("command", json!(["sleep"]))] {
+            let mut other = container.clone();
+            other[member] = value;
+            assert!(!is_ours(&other, of, None, 0), "{member}");
+        }
+        let other = Arc::new(Seal::read(&Seal::generate().unwrap(), 0).unwrap());
+        assert!(!known(&other).is_ours(of, &Essence::deserialize(&container).unwrap(), Some(&mark), late));
+        assert!(Seals::default().is_ours(of, &Essence::default(), None, late), "nobody knows the key yet");
     }
 }

@@ -58,6 +58,8 @@ pub struct Watchdog {
     verdicts: Mutex<HashMap<String, Verdict>>,
     /// Pods, by UID, whose policy is not there, and for how many rounds it has not been.
     waiting: Mutex<HashMap<String, u32>>,
+    /// Policies that were there in some round.
+    had: Mutex<HashSet<(String, String)>>,
     /// Namespaces whose pods were all listed when a round began that has ended.
     settled: Mutex<HashSet<String>>,
 }
@@ -119,6 +121,7 @@ impl Watchdog {
             teller,
             verdicts: Mutex::default(),
             waiting: Mutex::default(),
+            had: Mutex::default(),
             settled: Mutex::default(),
         }
     }
@@ -170,7 +173,7 @@ impl Watchdog {
         }
         for (namespace, pod) in waiting {
             let note = format!(
-                "The pod's sidecar waits for the AuditPolicy {:?}, which is not there: it keeps events, and delivers none. Create the policy, or correct the annotation and restart the pod.",
+                "The AuditPolicy {:?} of the pod is not there. If it was deleted, the sidecar goes on by its last configuration until it restarts; else it keeps events, and delivers none. Create the policy, or correct the annotation and restart the pod.",
                 pod.policy
             );
             let verdict = Verdict {
@@ -228,16 +231,18 @@ impl Watchdog {
             self.view.policies().iter().map(|policy| (policy.namespace().unwrap_or_default(), policy.name_any())).collect();
         let without = |of: &Of| !there.contains(&(of.0.to_string(), of.1.to_string()));
         let pods = self.pods.injected(|pod| !pod.is_over).into_iter().filter(|(of, _)| without(of)).map(|(of, pod)| (of.0, pod));
-        let Ok(mut waiting) = self.waiting.lock() else { return Vec::new() };
+        let (Ok(mut waiting), Ok(mut had)) = (self.waiting.lock(), self.had.lock()) else { return Vec::new() };
         let known = std::mem::take(&mut *waiting);
         let mut found = Vec::new();
         for (namespace, pod) in pods {
             let rounds = known.get(&pod.uid).copied().unwrap_or_default() + 1;
             waiting.insert(pod.uid.clone(), rounds);
-            if rounds > PATIENCE {
+            // One that was deleted does not come later.
+            if rounds > PATIENCE || had.contains(&(namespace.to_string(), pod.policy.clone())) {
                 found.push((namespace, pod));
             }
         }
+        had.extend(there);
         found
     }
 

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use steno_crds::{ByteSize, EphemeralVolume, LogLevel, SecretRef, SidecarConfig, SinkSpec, Startup, VolumeType};
 
 use super::{
-    CONTAINER, EVENTS_SOCKET, Namespace, PREFIX, Policy, Reach, Reason, SOCKETS, STATUS, STATUS_PORT, STATUS_SOCKET, Settings,
-    annotation,
+    CONTAINER, EVENTS_SOCKET, INGEST_PORT, Namespace, PREFIX, Policy, Reach, Reason, SOCKETS, STATUS, STATUS_PORT, STATUS_SOCKET,
+    Settings, annotation,
     fit::{self, Asked, amount},
     list,
 };
@@ -194,7 +194,7 @@ fn resources(
     let most_cpu = bounds.max_cpu_millis.map(|most| (most as f64 / 1000.0, format!("{most}m")));
     let most_memory = bounds.max_memory.map(|most| (most.bytes() as f64, most.to_string()));
     let is_on_node = matches!(spool, Spool::EmptyDir);
-    let set = &settings.resources;
+    let set = &settings.resources.under(bounds);
     let beside: u64 = config.spec.sinks.iter().map(SinkSpec::bytes_beside).sum();
     let spool = ByteSize(config.spec.spool.max_bytes.bytes() + beside);
     let mut resources = json!({"requests": {}, "limits": {}});
@@ -241,6 +241,9 @@ fn resources(
 /// What the sidecar is told of its addresses, where they are not the usual ones.
 fn addresses(pod: &Value, reach: &Reach) -> Vec<(&'static str, String)> {
     let mut told = Vec::new();
+    if let Some(port) = reach.ingest_port.filter(|port| *port != INGEST_PORT) {
+        told.push(("STENO_LISTEN", format!("127.0.0.1:{port}")));
+    }
     let status = reach.status_port.map(|port| format!("[::]:{port}"));
     if !reach.by_socket {
         told.extend(status.filter(|_| reach.status_port != Some(STATUS_PORT)).map(|address| ("STENO_STATUS", address)));

@@ -31,7 +31,7 @@ use jiff::Timestamp;
 use json_patch::{AddOperation, Patch, PatchOperation, jsonptr::PointerBuf};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
-use steno_crds::{LabelSelector, SidecarConfig, spool_only};
+use steno_crds::{ByteSize, LabelSelector, ResourceBounds, SidecarConfig, VolumeType, spool_only};
 
 use crate::seal::{Essence, Seals};
 
@@ -95,6 +95,31 @@ impl Default for Resources {
     fn default() -> Self {
         let text = str::to_owned;
         Self { cpu_request: text("10m"), cpu_limit: String::new(), memory_request: text("32Mi"), memory_limit: text("128Mi") }
+    }
+}
+
+impl Resources {
+    /// With what a policy says instead.
+    fn under(&self, policy: &ResourceBounds) -> Self {
+        let millis = |value: Option<u64>, default: &String| value.map_or_else(|| default.clone(), |millis| format!("{millis}m"));
+        let bytes = |value: Option<ByteSize>, default: &String| value.map_or_else(|| default.clone(), |size| size.to_string());
+        let mut of = Self {
+            cpu_request: millis(policy.cpu_request_millis, &self.cpu_request),
+            cpu_limit: millis(policy.cpu_limit_millis, &self.cpu_limit),
+            memory_request: bytes(policy.memory_request, &self.memory_request),
+            memory_limit: bytes(policy.memory_limit, &self.memory_limit),
+        };
+        // One that only the policy sets moves the other, which nobody chose for this policy.
+        let is_above = |one: &str, other: &str| fit::amount(one).zip(fit::amount(other)).is_some_and(|(one, other)| one > other);
+        if is_above(&of.cpu_request, &of.cpu_limit) {
+            let (request, limit) = (of.cpu_request.clone(), of.cpu_limit.clone());
+            if policy.cpu_request_millis.is_some() { of.cpu_limit = request } else { of.cpu_request = limit }
+        }
+        if is_above(&of.memory_request, &of.memory_limit) {
+            let (request, limit) = (of.memory_request.clone(), of.memory_limit.clone());
+            if policy.memory_request.is_some() { of.memory_limit = request } else { of.memory_request = limit }
+        }
+        of
     }
 }
 
@@ -359,6 +384,8 @@ fn choose<'p>(pod: &Value, asked: &Asked, policies: &'p [Policy]) -> Result<(&'p
 struct Reach {
     /// The pod is on the host's network: by Unix sockets.
     by_socket: bool,
+    /// Port of events, where it has one.
+    ingest_port: Option<u16>,
     /// Port of health, metrics and stats, where it has one.
     status_port: Option<u16>,
 }
@@ -366,18 +393,27 @@ struct Reach {
 impl Reach {
     fn of(pod: &Value) -> Result<Self, Reason> {
         let by_socket = pod.pointer("/spec/hostNetwork") == Some(&Value::Bool(true));
-        let annotated = annotation(pod, "status-port").map(|text| {
-            let port = text.parse().ok().filter(|port| (1024..=u16::MAX).contains(port) && *port != INGEST_PORT);
-            let fix = "a port that is free, from 1024 to 65535 and not 9600";
-            port.ok_or_else(|| Reason::Annotation { name: "status-port".into(), value: text.into(), fix })
-        });
-        let status_port = annotated.transpose()?.or((!by_socket).then_some(STATUS_PORT));
-        Ok(Self { by_socket, status_port })
+        let port = |name: &str, fix, taken: Option<u16>| {
+            let annotated = annotation(pod, name).map(|text| {
+                let port = text.parse().ok().filter(|port| (1024..=u16::MAX).contains(port) && Some(*port) != taken);
+                port.ok_or_else(|| Reason::Annotation { name: name.into(), value: text.into(), fix })
+            });
+            annotated.transpose()
+        };
+        let asked = port("ingest-port", "a port that is free, from 1024 to 65535", None)?;
+        let ingest_port = (!by_socket).then(|| asked.unwrap_or(INGEST_PORT));
+        let fix = "a port that is free, from 1024 to 65535 and not that of events (9600)";
+        let status_port = port("status-port", fix, ingest_port.or(Some(INGEST_PORT)))?.or((!by_socket).then_some(STATUS_PORT));
+        if ingest_port.is_some() && ingest_port == status_port {
+            let fix = "a port other than that of health, metrics and stats (9601)";
+            return Err(Reason::Annotation { name: "ingest-port".into(), value: asked.unwrap_or(INGEST_PORT).to_string(), fix });
+        }
+        Ok(Self { by_socket, ingest_port, status_port })
     }
 
     /// Where applications send events.
     fn url(&self) -> String {
-        if self.by_socket { format!("unix:{EVENTS_SOCKET}") } else { format!("http://127.0.0.1:{INGEST_PORT}") }
+        self.ingest_port.map_or_else(|| format!("unix:{EVENTS_SOCKET}"), |port| format!("http://127.0.0.1:{port}"))
     }
 
     /// What does not go as elsewhere.
@@ -442,9 +478,8 @@ fn check(pod: &Value, reach: &Reach, config: &SidecarConfig) -> Result<(), Reaso
     }
     for container in list(pod, "initContainers").iter().chain(list(pod, "containers")) {
         let ports = container.get("ports").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let ingest = (!reach.by_socket).then_some(INGEST_PORT);
         let listeners = config.spec.listeners.iter().filter_map(|listener| listener.address.rsplit_once(':')?.1.parse().ok());
-        for port in ingest.into_iter().chain(reach.status_port).chain(listeners) {
+        for port in reach.ingest_port.into_iter().chain(reach.status_port).chain(listeners) {
             if ports.iter().any(|taken| taken.get("containerPort").and_then(Value::as_u64) == Some(port.into())) {
                 return Err(Reason::Port { container: name_of(container).into(), port });
             }
@@ -473,6 +508,37 @@ fn place(pod: &Value, settings: &Settings) -> usize {
     let after = annotation(pod, "after");
     let is_before = |name: &str| settings.meshes.iter().any(|mesh| mesh == name) || after == Some(name);
     list(pod, "initContainers").iter().rposition(|container| is_before(name_of(container))).map_or(0, |last| last + 1)
+}
+
+/// The annotation by which the cluster autoscaler knows that it may remove a node with a pod that has these local volumes.
+const EVICTABLE: &str = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes";
+
+/// The local volumes that do not keep the pod's node, those that are named already among them; `None`: nothing is added.
+fn evictable(pod: &Value, config: &SidecarConfig, reach: &Reach) -> Option<String> {
+    let volume = &config.spec.spool.volume;
+    if !volume.safe_to_evict && volume.r#type != VolumeType::PersistentVolumeClaim {
+        return None;
+    }
+    let known =
+        pod.get("metadata")?.get("annotations").and_then(|annotations| annotations.get(EVICTABLE)).and_then(Value::as_str);
+    let own = ["steno-spool"].into_iter().chain(reach.by_socket.then_some(container::SOCKET));
+    Some(known.into_iter().filter(|known| !known.is_empty()).chain(own).collect::<Vec<_>>().join(","))
+}
+
+/// Annotations by which meshes leave a port alone.
+const LEFT_ALONE: [&str; 2] = ["traffic.sidecar.istio.io/excludeInboundPorts", "config.linkerd.io/skip-inbound-ports"];
+
+/// Whether a mesh's proxy is in front of the port that the operator and Prometheus ask.
+fn is_behind_mesh(pod: &Value, reach: &Reach, meshes: &[String]) -> Option<u16> {
+    let port = reach.status_port?;
+    let containers = list(pod, "initContainers").iter().chain(list(pod, "containers")).map(name_of);
+    let is_meshed = containers.into_iter().any(|name| meshes.iter().any(|mesh| mesh == name));
+    let annotations = pod.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    let is_left_alone = LEFT_ALONE.iter().any(|name| {
+        let ports = annotations.and_then(|annotations| annotations.get(name)).and_then(Value::as_str).unwrap_or_default();
+        ports.split(',').any(|text| text.trim() == "*" || text.trim() == port.to_string())
+    });
+    (is_meshed && !is_left_alone).then_some(port)
 }
 
 /// What is worth a warning of the policy as it stands, and of the pod.
@@ -508,13 +574,12 @@ fn worth_knowing(pod: &Value, policy: &Policy, policies: &[Policy], meshes: &[St
 
 /// Whether the webhook added this container to the pod, as far as that can be told.
 fn is_added(pod: &Value, container: &Value, namespace: &Namespace, settings: &Settings) -> bool {
-    let Some(seal) = settings.seals.get() else { return true };
     let policy = pod.pointer("/metadata/labels/audit.steno.dev~1injected").and_then(Value::as_str).unwrap_or_default();
     let made = pod.pointer("/metadata/creationTimestamp").and_then(Value::as_str).and_then(|text| text.parse::<Timestamp>().ok());
     let essence = Essence::deserialize(container).unwrap_or_default();
     // One that is being made is made now.
     let made = made.unwrap_or_else(Timestamp::now).as_second();
-    seal.is_ours((&namespace.name, policy), &essence, annotation(pod, "mark"), made)
+    settings.seals.is_ours((&namespace.name, policy), &essence, annotation(pod, "mark"), made)
 }
 
 fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy], settings: &Settings) -> Result<Plan, Reason> {
@@ -546,6 +611,12 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
     let files = container::file_volumes(config, namespace);
     let mut warnings: Vec<String> = told.into_iter().chain(reach.warnings(pod, config)).collect();
     warnings.extend(worth_knowing(pod, policy, policies, &settings.meshes));
+    if let Some(port) = is_behind_mesh(pod, &reach, &settings.meshes) {
+        warnings.push(format!(
+            "a mesh's proxy is in front of port {port}, where the operator and Prometheus ask: if the mesh takes mutual TLS only, the pod counts as unknown; leave the port alone by {} or {}: \"{port}\"",
+            LEFT_ALONE[0], LEFT_ALONE[1]
+        ));
+    }
     if annotation(pod, "inject") == Some("false") && is_held(namespace) {
         warnings.push(format!("{PREFIX}inject is \"false\", which a ClusterAuditPolicy does not allow (spec.injection.optOut): the pod has the sidecar"));
     }
@@ -601,12 +672,7 @@ fn inject(pod: &Value, asked: &Asked, namespace: &Namespace, policies: &[Policy]
             }
         }
     }
-    adds.member(pod, &["metadata", "labels"], &format!("{PREFIX}injected"), json!(policy.name));
-    adds.member(pod, &["metadata", "annotations"], &format!("{PREFIX}config-hash"), json!(config.hash));
-    adds.member(pod, &["metadata", "annotations"], &format!("{PREFIX}sidecar-version"), json!(settings.version));
-    if let Some(mark) = mark {
-        adds.member(pod, &["metadata", "annotations"], &format!("{PREFIX}mark"), json!(mark));
-    }
+    adds.told(pod, &policy.name, config, settings, &reach, mark);
     let grace = pod.get("spec").and_then(|spec| spec.get("terminationGracePeriodSeconds")).and_then(Value::as_u64).unwrap_or(30);
     let drain = config.spec.sidecar.drain_timeout.duration().as_secs();
     if grace < drain {
@@ -625,6 +691,27 @@ struct Adds {
 }
 
 impl Adds {
+    /// Labels and annotations that tell of what was added.
+    fn told(
+        &mut self,
+        pod: &Value,
+        policy: &str,
+        config: &SidecarConfig,
+        settings: &Settings,
+        reach: &Reach,
+        mark: Option<String>,
+    ) {
+        if let Some(names) = evictable(pod, config, reach) {
+            self.member(pod, &["metadata", "annotations"], EVICTABLE, json!(names));
+        }
+        self.member(pod, &["metadata", "labels"], &format!("{PREFIX}injected"), json!(policy));
+        self.member(pod, &["metadata", "annotations"], &format!("{PREFIX}config-hash"), json!(config.hash));
+        self.member(pod, &["metadata", "annotations"], &format!("{PREFIX}sidecar-version"), json!(settings.version));
+        if let Some(mark) = mark {
+            self.member(pod, &["metadata", "annotations"], &format!("{PREFIX}mark"), json!(mark));
+        }
+    }
+
     fn add(&mut self, path: &[&str], value: Value) {
         let path = PointerBuf::from_tokens(path.iter().copied());
         self.operations.push(PatchOperation::Add(AddOperation { path, value }));
