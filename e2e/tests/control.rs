@@ -2,13 +2,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 use std::{
     cell::Cell,
+    collections::HashSet,
     process::Command,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::json;
 use steno_e2e::{
+    consumer::read_all,
     cpu,
     receiver::Certs,
     scaled, wait_for,
@@ -403,6 +409,94 @@ fn an_upgrade_keeps_policies_pods_and_trust_and_the_charts_own_test_passes() {
     assert!(!went_well && printed.contains("asks for the Steno sidecar and does not have it"), "a name is not enough: {printed}");
     println!("{}", cluster.helm_test());
     cluster.install(&["test.brokers=", "webhook.requireSidecar=", "networkPolicy.enabled=false", "operator.logLevel=info"]);
+}
+
+/// Tells threads to end when it goes.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// From one version to the next and back, while pods are made and events come all the time.
+#[test]
+fn an_upgrade_and_a_rollback_under_load_refuse_no_pod_and_lose_nothing() {
+    let world = world();
+    let cluster = &world.cluster;
+    let strict = "webhook.failurePolicy=Fail";
+    cluster.install(&["image.tag=before", strict]);
+    served(&world, "rolling");
+    let dry = Dry::of(&world, "rolling");
+    let path = dry.manifest.path().to_string_lossy().into_owned();
+    let (stop, admissions) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let acked = Mutex::new(Vec::new());
+    let pods = Mutex::new(vec!["shop".to_owned()]);
+    let image = |name: &str| cluster.get("rolling", &format!("pod/{name}"))["spec"]["initContainers"][0]["image"].clone();
+    std::thread::scope(|scope| {
+        // However this ends, the threads end, too.
+        let _end = Ends(&stop);
+        let admitting = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let shown = "jsonpath={.spec.initContainers[0].name}";
+                let (went_well, printed) = cluster.try_kubectl(&["create", "--dry-run=server", "-o", shown, "-f", &path]);
+                assert!(went_well && printed.contains("steno-sidecar"), "after {admissions:?} admissions: {printed}");
+                admissions.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let posting = scope.spawn(|| {
+            for number in 0.. {
+                let names = pods.lock().unwrap().clone();
+                for name in names {
+                    let id = format!("rolling-{name}-{number}");
+                    let answer = cluster.post("rolling", &name, &event(&id, "{}"));
+                    assert!(answer.contains("\"created\""), "{name}: {answer}");
+                    acked.lock().unwrap().push(id);
+                }
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        let add = |name: &str, tag: &str| {
+            cluster.apply(&pod("Pod", name, "rolling", WAITS));
+            cluster.ready("rolling", &format!("pod/{name}"));
+            assert!(image(name).as_str().unwrap().ends_with(tag), "{}", image(name));
+            pods.lock().unwrap().push(name.to_owned());
+        };
+        let changed = |rule: &str, running: u64| {
+            let text = format!("  redaction: {{rules: [{{path: metadata.{rule}, action: Replace}}]}}\n");
+            cluster.apply(&policy("audit", "rolling", &world.kafka.for_pods(), &text));
+            let generation = cluster.get("rolling", "auditpolicy/audit")["metadata"]["generation"].clone();
+            wait_for("all sidecars to run by the change", LATER, || {
+                let status = cluster.get("rolling", "auditpolicy/audit")["status"].clone();
+                status["observedGeneration"] == generation && status["pods"]["current"] == running
+            });
+        };
+        cluster.install(&[strict]);
+        changed("by-the-new-operator", 1);
+        add("fresh", ":e2e");
+        changed("for-both-sidecars", 2);
+        cluster.install(&["image.tag=before", strict]);
+        add("again", ":before");
+        cluster.install(&[strict]);
+        changed("for-all-three", 3);
+        stop.store(true, Ordering::Relaxed);
+        posting.join().unwrap();
+        admitting.join().unwrap();
+    });
+    let acked = acked.into_inner().unwrap();
+    wait_for("every event to arrive", LATER, || {
+        let found: HashSet<String> = read_all(&world.kafka.plain(), "audit")
+            .iter()
+            .filter_map(|record| record.json["eventId"].as_str().map(str::to_owned))
+            .collect();
+        acked.iter().all(|id| found.contains(id))
+    });
+    println!("{} events and {admissions:?} admissions during two upgrades and a rollback", acked.len());
+    cluster.kubectl(&["delete", "namespace", "rolling", "--wait=false"]);
+    cluster.install(&[]);
 }
 
 /// A pod that brings a container with the sidecar's name, and its label.
