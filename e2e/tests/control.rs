@@ -460,6 +460,10 @@ fn an_upgrade_and_a_rollback_under_load_refuse_no_pod_and_lose_nothing() {
             }
         });
         let add = |name: &str, tag: &str| {
+            // A replica of the other version may serve for some seconds more.
+            let shown = "jsonpath={.spec.initContainers[0].image}";
+            let dry = || cluster.try_kubectl(&["create", "--dry-run=server", "-o", shown, "-f", &path]).1;
+            wait_for("webhooks of that version only", SOON, || (0..5).all(|_| dry().contains(tag)));
             cluster.apply(&pod("Pod", name, "rolling", WAITS));
             cluster.ready("rolling", &format!("pod/{name}"));
             assert!(image(name).as_str().unwrap().ends_with(tag), "{}", image(name));

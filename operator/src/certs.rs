@@ -304,6 +304,13 @@ fn certificates(text: &[u8]) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(text).filter_map(Result::ok).collect()
 }
 
+/// Until when the first certificate of a file is valid, seconds since 1970.
+pub fn end(text: &str) -> Option<i64> {
+    let first = certificates(text.as_bytes()).into_iter().next()?;
+    let (_, read) = x509_parser::parse_x509_certificate(&first).ok()?;
+    Some(read.validity().not_after.timestamp())
+}
+
 /// What is to be trusted, and after it what was trusted before.
 pub fn with_before(trusted: &str, before: &[CertificateDer<'_>]) -> String {
     let known = certificates(trusted.as_bytes());
@@ -361,6 +368,9 @@ mod tests {
         let kept = Kept::new().unwrap();
         let bundle = leaf(&kept, &["steno-webhook.steno.svc".into()]).unwrap();
         assert!(!is_due(&bundle) && server_config(&bundle).is_ok());
+        // Whole days are written into it.
+        let read = end(&bundle.cert).unwrap();
+        assert!((bundle.not_after - read).abs() <= 86_400 && end("no certificate").is_none(), "{read}, not {}", bundle.not_after);
         assert!(is_due(&Bundle { not_after: Timestamp::now().as_second() + 86_400, ..bundle.clone() }));
         // A second replica's leaf comes from the same authority.
         assert_eq!(leaf(&kept, &["x".into()]).unwrap().issuer, bundle.issuer);

@@ -238,7 +238,8 @@ impl Parts {
             };
             // A leaf from the Secret is a new one each time: it is put to use when the one that serves is of another authority, or old.
             let is_other = new.issuer != bundle.issuer || (self.args.cert_dir.is_some() && new != bundle);
-            if !is_other && !certs::is_due(&bundle) {
+            let is_due = self.args.cert_dir.is_none() && certs::is_due(&bundle);
+            if !is_other && !is_due {
                 continue;
             }
             if !matches!(certs::is_trusted(&self.client, &self.args.configuration, &new.issuer).await, Ok(true)) {
@@ -444,6 +445,7 @@ fn from_dir(dir: &Path) -> anyhow::Result<Bundle> {
     let read = |name: &str| {
         std::fs::read_to_string(dir.join(name)).with_context(|| format!("{} cannot be read", dir.join(name).display()))
     };
-    // Who keeps the files renews them in time; when the leaf ends is not read.
-    Ok(Bundle { issuer: read("ca.crt")?, cert: read("tls.crt")?, key: read("tls.key")?, not_after: i64::MAX })
+    let cert = read("tls.crt")?;
+    let not_after = certs::end(&cert).with_context(|| format!("{} is no certificate", dir.join("tls.crt").display()))?;
+    Ok(Bundle { issuer: read("ca.crt")?, cert, key: read("tls.key")?, not_after })
 }
