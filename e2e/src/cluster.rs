@@ -70,6 +70,18 @@ impl Cluster {
         printed
     }
 
+    /// Runs a command as a person would, in a shell with the cluster's kubeconfig; `$HELM` is Helm. What was printed, faults too.
+    #[track_caller]
+    pub fn shell(&self, command: &str, dir: &Path) -> String {
+        let mut shell = self.command("bash");
+        shell.args(["-c", command]).env("HELM", &self.helm).current_dir(dir);
+        let output = shell.output().expect("bash starts");
+        let printed = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        assert!(output.status.success(), "{command}: {}", printed.concat());
+        let [said, _] = printed;
+        said
+    }
+
     /// `helm template` of the chart.
     #[track_caller]
     pub fn template(&self, arguments: &[&str]) -> String {

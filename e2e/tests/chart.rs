@@ -8,7 +8,8 @@ use serde_json::Value;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
-    case: String,
+    #[serde(rename = "case")]
+    name: String,
     #[serde(default)]
     set: Value,
     #[serde(default)]
@@ -62,24 +63,24 @@ fn the_chart_renders_what_its_cases_say() {
             (Ok(objects), None) => objects,
             (Err(said), Some(named)) if said.contains(named) => continue,
             (found, wanted) => {
-                faults.push(format!("{}: wanted a failure {wanted:?}, got {:?}", case.case, found.map(|objects| objects.len())));
+                faults.push(format!("{}: wanted a failure {wanted:?}, got {:?}", case.name, found.map(|objects| objects.len())));
                 continue;
             }
         };
         for want in &case.want {
             let Some(object) = objects.get(&want.of) else {
-                faults.push(format!("{}: no {}", case.case, want.of));
+                faults.push(format!("{}: no {}", case.name, want.of));
                 continue;
             };
             for (pointer, wanted) in &want.at {
                 let found = object.pointer(pointer).unwrap_or(&Value::Null);
                 if found != wanted {
-                    faults.push(format!("{}: {}{pointer} is {found}, not {wanted}", case.case, want.of));
+                    faults.push(format!("{}: {}{pointer} is {found}, not {wanted}", case.name, want.of));
                 }
             }
         }
         let there = case.without.iter().filter(|name| objects.contains_key(*name));
-        faults.extend(there.map(|name| format!("{}: there is a {name}", case.case)));
+        faults.extend(there.map(|name| format!("{}: there is a {name}", case.name)));
     }
     assert!(faults.is_empty() && cases.len() > 10, "{faults:#?}");
 }

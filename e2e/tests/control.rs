@@ -411,6 +411,54 @@ fn an_upgrade_keeps_policies_pods_and_trust_and_the_charts_own_test_passes() {
     cluster.install(&["test.brokers=", "webhook.requireSidecar=", "networkPolicy.enabled=false", "operator.logLevel=info"]);
 }
 
+/// Commands of the documentation that begin so, with lines that a backslash joins.
+fn documented(beginning: &[&str]) -> Vec<String> {
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
+    let folders = ["how-to", "."].map(|folder| std::path::Path::new(docs).join(folder));
+    let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()).map(|entry| entry.unwrap().path());
+    let pages = files.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let text: String = pages.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let text = text.replace("\\\n", " ");
+    let commands = text.lines().map(|line| line.trim_start_matches("$ ").trim().to_owned());
+    commands.filter(|line| beginning.iter().any(|beginning| line.starts_with(beginning))).collect()
+}
+
+/// Whoever follows the documentation has an installation with values of their own, and keeps them.
+#[test]
+fn commands_of_the_documentation_keep_the_values_of_an_installation() {
+    let world = world();
+    let cluster = &world.cluster;
+    cluster.install(&["webhook.requireSidecar=Warn", "operator.logLevel=debug", "webhook.failurePolicy=Fail"]);
+    served(&world, "shop");
+    cluster.namespace("pay");
+    let here = tempfile::tempdir().unwrap();
+    let collector = include_str!("../../docs/how-to/collector.md");
+    let values = collector.split("```yaml\n").find(|block| block.contains("collector:\n")).unwrap().split("```").next().unwrap();
+    std::fs::write(here.path().join("collector.yaml"), values).unwrap();
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/steno");
+    let upgrades = documented(&["helm upgrade"]);
+    assert!(upgrades.len() >= 4, "{upgrades:?}");
+    for command in upgrades {
+        let shown = command.replace("helm upgrade", "\"$HELM\" upgrade").replace("charts/steno", chart);
+        let run = format!("{} --dry-run=server --output json", shown.replace("--wait", ""));
+        let output = cluster.shell(&run, here.path());
+        let release: serde_json::Value = serde_json::from_str(&output).unwrap_or_else(|_| panic!("{command}: {output}"));
+        let config = &release["config"];
+        let kept = (&config["webhook"]["requireSidecar"], &config["operator"]["logLevel"], &config["image"]["registry"]);
+        assert_eq!(kept, (&json!("Warn"), &json!("debug"), &json!("e2e.local")), "{command}: {config}");
+        assert_eq!(config["webhook"]["failurePolicy"], "Fail", "{command}");
+    }
+    // What only looks runs as it stands.
+    let looks = documented(&["kubectl get", "kubectl auth"]);
+    assert!(looks.len() >= 5, "{looks:?}");
+    for command in looks {
+        let output = cluster.shell(&format!("{command} || test $? = 1"), here.path());
+        assert!(!output.to_lowercase().contains("error"), "{command}: {output}");
+    }
+    cluster.kubectl(&["delete", "namespace", "shop", "pay", "--wait=false"]);
+    cluster.install(&["webhook.requireSidecar=", "operator.logLevel=info", "webhook.failurePolicy=Ignore"]);
+}
+
 /// Tells threads to end when it goes.
 struct Ends<'a>(&'a AtomicBool);
 

@@ -9,7 +9,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -128,6 +128,8 @@ pub struct Context {
     pub teller: Teller,
     /// What was written last.
     pub written: Written,
+    /// By UID of an object: how often its reconcile failed in a row.
+    pub failures: Mutex<HashMap<String, u32>>,
 }
 
 /// By UID of an object: what its status said, without figures that only count up, and when that was.
@@ -221,8 +223,17 @@ fn relabelled(
     })
 }
 
-fn again(_: Arc<DeserializeGuard<AuditPolicyObject>>, _: &Error, _: Arc<Context>) -> Action {
-    Action::requeue(Duration::from_secs(5))
+fn again(object: Arc<DeserializeGuard<AuditPolicyObject>>, _: &Error, context: Arc<Context>) -> Action {
+    let mut failures = context.failures.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = failures.entry(object.uid().unwrap_or_default()).or_default();
+    let pause = backoff(*before);
+    *before = before.saturating_add(1);
+    Action::requeue(pause)
+}
+
+/// How long a reconcile that failed so often before is left alone.
+fn backoff(before: u32) -> Duration {
+    (Duration::from_secs(5) * 2u32.pow(before.min(6))).min(Duration::from_mins(5))
 }
 
 async fn reconcile(object: Arc<DeserializeGuard<AuditPolicyObject>>, context: Arc<Context>) -> Result<Action, Error> {
@@ -232,6 +243,11 @@ async fn reconcile(object: Arc<DeserializeGuard<AuditPolicyObject>>, context: Ar
     let _running = context.beat.begin();
     let result = tokio::time::timeout(MOST, either(&object, &context)).await.unwrap_or(Err(Error::Late));
     context.metrics.reconciled(result.is_ok(), begun.elapsed().as_secs_f64());
+    if result.is_ok()
+        && let Ok(mut failures) = context.failures.lock()
+    {
+        failures.remove(&object.uid().unwrap_or_default());
+    }
     result
 }
 
@@ -523,6 +539,12 @@ mod tests {
     }
 
     /// A busy pod under a ConfigMap that cannot be applied: 69 writes a second.
+    #[test]
+    fn what_fails_again_and_again_is_tried_ever_more_rarely() {
+        let pauses: Vec<u64> = [0, 1, 2, 5, 6, 7, u32::MAX].map(|before| backoff(before).as_secs()).into();
+        assert_eq!(pauses, [5, 10, 20, 160, 300, 300, 300]);
+    }
+
     #[test]
     fn figures_that_grow_are_written_with_every_look_and_other_changes_once_a_second() {
         let written = Written::default();

@@ -356,6 +356,7 @@ async fn lead(parts: Parts, me: String, beat: Arc<Beat>, changes: watch::Receive
                 losses: Losses::default(),
                 teller: parts.teller.clone(),
                 written: Mutex::default(),
+                failures: Mutex::default(),
             });
             let ended = |namespace: &str, pod: &Injected| left(&parts, &context, namespace, pod);
             tokio::select! {
