@@ -223,9 +223,7 @@ fn pods_that_never_answer_keep_no_policy_from_being_rendered() {
     took.sort();
     let begun = Instant::now();
     cluster.apply(&policies("third"));
-    wait_for("every policy to be rendered", Duration::from_mins(2), || {
-        has("", "third") == POLICIES
-    });
+    wait_for("every policy to be rendered", Duration::from_mins(2), || has("", "third") == POLICIES);
     println!(
         "{} pods of {POLICIES} policies, three of ten silent: a changed policy was rendered after {:?} (median), {:?} (slowest of {}), with kubectl's own time; all of them {:?} after they began to be applied",
         POLICIES * PODS,
