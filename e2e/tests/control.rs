@@ -400,6 +400,13 @@ fn an_upgrade_keeps_policies_pods_and_trust_and_the_charts_own_test_passes() {
     assert_eq!(cluster.get("upgraded", "auditpolicy/audit")["metadata"]["uid"], before);
     let bundle = &cluster.get("default", "mutatingwebhookconfiguration/steno-steno")["webhooks"][0]["clientConfig"]["caBundle"];
     assert!(bundle.as_str().is_some_and(|bundle| bundle.len() > 100), "the upgrade took the trust away: {bundle}");
+    // Who takes it away, as a tool that applies a manifest of its own does, has it put back at once.
+    let hook = "mutatingwebhookconfiguration/steno-steno";
+    let none = r#"[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]"#;
+    cluster.kubectl(&["patch", hook, "--type=json", "-p", none]);
+    wait_for("the trust to be back", Duration::from_secs(20), || {
+        cluster.get("default", hook)["webhooks"][0]["clientConfig"]["caBundle"] == *bundle
+    });
     assert!(cluster.post("upgraded", "shop", &event("upgraded-1", "{}")).contains("\"created\""));
     // What comes out of admission without the sidecar is refused, where that is asked for.
     let unserved = pod("Pod", "unserved", "upgraded", WAITS).replace("inject: \"true\"", "policy: Nobody_");

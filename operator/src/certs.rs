@@ -20,6 +20,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context as _;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures_util::{StreamExt as _, stream::BoxStream};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     ByteString,
@@ -31,10 +32,13 @@ use k8s_openapi::{
 use kube::{
     Api, Client, ResourceExt as _,
     api::{ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams},
+    core::PartialObjectMeta,
+    runtime::{WatchStreamExt as _, watcher},
 };
 use pem::{EncodeConfig, LineEnding, Pem};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio_rustls::rustls::{
     ServerConfig,
     crypto::ring,
@@ -323,6 +327,26 @@ pub fn with_before(trusted: &str, before: &[CertificateDer<'_>]) -> String {
         all.push_str(&pem::encode_config(&certificate, EncodeConfig::new().set_line_ending(LineEnding::LF)));
     }
     all
+}
+
+/// Tells of each change of the webhook configurations. Never ends.
+pub async fn follow(client: &Client, configuration: &str, changed: &Notify) {
+    let only = watcher::Config::default().fields(&format!("metadata.name={configuration}"));
+    let told = async |mut events: BoxStream<'_, bool>| {
+        while let Some(is_change) = events.next().await {
+            if is_change {
+                changed.notify_one();
+            }
+        }
+    };
+    // A watch that breaks begins again, after ever longer pauses.
+    let mutating: Api<PartialObjectMeta<MutatingWebhookConfiguration>> = Api::all(client.clone());
+    let validating: Api<PartialObjectMeta<ValidatingWebhookConfiguration>> = Api::all(client.clone());
+    let mutating = watcher(mutating, only.clone()).default_backoff();
+    let validating = watcher(validating, only).default_backoff();
+    let mutating = mutating.map(|event| matches!(event, Ok(watcher::Event::Apply(_)))).boxed();
+    let validating = validating.map(|event| matches!(event, Ok(watcher::Event::Apply(_)))).boxed();
+    tokio::join!(told(mutating), told(validating));
 }
 
 /// Writes what is trusted into all webhooks, where it is not there yet.

@@ -11,7 +11,7 @@ use kube::{Client, Config};
 use steno_crds::VolumeType;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinHandle,
     time::Interval,
 };
@@ -258,8 +258,13 @@ impl Parts {
         }
     }
 
-    /// Keeps the authority, and has the API server trust it. Never ends.
+    /// Keeps the authority, and has the API server trust it: at once if somebody takes the trust away. Never ends.
     async fn tend(&self) {
+        let taken = Notify::new();
+        tokio::join!(self.tend_or(&taken), certs::follow(&self.client, &self.args.configuration, &taken));
+    }
+
+    async fn tend_or(&self, changed: &Notify) {
         // What was published, and since when.
         let mut published: Option<(String, Instant)> = None;
         // Authorities of the directory, and when they were seen last.
@@ -286,7 +291,7 @@ impl Parts {
                 Err(error) => Err(error),
             };
             match done {
-                Ok(()) => tokio::time::sleep(self.care()).await,
+                Ok(()) => drop(tokio::time::timeout(self.care(), changed.notified()).await),
                 Err(error) => {
                     tracing::warn!(error = format!("{error:#}"), "the authority of the webhooks cannot be looked after");
                     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -70,6 +70,8 @@ struct Candidate {
     not_before: Option<Instant>,
     /// All that is in it was delivered; what is left are open write intents.
     is_delivered: bool,
+    /// Why it could not be delivered.
+    fault: Option<String>,
 }
 
 /// Where journals may be that are none of this sidecar's.
@@ -130,7 +132,12 @@ impl Candidates {
     fn ripe(&mut self, left: &[PathBuf], now: Instant, after: Duration) -> Option<PathBuf> {
         self.known.retain(|folder, _| left.contains(folder));
         for folder in left {
-            self.known.entry(folder.clone()).or_insert(Candidate { since: now, not_before: None, is_delivered: false });
+            self.known.entry(folder.clone()).or_insert(Candidate {
+                since: now,
+                not_before: None,
+                is_delivered: false,
+                fault: None,
+            });
         }
         let is_due = |of: &Candidate| now - of.since >= after && of.not_before.is_none_or(|from| now >= from);
         let due = self.known.iter().filter(|(_, of)| is_due(of));
@@ -138,10 +145,15 @@ impl Candidates {
     }
 
     /// Leaves a folder alone for some minutes.
-    fn later(&mut self, folder: &Path, is_delivered: bool, now: Instant) {
+    fn later(&mut self, folder: &Path, is_delivered: bool, fault: Option<String>, now: Instant) {
         if let Some(of) = self.known.get_mut(folder) {
-            (of.not_before, of.is_delivered) = (Some(now + LATER), is_delivered);
+            *of = Candidate { since: of.since, not_before: Some(now + LATER), is_delivered, fault };
         }
+    }
+
+    /// What stands in the way of one of them.
+    fn fault(&self) -> Option<String> {
+        self.known.values().find_map(|of| of.fault.clone())
     }
 
     /// Folders with events that are not delivered.
@@ -162,7 +174,7 @@ impl Adopter {
             }
             let left = self.left().await;
             let ripe = candidates.ripe(&left, Instant::now(), self.after);
-            self.tell(|adoption| adoption.left = candidates.waiting());
+            self.tell(|adoption| (adoption.left, adoption.fault) = (candidates.waiting(), candidates.fault()));
             let Some(folder) = ripe else { continue };
             self.tell(|adoption| adoption.folder = Some(name(&folder)));
             let for_intents = if candidates.waiting() > 1 { Duration::ZERO } else { FOR_INTENTS };
@@ -171,9 +183,10 @@ impl Adopter {
             if let Some(fault) = &fault {
                 tracing::error!(fault, "what another sidecar left stays where it is; it is tried again in 5 min");
             }
-            candidates.later(&folder, done.is_ok_and(|left| left.undelivered == 0), Instant::now());
+            candidates.later(&folder, done.is_ok_and(|left| left.undelivered == 0), fault, Instant::now());
             candidates.ripe(&self.left().await, Instant::now(), self.after);
-            self.tell(|adoption| *adoption = Adoption { left: candidates.waiting(), fault, ..Adoption::default() });
+            let (left, fault) = (candidates.waiting(), candidates.fault());
+            self.tell(|adoption| *adoption = Adoption { left, fault, ..Adoption::default() });
         }
     }
 
@@ -203,7 +216,7 @@ impl Adopter {
 
     /// Delivers what is in a folder. What is left in it.
     async fn adopt(&self, folder: &Path, for_intents: Duration, stop: &mut watch::Receiver<bool>) -> anyhow::Result<Left> {
-        // Somebody may be faster, and has it locked then: that is told as a fault, once, and the folder is no longer among those that are left.
+        // Somebody may be faster, and has it locked then: the folder is no longer among those that are left, and the fault with it.
         let disk = RealDisk::open(folder).context("its directory cannot be used")?;
         let compiled = self.intake.compiled.load_full();
         tracing::info!(folder = name(folder), "another sidecar left events here; they are delivered");
@@ -260,12 +273,18 @@ fn left(own: &Path, dir: &Path, reach: Reach) -> Vec<PathBuf> {
         Reach::Slots => within(dir),
         Reach::Siblings => dir.parent().map(within).unwrap_or_default(),
     };
-    let folders = folders.into_iter().flat_map(|folder| [folder.join(place::BESIDE), folder]);
+    let folders = folders.into_iter().flat_map(|folder| within(&folder.join(place::BESIDE)).into_iter().chain([folder]));
     let is_left =
-        |folder: &PathBuf| folder != own && folder.join("state").exists() && !place::is_drained(folder) && is_unlocked(folder);
+        |folder: &PathBuf| folder != own && !place::is_drained(folder) && is_unlocked(folder) && holds_a_journal(folder);
     let mut left: Vec<PathBuf> = folders.filter(is_left).collect();
     left.sort();
     left
+}
+
+/// Whether there is a journal in a folder: its state, or a segment where the state was lost.
+fn holds_a_journal(folder: &Path) -> bool {
+    let is_of_journal = |name: &str| name == "state" || (name.starts_with("seg-") && name.ends_with(".log"));
+    within(folder).iter().any(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_of_journal))
 }
 
 fn within(dir: &Path) -> Vec<PathBuf> {
@@ -288,15 +307,18 @@ mod tests {
         assert_eq!(candidates.ripe(&[one.clone(), two.clone()], at(80), after), None, "it was left anew at 50");
         let both = [one.clone(), two.clone()];
         assert_eq!(candidates.ripe(&both, at(110), after), Some(one.clone()));
-        candidates.later(&one, false, at(110));
+        candidates.later(&one, false, Some("no key".into()), at(110));
         assert_eq!((candidates.ripe(&both, at(111), after), candidates.waiting()), (Some(two.clone()), 2));
-        candidates.later(&two, true, at(112));
+        candidates.later(&two, true, None, at(112));
         assert_eq!(
             (candidates.ripe(&both, at(115), after), candidates.waiting()),
             (None, 1),
             "open intents are no stranded events"
         );
+        assert_eq!(candidates.fault().as_deref(), Some("no key"));
         assert_eq!(candidates.ripe(&both, at(115) + LATER, after), Some(one));
+        candidates.ripe(&[two], at(116) + LATER, after);
+        assert_eq!(candidates.fault(), None, "somebody has taken it up");
     }
 
     #[test]
@@ -317,7 +339,7 @@ mod tests {
         assert_eq!(beside(), [folder("left")]);
         assert_eq!(left(&folder("own"), volume.path(), Reach::Slots), [folder("left")]);
         // One that began anew because a key was missing, and was ended; the other one is in use again.
-        let anew = folder("own").join(place::BESIDE);
+        let anew = folder("own").join(place::BESIDE).join("slot-0");
         drop(RealDisk::open(&anew).unwrap());
         std::fs::write(anew.join("state"), b"").unwrap();
         assert_eq!(left(&folder("own"), &folder("own"), Reach::Own), [anew]);

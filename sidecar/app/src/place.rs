@@ -16,6 +16,8 @@ use crate::args::{RunArgs, Startup};
 
 /// The file that says that all was delivered when the last user of a folder ended.
 const DRAINED: &str = "drained";
+/// The file that says that the key of the journal in a folder was missing when somebody would have begun there.
+const SEALED: &str = "sealed";
 /// The file of the last good configuration.
 pub const LAST: &str = "config.last";
 /// Folders that are tried; more pods than that do not share a volume.
@@ -36,16 +38,12 @@ pub struct Place {
     pub afresh: Option<Afresh>,
 }
 
-/// Where a journal begins beside one whose key is missing. That one stays as it is, and is delivered once its key is there (see [`crate::adoption`]).
+/// Where a journal begins beside one whose key is missing: a directory with folders `slot-N`. The other one stays as it is, and is delivered once its key
+/// is there (see [`crate::adoption`]).
 #[derive(Debug, Clone)]
-pub enum Afresh {
-    /// In another folder of the shared directory.
-    Slot(PathBuf),
-    /// In the folder `beside` within the directory.
-    Beside(PathBuf),
-}
+pub struct Afresh(PathBuf);
 
-/// The folder of a journal that began anew, within the directory of the one whose key is missing.
+/// The folder, within the directory of a journal whose key is missing, of those that began beside it.
 pub const BESIDE: &str = "beside";
 
 impl Place {
@@ -58,14 +56,7 @@ impl Place {
 impl Afresh {
     /// A directory for the journal, locked.
     pub fn open(&self) -> anyhow::Result<RealDisk> {
-        match self {
-            Self::Slot(root) => {
-                steno_journal::create_dir(root)?;
-                let known = slots(root)?.into_iter().filter(|slot| is_drained(slot));
-                lock_first(root, known.chain(unknown_slots(root)?))
-            }
-            Self::Beside(dir) => open_one(&dir.join(BESIDE)),
-        }
+        open_slot(&self.0)
     }
 }
 
@@ -77,11 +68,8 @@ pub fn choose(args: &RunArgs) -> anyhow::Result<Place> {
         let fell_back = Some("it was not when the sidecar began, and events are still here".to_owned());
         return Ok(Place { disk: open_one(left)?, fell_back, fallback: None, on_claim: false, afresh: None });
     }
-    let afresh = match (args.startup, args.shared) {
-        (Startup::Closed, _) => None,
-        (Startup::Open, true) => Some(Afresh::Slot(args.dir.clone())),
-        (Startup::Open, false) => Some(Afresh::Beside(args.dir.clone())),
-    };
+    let root = if args.shared { args.dir.clone() } else { args.dir.join(BESIDE) };
+    let afresh = (args.startup == Startup::Open).then_some(Afresh(root));
     let asked = if args.shared { open_slot(&args.dir) } else { open_one(&args.dir) };
     match (asked, fallback) {
         (Err(fault), Some(fallback)) => fall_back(fallback, &fault),
@@ -100,14 +88,22 @@ pub fn fall_back(dir: &Path, fault: &anyhow::Error) -> anyhow::Result<Place> {
 
 /// A directory of one's own.
 fn open_one(dir: &Path) -> anyhow::Result<RealDisk> {
-    let disk = RealDisk::open(dir).context("the journal's directory cannot be used")?;
-    forget_drained(dir)?;
-    Ok(disk)
+    RealDisk::open(dir).context("the journal's directory cannot be used")
 }
 
-/// From now on the directory holds events. Durable before the first one: after a power cut a successor must not pass it over.
-fn forget_drained(dir: &Path) -> anyhow::Result<()> {
-    steno_journal::remove_file(&dir.join(DRAINED)).context("the journal's directory cannot be written")
+/// The journal was opened: from now on the directory holds events. Durable before the first one: after a power cut a successor must not pass it over.
+pub fn began(dir: &Path) -> anyhow::Result<()> {
+    for mark in [DRAINED, SEALED] {
+        steno_journal::remove_file(&dir.join(mark)).context("the journal's directory cannot be written")?;
+    }
+    Ok(())
+}
+
+/// Notes that a journal's key is missing: sidecars that start pass it over.
+pub fn note_sealed(dir: &Path) {
+    if let Err(error) = steno_journal::put_file(dir, SEALED, b"") {
+        tracing::warn!(%error, "each sidecar that starts will look here first although the key is missing");
+    }
 }
 
 /// Whether nothing was left in a directory when its last user ended.
@@ -134,13 +130,13 @@ pub fn remove_drained(dir: &Path) {
     }
 }
 
-/// The folders there are, those that were left undrained first.
+/// The folders there are, those that were left undrained first, without those whose key was missing.
 fn slots(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut slots = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("{} cannot be read", dir.display()))? {
         let path = entry?.path();
         let number = path.file_name().and_then(|name| name.to_str()?.strip_prefix("slot-")?.parse::<usize>().ok());
-        if let Some(number) = number {
+        if let Some(number) = number.filter(|_| !path.join(SEALED).exists()) {
             slots.push((is_drained(&path), number, path));
         }
     }
@@ -150,23 +146,19 @@ fn slots(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 fn open_slot(dir: &Path) -> anyhow::Result<RealDisk> {
     steno_journal::create_dir(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
-    lock_first(dir, slots(dir)?.into_iter().chain(unknown_slots(dir)?))
+    lock_first(dir, slots(dir)?.into_iter().chain(unknown_slots(dir)))
 }
 
 /// Folders that are not there yet.
-fn unknown_slots(dir: &Path) -> anyhow::Result<impl Iterator<Item = PathBuf>> {
-    let known = slots(dir)?;
-    Ok((0..SLOTS).map(|number| dir.join(format!("slot-{number}"))).filter(move |slot| !known.contains(slot)))
+fn unknown_slots(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    (0..SLOTS).map(|number| dir.join(format!("slot-{number}"))).filter(|slot| !slot.exists())
 }
 
 /// The first folder that nobody has.
 fn lock_first(dir: &Path, slots: impl Iterator<Item = PathBuf>) -> anyhow::Result<RealDisk> {
     for slot in slots {
         match RealDisk::open(&slot) {
-            Ok(disk) => {
-                forget_drained(&slot)?;
-                return Ok(disk);
-            }
+            Ok(disk) => return Ok(disk),
             Err(Error::Locked(_)) => {}
             Err(error) => return Err(error).context("the journal's directory cannot be used"),
         }
@@ -192,9 +184,20 @@ mod tests {
         drop((first, second));
         let successor = open_slot(volume.path()).unwrap();
         assert_eq!(name(&successor), "slot-1");
-        assert_eq!(name(&open_slot(volume.path()).unwrap()), "slot-0");
+        let again = open_slot(volume.path()).unwrap();
+        assert_eq!(name(&again), "slot-0");
         // It holds events from now on, whoever was there before.
+        began(again.dir()).unwrap();
         assert!(!volume.path().join("slot-0").join(DRAINED).exists());
+        // One whose key is missing is passed over, drained or not, until somebody can open it.
+        note_sealed(successor.dir());
+        drop((again, successor));
+        assert_eq!(name(&open_slot(volume.path()).unwrap()), "slot-0");
+        let other = open_slot(volume.path()).unwrap();
+        note_sealed(other.dir());
+        note_drained(other.dir());
+        drop(other);
+        assert_eq!(name(&open_slot(volume.path()).unwrap()), "slot-2");
     }
 
     #[test]

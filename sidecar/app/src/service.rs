@@ -118,11 +118,20 @@ impl Service {
         let opened = match (open(disk), afresh) {
             // What is sealed stays as it is: nothing was touched, and its lock is free again.
             (Err(fault), Some(afresh)) if is_without_key(&fault) => {
-                let fault = format!("{fault:#}");
-                let disk = afresh.open()?;
-                tracing::error!(fault, dir = %disk.dir().display(), "a fresh journal begins beside the one whose key is missing");
-                dir = disk.dir().to_owned();
-                open(disk)
+                let mut fault = fault;
+                loop {
+                    place::note_sealed(&dir);
+                    let disk = afresh.open()?;
+                    // A mark that could not be written leads to the same one again.
+                    let (why, is_same) = (format!("{fault:#}"), disk.dir() == dir);
+                    tracing::error!(fault = why, dir = %disk.dir().display(), "a journal begins beside the one whose key is missing");
+                    dir = disk.dir().to_owned();
+                    match open(disk) {
+                        // Another one whose key is missing.
+                        Err(next) if is_without_key(&next) && !is_same => fault = next,
+                        opened => break opened,
+                    }
+                }
             }
             (opened, _) => opened,
         };
@@ -134,6 +143,7 @@ impl Service {
             }
             (opened, _) => opened?,
         };
+        place::began(&dir)?;
         let dir = &dir;
         let common = Common {
             shared: started.shared.clone(),
