@@ -163,3 +163,47 @@ fn encryption_with_a_secret_that_the_pod_has_not_holds_nothing_else_of_the_confi
     sidecar.drained(SOON);
     check(&read_all(&kafka.plain(), "elsewhere"), &acked);
 }
+
+#[test]
+fn keys_that_are_replaced_again_and_again_leave_what_was_delivered_in_peace_and_lose_nothing() {
+    let kafka = Kafka::start();
+    let volume = tempfile::tempdir().unwrap();
+    for shared in [false, true] {
+        let topic = format!("audit-{shared}");
+        kafka.topic(&topic);
+        let spec = |names: &[&str]| policy(&kafka.plain(), &topic, &keys(names));
+        let mut sidecar = Sidecar::prepare(&spec(&["one"])).that_starts_open().with_env("STENO_ADOPT_AFTER", "1s");
+        if shared {
+            sidecar = sidecar.with_journal(volume.path()).with_env("STENO_SHARED", "true");
+        }
+        put_key(&sidecar, "one", 1);
+        sidecar.up();
+        let mut acked = BTreeMap::new();
+        post(&sidecar, "first", 10, &mut acked);
+        sidecar.drained(SOON);
+        sidecar.term();
+        assert_eq!(sidecar.ended(SOON), Some(0));
+        // Its journal was delivered: nobody misses it.
+        put_key(&sidecar, "one", 2);
+        sidecar.up();
+        kafka.down();
+        post(&sidecar, "second", 10, &mut acked);
+        assert_eq!(sidecar.stats()["left"]["folders"], 0, "{}", sidecar.stats());
+        sidecar.kill();
+        put_key(&sidecar, "one", 3);
+        sidecar.up();
+        post(&sidecar, "third", 10, &mut acked);
+        wait_for("the second journal to be told of", SOON, || sidecar.stats()["left"]["folders"] == 1);
+        sidecar.kill();
+        kafka.up();
+        // The second key comes back, under a name of its own.
+        put_key(&sidecar, "two", 2);
+        sidecar.write_policy(&spec(&["one", "two"]));
+        sidecar.up();
+        wait_for("all journals to be delivered", SOON * 3, || {
+            let stats = sidecar.stats();
+            stats["health"]["status"] == "ok" && stats["left"]["folders"] == 0 && stats["metrics"]["queue_length"] == 0
+        });
+        check(&read_all(&kafka.plain(), &topic), &acked);
+    }
+}

@@ -32,6 +32,23 @@ pub(crate) struct Chains {
     pub(crate) used: std::collections::BTreeSet<String>,
 }
 
+/// The id that the pod's own chains begin with. `plain` is its UID and the journal's; it goes on with the chains whose heads are there. If there is none,
+/// and the journal is not new, another pod may have had it in between and ended this one's chains: what begins now has the journal's next sequence
+/// number in its id (`@57`), for a chain that ended never goes on. `is_sure`: the journal is new, or damaged, where chains go on above everything lost.
+pub(crate) fn base_of(plain: &str, heads: &[ChainRange], is_sure: bool, next_seq: u64) -> String {
+    let tenure = |id: &str| {
+        let rest = id.strip_prefix(plain)?;
+        let own = rest.split('/').next()?;
+        if own.is_empty() { Some(0) } else { own.strip_prefix('@')?.parse::<u64>().ok() }
+    };
+    match heads.iter().filter_map(|head| tenure(&head.id)).max() {
+        Some(0) => plain.to_owned(),
+        None if is_sure => plain.to_owned(),
+        Some(begun) => format!("{plain}@{begun}"),
+        None => format!("{plain}@{next_seq}"),
+    }
+}
+
 // === impl Chains ===
 
 impl Chains {

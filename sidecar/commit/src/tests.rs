@@ -1034,6 +1034,35 @@ fn chains_of_former_pods_end_and_their_heads_go() {
     assert_eq!(former, 0, "heads of former pods are kept");
 }
 
+/// A folder of a shared volume goes from one pod to another and back: each time its chains are others, for those of before have ended.
+#[test]
+fn a_pod_that_comes_back_to_a_journal_begins_no_chain_a_second_time() {
+    for scope in ["none", "tenant"] {
+        let (disk, clock) = (SimDisk::new(7), TestClock::default());
+        let (mut verifier, mut seen) = (Verifier::default(), std::collections::BTreeSet::new());
+        let mut position = 0;
+        for (turn, pod) in ["a", "b", "a", "a", "b", "a"].into_iter().enumerate() {
+            let mine = CommitConfig { pod_uid: format!("pod-{pod}"), by_tenant: scope == "tenant", ..config() };
+            let mut rig = Rig::open(&disk, &mine, &clock).unwrap();
+            let item = rig.item_of(&format!("event-{turn}"), "x", "tenant", false, 1);
+            assert!(is_created(&rig.one(item)));
+            let mut reader = Reader::new(rig.started.shared.clone(), position);
+            while let Next::Block(block) = reader.next().unwrap() {
+                for (_, frame) in (block.header.first_seq..).zip(frames(&block.payload)).filter(|(seq, _)| *seq >= position) {
+                    verifier.add(std::str::from_utf8(frame.json).unwrap());
+                }
+                for range in block.header.ranges.iter().filter(|_| block.header.first_seq >= position) {
+                    let numbers = (range.first..=range.last).map(|number| (range.id.clone(), number));
+                    numbers.for_each(|number| assert!(seen.insert(number.clone()), "{scope}, turn {turn}: {number:?} twice"));
+                }
+                position = block.header.next_seq();
+            }
+        }
+        let verdict = verifier.finish();
+        assert!(verdict.is_clean(), "{scope}: {:?}", verdict.findings);
+    }
+}
+
 // === spools of the version before ===
 
 /// Files of a directory, one after the other: u32 length of the name, the name, u64 length, the contents; little-endian, gzip.

@@ -15,7 +15,7 @@ use super::{
     positions_of, scope,
 };
 use crate::{
-    chains::Chains,
+    chains::{Chains, base_of},
     clock::Clock,
     config::CommitConfig,
     conflicts::Conflicts,
@@ -59,7 +59,8 @@ impl Committer {
             told.iter().filter(|(first, next)| !known.iter().any(|lost| (lost.first_seq, lost.next_seq) == (*first, *next)));
         let unseen: Vec<Damage> = unseen.map(bare).collect();
         metrics.losses.lock().extend(known.into_iter().chain(unseen).chain(damage.iter().cloned()));
-        let base = format!("{}/{}", config.pod_uid, uuid::Uuid::from_bytes(uuid));
+        let plain = format!("{}/{}", config.pod_uid, uuid::Uuid::from_bytes(uuid));
+        let base = base_of(&plain, &journal.heads(), fresh || !damage.is_empty(), journal.next_seq());
         let chains = Chains::new(base, scope(&config), config.max_chains, journal.heads());
         let positions = positions_of(&config.sinks, journal.positions(), oldest);
         journal.save_positions(&positions)?;
