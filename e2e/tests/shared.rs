@@ -101,3 +101,46 @@ fn on_a_node_one_of_the_same_policy_delivers_what_a_pod_left_and_leaves_others_a
     end(here);
     assert!(!node.path().join("e2e_c_3").exists());
 }
+
+#[test]
+fn a_pod_that_comes_back_gets_its_directory_from_who_adopted_it() {
+    let kafka = Kafka::start();
+    kafka.topic("audit");
+    kafka.down();
+    let node = tempfile::tempdir().unwrap();
+    let text = policy(&kafka.plain(), "audit", BRISK);
+    let prepare = |pod: &str| {
+        let sidecar = Sidecar::prepare(&text).with_journal(&node.path().join(pod)).with_env("STENO_POD_UID", pod);
+        sidecar.with_env("STENO_ADOPT", "true").with_env("STENO_ADOPT_AFTER", "1s")
+    };
+    let (mut one, mut other) = (prepare("e2e_a_1"), prepare("e2e_b_2"));
+    let mut acked = BTreeMap::new();
+    one.up();
+    fill(&one, "first", &mut acked);
+    one.kill();
+    other.up();
+    wait_for("the other to adopt the directory", SOON, || other.stats()["left"]["adopted"] == "e2e_a_1");
+    // Kafka is away still, so that it would be held for long.
+    one.up();
+    fill(&one, "second", &mut acked);
+    assert!(other.stats()["left"]["adopted"].is_null());
+    kafka.up();
+    [&one, &other].iter().for_each(|sidecar| sidecar.drained(LATER));
+    check(&read_all(&kafka.plain(), "audit"), &acked);
+    end(one);
+    end(other);
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_is_passed_over() {
+    let volume = tempfile::tempdir().unwrap();
+    std::fs::write(volume.path().join("slot-0"), b"not a folder").unwrap();
+    std::fs::create_dir_all(volume.path().join("slot-1/lock")).unwrap();
+    std::os::unix::fs::symlink("nowhere", volume.path().join("slot-2")).unwrap();
+    let sidecar = Sidecar::prepare(&policy("127.0.0.1:1", "audit", BRISK)).with_journal(volume.path());
+    let mut sidecar = sidecar.with_env("STENO_SHARED", "true");
+    sidecar.up();
+    fill(&sidecar, "one", &mut BTreeMap::new());
+    assert!(volume.path().join("slot-3/state").exists(), "{}", sidecar.log());
+    end(sidecar);
+}

@@ -9,10 +9,11 @@
 //!    the records that every start and stop leaves. Then the folder is marked as drained, and is free for a sidecar that starts.
 //! 4. One folder at a time: a journal costs memory. A folder that cannot be opened, or that holds nothing but open write intents, is left alone for some
 //!    minutes, so that the others get their turn.
-//! 5. A journal whose key is missing (an encryption key that was replaced in place) is such a folder, too: with `startup: Open` the sidecar begins a
-//!    fresh journal beside it, in another slot or in the folder `beside`, and the sealed one is delivered once its key is there.
+//! 5. A journal that cannot be opened (an encryption key that was replaced in place) is such a folder, too: with `startup: Open` the sidecar begins a
+//!    fresh journal beside it, in another slot or in the folder `beside`, and the other one is delivered once its key is there.
 //! 6. A folder of another policy is nobody's business here: `config.last` in it says whose it is.
-//! 7. If the configuration changes, or this sidecar stops, the second service stops; the folder stays as it is until somebody takes it up.
+//! 7. If the configuration changes, this sidecar stops, or the folder's own sidecar comes back and asks for it (the file `wanted`), the second service
+//!    stops; the folder stays as it is until somebody takes it up.
 //!
 //! How many folders are left is told in the stats and the metrics, and by the operator.
 use std::{
@@ -24,7 +25,7 @@ use std::{
 
 use anyhow::Context as _;
 use steno_commit::Bell;
-use steno_crds::parse;
+use steno_crds::{Parsed, parse};
 use steno_deliver::kafka::Secrets;
 use steno_journal::{RealDisk, is_unlocked};
 use tokio::sync::watch;
@@ -56,6 +57,10 @@ pub struct Adoption {
     pub undelivered: u64,
     /// What stands in the way.
     pub fault: Option<String>,
+    /// Dead letters in folders that nobody has.
+    pub letters: usize,
+    /// Records of adopted folders that were lost to damage, since the start.
+    pub lost: u64,
 }
 
 /// Since when folders have been left, and which are to be left alone. Pure.
@@ -117,6 +122,13 @@ impl Adoption {
         };
         match (&self.fault, self.left) {
             (Some(fault), _) => Some(format!("what another sidecar left on the volume is not delivered{events}: {fault}")),
+            (None, 0) if self.letters > 0 => Some(format!(
+                "{} dead letters are in folders of the volume that no sidecar has; a pod that starts takes one of them up",
+                self.letters
+            )),
+            (None, 0) if self.lost > 0 => {
+                Some(format!("{} records of folders that were taken up were lost to damage; the chains name them", self.lost))
+            }
             (None, 0) => None,
             (None, left) => Some(format!(
                 "{left} folders of the volume hold events of sidecars that are gone; they are delivered one after the other{events}"
@@ -144,6 +156,11 @@ impl Candidates {
         due.min_by_key(|(folder, of)| (of.not_before, of.since, *folder)).map(|(folder, _)| folder.clone())
     }
 
+    /// The configuration changed: what stood in the way may not any more.
+    fn retry(&mut self) {
+        self.known.values_mut().for_each(|of| of.not_before = None);
+    }
+
     /// Leaves a folder alone for some minutes.
     fn later(&mut self, folder: &Path, is_delivered: bool, fault: Option<String>, now: Instant) {
         if let Some(of) = self.known.get_mut(folder) {
@@ -168,13 +185,21 @@ impl Adopter {
     /// Looks around until the sidecar stops.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut candidates = Candidates::default();
+        let mut by = self.intake.compiled.load_full();
         loop {
             if pause(LOOK.min(self.after), &mut stop).await {
                 return;
             }
-            let left = self.left().await;
+            let now = self.intake.compiled.load_full();
+            if !Arc::ptr_eq(&by, &now) {
+                by = now;
+                candidates.retry();
+            }
+            let (left, letters) = self.left().await;
             let ripe = candidates.ripe(&left, Instant::now(), self.after);
-            self.tell(|adoption| (adoption.left, adoption.fault) = (candidates.waiting(), candidates.fault()));
+            self.tell(|adoption| {
+                (adoption.left, adoption.fault, adoption.letters) = (candidates.waiting(), candidates.fault(), letters);
+            });
             let Some(folder) = ripe else { continue };
             self.tell(|adoption| adoption.folder = Some(name(&folder)));
             let for_intents = if candidates.waiting() > 1 { Duration::ZERO } else { FOR_INTENTS };
@@ -184,9 +209,10 @@ impl Adopter {
                 tracing::error!(fault, "what another sidecar left stays where it is; it is tried again in 5 min");
             }
             candidates.later(&folder, done.is_ok_and(|left| left.undelivered == 0), fault, Instant::now());
-            candidates.ripe(&self.left().await, Instant::now(), self.after);
+            let (left, letters) = self.left().await;
+            candidates.ripe(&left, Instant::now(), self.after);
             let (left, fault) = (candidates.waiting(), candidates.fault());
-            self.tell(|adoption| *adoption = Adoption { left, fault, ..Adoption::default() });
+            self.tell(|adoption| *adoption = Adoption { left, fault, letters, lost: adoption.lost, ..Adoption::default() });
         }
     }
 
@@ -199,17 +225,24 @@ impl Adopter {
         metrics.undelivered.set(i64::try_from(adoption.undelivered).unwrap_or(i64::MAX));
     }
 
-    async fn left(&self) -> Vec<PathBuf> {
+    /// Folders that are left, and dead letters in those that nobody has.
+    async fn left(&self) -> (Vec<PathBuf>, usize) {
         let (own, dir, reach, compiled) = (self.own.clone(), self.dir.clone(), self.reach, self.intake.compiled.load_full());
         let policy = compiled.config.policy.clone();
         let listed = tokio::task::spawn_blocking(move || {
             let is_ours = |folder: &Path| match std::fs::read_to_string(folder.join(place::LAST)) {
-                Ok(text) => parse(&text).is_ok_and(|parsed| {
-                    parsed.config.policy.name == policy.name && parsed.config.policy.namespace == policy.namespace
-                }),
+                Ok(text) => match parse(&text) {
+                    Ok(Parsed { config, .. }) => config.policy.name == policy.name && config.policy.namespace == policy.namespace,
+                    // Such as of a later version. The directory is this policy's, if it is one that sidecars share.
+                    Err(_) => reach != Reach::Siblings,
+                },
                 Err(_) => reach != Reach::Siblings,
             };
-            left(&own, &dir, reach).into_iter().filter(|folder| is_ours(folder)).collect()
+            let (drained, left): (Vec<_>, Vec<_>) = free(&own, &dir, reach)
+                .into_iter()
+                .filter(|folder| is_ours(folder))
+                .partition(|folder| place::is_drained(folder));
+            (left, drained.iter().map(|folder| place::letters(folder)).sum())
         });
         listed.await.unwrap_or_default()
     }
@@ -221,12 +254,19 @@ impl Adopter {
         let compiled = self.intake.compiled.load_full();
         tracing::info!(folder = name(folder), "another sidecar left events here; they are delivered");
         let place = Place { disk, fell_back: None, fallback: None, on_claim: true, afresh: None };
-        let (by, identity, secrets) = (compiled.clone(), self.identity.clone(), self.secrets.clone());
+        let identity = Identity { adopts: Some(name(folder)), ..self.identity.clone() };
+        let (by, secrets) = (compiled.clone(), self.secrets.clone());
         let started = tokio::task::spawn_blocking(move || Service::start(by, &identity, &secrets, place, true, Bell::default()));
         let service = started.await.context("its journal could not be opened")??;
         service.intents().await;
         let (counts, begun) = (service.counts(), Instant::now());
+        let mut looked = Instant::now();
         loop {
+            if looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                let (others, letters) = self.left().await;
+                self.tell(|adoption| (adoption.left, adoption.letters) = (others.len(), letters));
+            }
             let Left { undelivered, open_intents, .. } = counts();
             let fault = service.intake.outlets.issue();
             self.tell(|adoption| {
@@ -234,10 +274,15 @@ impl Adopter {
             });
             let is_stopping = pause(WATCH, stop).await;
             let is_done = undelivered == 0 && (open_intents == 0 || begun.elapsed() > for_intents);
-            if is_stopping || is_done || !Arc::ptr_eq(&compiled, &self.intake.compiled.load_full()) {
+            let is_other = !Arc::ptr_eq(&compiled, &self.intake.compiled.load_full());
+            // Whoever owns it has come back.
+            if is_stopping || is_done || is_other || place::is_wanted(folder) {
                 break;
             }
         }
+        let lost = service.intake.metrics.commit.lost.get();
+        self.tell(|adoption| adoption.lost += lost);
+        let lock = service.lock();
         let left = service.stop().await;
         tracing::info!(
             folder = name(folder),
@@ -249,7 +294,7 @@ impl Adopter {
             self.intake.metrics.adoption.drained.inc();
             let retain = &compiled.config.spec.spool.retain;
             if self.remove && retain.age.is_none() && retain.bytes.is_none() {
-                place::remove_drained(folder);
+                place::remove_drained(&lock);
             }
         }
         Ok(left)
@@ -266,25 +311,19 @@ fn name(folder: &Path) -> String {
     folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Folders within reach that hold a journal, are not marked as drained, and that nobody has locked.
-fn left(own: &Path, dir: &Path, reach: Reach) -> Vec<PathBuf> {
+/// Folders within reach that hold a journal and that nobody has locked, drained or not.
+fn free(own: &Path, dir: &Path, reach: Reach) -> Vec<PathBuf> {
     let folders = match reach {
         Reach::Own => vec![dir.to_owned()],
         Reach::Slots => within(dir),
         Reach::Siblings => dir.parent().map(within).unwrap_or_default(),
     };
     let folders = folders.into_iter().flat_map(|folder| within(&folder.join(place::BESIDE)).into_iter().chain([folder]));
-    let is_left =
-        |folder: &PathBuf| folder != own && !place::is_drained(folder) && is_unlocked(folder) && holds_a_journal(folder);
-    let mut left: Vec<PathBuf> = folders.filter(is_left).collect();
-    left.sort();
-    left
-}
-
-/// Whether there is a journal in a folder: its state, or a segment where the state was lost.
-fn holds_a_journal(folder: &Path) -> bool {
-    let is_of_journal = |name: &str| name == "state" || (name.starts_with("seg-") && name.ends_with(".log"));
-    within(folder).iter().any(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_of_journal))
+    let is_free =
+        |folder: &PathBuf| folder != own && !place::is_wanted(folder) && place::holds_a_journal(folder) && is_unlocked(folder);
+    let mut free: Vec<PathBuf> = folders.filter(is_free).collect();
+    free.sort();
+    free
 }
 
 fn within(dir: &Path) -> Vec<PathBuf> {
@@ -331,6 +370,9 @@ mod tests {
             disk
         });
         std::fs::create_dir(folder("other")).unwrap();
+        let left = |own: &Path, dir: &Path, reach| {
+            free(own, dir, reach).into_iter().filter(|folder| !place::is_drained(folder)).collect::<Vec<_>>()
+        };
         let beside = || left(&folder("own"), &folder("own"), Reach::Siblings);
         assert!(beside().is_empty(), "all of them are locked");
         place::note_drained(&folder("drained"));

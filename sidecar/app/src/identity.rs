@@ -20,6 +20,8 @@ pub struct Identity {
     pub service: Option<String>,
     /// Where volumes of sinks that write files are mounted, each under its sink's name.
     pub files: PathBuf,
+    /// The folder that is delivered for another sidecar, whose sinks write files of their own.
+    pub adopts: Option<String>,
 }
 
 impl Identity {
@@ -34,6 +36,7 @@ impl Identity {
             node: var("STENO_NODE").unwrap_or(host),
             container: var("STENO_CONTAINER").unwrap_or_else(|| "steno".into()),
             service: var("STENO_SERVICE"),
+            adopts: None,
             files: var("STENO_FILES").unwrap_or_else(|| "/var/lib/steno-files".into()).into(),
         }
     }
@@ -56,7 +59,8 @@ impl Identity {
 
     /// A directory of the pod's own, on a volume that many share.
     pub fn own_dir(&self) -> String {
-        format!("{}_{}_{}", self.namespace, self.pod, self.pod_uid)
+        let own = format!("{}_{}_{}", self.namespace, self.pod, self.pod_uid);
+        self.adopts.as_ref().map_or_else(|| own.clone(), |folder| format!("{own}_for_{folder}"))
     }
 
     /// `ce_source` of every record.

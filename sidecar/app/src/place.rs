@@ -7,6 +7,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -16,8 +17,14 @@ use crate::args::{RunArgs, Startup};
 
 /// The file that says that all was delivered when the last user of a folder ended.
 const DRAINED: &str = "drained";
-/// The file that says that the key of the journal in a folder was missing when somebody would have begun there.
+/// The file that says that the journal in a folder could not be opened when somebody would have begun there, such as for want of its key.
 const SEALED: &str = "sealed";
+/// The file by which a sidecar asks for its own directory, which another one has adopted.
+const WANTED: &str = "wanted";
+/// For so long a sidecar waits for its own directory: as long as the kubelet waits for it to start.
+const PATIENCE: Duration = Duration::from_secs(50);
+/// Between two tries to have it.
+const AGAIN: Duration = Duration::from_millis(250);
 /// The file of the last good configuration.
 pub const LAST: &str = "config.last";
 /// Folders that are tried; more pods than that do not share a volume.
@@ -34,12 +41,12 @@ pub struct Place {
     pub fallback: Option<PathBuf>,
     /// Whether it is on a volume that a later pod finds again: one that sidecars share.
     pub on_claim: bool,
-    /// Where a journal begins if the one that is there cannot be opened for want of its key; `None`: the sidecar does not start then.
+    /// Where a journal begins if the one that is there cannot be opened, such as for want of its key; `None`: the sidecar does not start then.
     pub afresh: Option<Afresh>,
 }
 
-/// Where a journal begins beside one whose key is missing: a directory with folders `slot-N`. The other one stays as it is, and is delivered once its key
-/// is there (see [`crate::adoption`]).
+/// Where a journal begins beside one that cannot be opened, such as for want of its key: a directory with folders `slot-N`. The other one stays as it is, and
+/// is delivered once it can be (see [`crate::adoption`]).
 #[derive(Debug, Clone)]
 pub struct Afresh(PathBuf);
 
@@ -70,7 +77,11 @@ pub fn choose(args: &RunArgs) -> anyhow::Result<Place> {
     }
     let root = if args.shared { args.dir.clone() } else { args.dir.join(BESIDE) };
     let afresh = (args.startup == Startup::Open).then_some(Afresh(root));
-    let asked = if args.shared { open_slot(&args.dir) } else { open_one(&args.dir) };
+    let asked = match (args.shared, args.adopt) {
+        (true, _) => open_slot(&args.dir),
+        (false, true) => open_wanted(&args.dir),
+        (false, false) => open_one(&args.dir),
+    };
     match (asked, fallback) {
         (Err(fault), Some(fallback)) => fall_back(fallback, &fault),
         (asked, _) => {
@@ -91,6 +102,30 @@ fn open_one(dir: &Path) -> anyhow::Result<RealDisk> {
     RealDisk::open(dir).context("the journal's directory cannot be used")
 }
 
+/// A directory of one's own that another sidecar may have adopted: that lets go of it.
+fn open_wanted(dir: &Path) -> anyhow::Result<RealDisk> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match RealDisk::open(dir) {
+            Err(Error::Locked(_)) if Instant::now() < until => {
+                // Read by whoever has adopted it.
+                let _ = steno_journal::put_file(dir, WANTED, b"");
+                std::thread::sleep(AGAIN);
+            }
+            opened => {
+                let _ = steno_journal::remove_file(&dir.join(WANTED));
+                return opened.context("the journal's directory cannot be used");
+            }
+        }
+    }
+}
+
+/// Whether a directory's own sidecar has come back for it, and not given up since.
+pub fn is_wanted(dir: &Path) -> bool {
+    let asked = fs::metadata(dir.join(WANTED)).and_then(|found| found.modified());
+    asked.is_ok_and(|asked| asked.elapsed().is_ok_and(|since| since < 2 * PATIENCE))
+}
+
 /// The journal was opened: from now on the directory holds events. Durable before the first one: after a power cut a successor must not pass it over.
 pub fn began(dir: &Path) -> anyhow::Result<()> {
     for mark in [DRAINED, SEALED] {
@@ -99,7 +134,14 @@ pub fn began(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Notes that a journal's key is missing: sidecars that start pass it over.
+/// Whether there is a journal in a folder: its state, or a segment where the state was lost.
+pub fn holds_a_journal(dir: &Path) -> bool {
+    let is_of_journal = |name: &str| name == "state" || name.starts_with("seg-");
+    let names = fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.file_name()));
+    names.into_iter().any(|name| name.to_str().is_some_and(is_of_journal))
+}
+
+/// Notes that a journal cannot be opened: sidecars that start pass it over.
 pub fn note_sealed(dir: &Path) {
     if let Err(error) = steno_journal::put_file(dir, SEALED, b"") {
         tracing::warn!(%error, "each sidecar that starts will look here first although the key is missing");
@@ -119,18 +161,26 @@ pub fn note_drained(dir: &Path) {
     }
 }
 
-/// Removes a directory that nobody will use again. Only one that was drained, and only what a journal has.
-pub fn remove_drained(dir: &Path) {
+/// Removes a directory that nobody will use again, and that is locked here. Only one that was drained and has no dead letters, and only what a journal has.
+/// It goes by another name first: whoever would start in it meanwhile finds it locked, or gone, and never loses it.
+pub fn remove_drained(lock: &RealDisk) {
+    let dir = lock.dir();
     // The files of a sink are there to stay.
-    if is_drained(dir)
-        && !dir.join("files").exists()
-        && let Err(error) = fs::remove_dir_all(dir)
-    {
+    if !is_drained(dir) || letters(dir) > 0 || dir.join("files").exists() {
+        return;
+    }
+    let gone = dir.with_file_name(format!(".gone-{}", uuid::Uuid::new_v4().simple()));
+    if let Err(error) = fs::rename(dir, &gone).and_then(|()| fs::remove_dir_all(&gone)) {
         tracing::warn!(%error, dir = %dir.display(), "the drained directory of the journal cannot be removed");
     }
 }
 
-/// The folders there are, those that were left undrained first, without those whose key was missing.
+/// Dead letters that are kept in a directory.
+pub fn letters(dir: &Path) -> usize {
+    fs::read_dir(dir.join("dead")).into_iter().flatten().count()
+}
+
+/// The folders there are, those that were left undrained first, without those that could not be opened.
 fn slots(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut slots = Vec::new();
     for entry in fs::read_dir(dir).with_context(|| format!("{} cannot be read", dir.display()))? {
@@ -151,7 +201,7 @@ fn open_slot(dir: &Path) -> anyhow::Result<RealDisk> {
 
 /// Folders that are not there yet.
 fn unknown_slots(dir: &Path) -> impl Iterator<Item = PathBuf> {
-    (0..SLOTS).map(|number| dir.join(format!("slot-{number}"))).filter(|slot| !slot.exists())
+    (0..SLOTS).map(|number| dir.join(format!("slot-{number}"))).filter(|slot| fs::symlink_metadata(slot).is_err())
 }
 
 /// The first folder that nobody has.
@@ -160,6 +210,10 @@ fn lock_first(dir: &Path, slots: impl Iterator<Item = PathBuf>) -> anyhow::Resul
         match RealDisk::open(&slot) {
             Ok(disk) => return Ok(disk),
             Err(Error::Locked(_)) => {}
+            // One that is there and cannot be used is in nobody's way. One that cannot be made says that the volume cannot be used.
+            Err(error) if fs::symlink_metadata(&slot).is_ok() => {
+                tracing::error!(%error, slot = %slot.display(), "the folder cannot be used, and is passed over");
+            }
             Err(error) => return Err(error).context("the journal's directory cannot be used"),
         }
     }
@@ -198,6 +252,23 @@ mod tests {
         note_drained(other.dir());
         drop(other);
         assert_eq!(name(&open_slot(volume.path()).unwrap()), "slot-2");
+    }
+
+    #[test]
+    fn a_drained_directory_goes_only_if_nothing_in_it_is_needed() {
+        let volume = tempfile::tempdir().unwrap();
+        let dir = volume.path().join("slot-0");
+        let disk = RealDisk::open(&dir).unwrap();
+        remove_drained(&disk);
+        assert!(dir.exists(), "it is not drained");
+        note_drained(&dir);
+        fs::create_dir(dir.join("dead")).unwrap();
+        fs::write(dir.join("dead/7.json"), b"{}").unwrap();
+        remove_drained(&disk);
+        assert!(dir.exists(), "there is a dead letter");
+        fs::remove_file(dir.join("dead/7.json")).unwrap();
+        remove_drained(&disk);
+        assert_eq!(fs::read_dir(volume.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -128,13 +128,14 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
             }
         }
     });
+    let lock = service.lock();
     let left = service.stop().await;
     noting.abort();
     let _ = noting.await;
     tracing::info!(undelivered = left.undelivered, openIntents = left.open_intents, next_seq = left.next_seq, "stopped");
     message.note(&left);
     if args.remove_drained && retain.age.is_none() && retain.bytes.is_none() {
-        place::remove_drained(&dir);
+        place::remove_drained(&lock);
     }
     drop(sockets);
     Ok(ExitCode::SUCCESS)

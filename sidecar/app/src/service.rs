@@ -38,7 +38,7 @@ use crate::{
     listeners::Listeners,
     look::Look,
     outlets::{Common, Fan, Outlets},
-    place::{self, Place},
+    place::{self, Afresh, Place},
     policy::Compiled,
     reload::{LastReload, Reloader, keep},
     signed::Source,
@@ -70,6 +70,7 @@ pub struct Service {
     further: Arc<tokio::sync::Mutex<Listeners>>,
     last: Arc<Mutex<LastReload>>,
     adopter: Option<tokio::task::JoinHandle<()>>,
+    lock: Arc<RealDisk>,
     /// The journal's directory.
     pub dir: PathBuf,
 }
@@ -110,32 +111,17 @@ impl Service {
             }
             let config = Arc::new(compiled.commit(identity));
             let clock = Box::new(SystemClock::default());
-            Committer::open(Arc::new(disk), config, clock, Box::new(fan.clone()), metrics.commit.clone())
-                .context("the journal cannot be opened")
+            let disk = Arc::new(disk);
+            let opened = Committer::open(disk.clone(), config, clock, Box::new(fan.clone()), metrics.commit.clone());
+            opened.map(|(committer, started)| (committer, started, disk)).context("the journal cannot be opened")
         };
         let Place { disk, mut fell_back, fallback, on_claim, afresh } = place;
         let mut dir = disk.dir().to_owned();
-        let opened = match (open(disk), afresh) {
-            // What is sealed stays as it is: nothing was touched, and its lock is free again.
-            (Err(fault), Some(afresh)) if is_without_key(&fault) => {
-                let mut fault = fault;
-                loop {
-                    place::note_sealed(&dir);
-                    let disk = afresh.open()?;
-                    // A mark that could not be written leads to the same one again.
-                    let (why, is_same) = (format!("{fault:#}"), disk.dir() == dir);
-                    tracing::error!(fault = why, dir = %disk.dir().display(), "a journal begins beside the one whose key is missing");
-                    dir = disk.dir().to_owned();
-                    match open(disk) {
-                        // Another one whose key is missing.
-                        Err(next) if is_without_key(&next) && !is_same => fault = next,
-                        opened => break opened,
-                    }
-                }
-            }
-            (opened, _) => opened,
-        };
-        let (committer, started) = match (opened, fallback) {
+        let opened = open(disk).or_else(|fault| match afresh {
+            Some(afresh) => begin_beside(fault, &afresh, &mut dir, open),
+            None => Err(fault),
+        });
+        let (committer, started, lock) = match (opened, fallback) {
             (Err(fault), Some(fallback)) => {
                 let place = place::fall_back(&fallback, &fault)?;
                 (dir, fell_back) = (fallback, place.fell_back);
@@ -204,6 +190,7 @@ impl Service {
             further: Arc::default(),
             last,
             adopter: None,
+            lock,
             dir: dir.to_owned(),
         })
     }
@@ -308,6 +295,11 @@ impl Service {
         }
     }
 
+    /// The lock of the journal's directory, for whoever has something to do there after the end.
+    pub fn lock(&self) -> Arc<RealDisk> {
+        self.lock.clone()
+    }
+
     /// What would be left if it ended now.
     pub fn counts(&self) -> impl Fn() -> Left + Send + 'static {
         let intake = self.intake.clone();
@@ -366,9 +358,31 @@ impl Service {
     }
 }
 
-/// Whether a journal could not be opened because a key is missing that it was encrypted with.
-fn is_without_key(fault: &anyhow::Error) -> bool {
-    fault.chain().any(|cause| matches!(cause.downcast_ref(), Some(steno_journal::Error::NoKey { .. })))
+/// Begins a journal beside the one in `dir` that cannot be opened, and says where. That one stays as it is: its lock is free again, and it is delivered once
+/// it can be opened.
+fn begin_beside<T>(
+    fault: anyhow::Error,
+    afresh: &Afresh,
+    dir: &mut PathBuf,
+    open: impl Fn(RealDisk) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let mut why = format!("{fault:#}");
+    // A new folder that cannot be used either ends it.
+    while place::holds_a_journal(dir) {
+        place::note_sealed(dir);
+        let Ok(disk) = afresh.open() else { break };
+        if disk.dir() == dir {
+            // The mark could not be written.
+            break;
+        }
+        tracing::error!(fault = why, dir = %disk.dir().display(), "a journal begins beside the one that cannot be opened");
+        disk.dir().clone_into(dir);
+        match open(disk) {
+            Ok(opened) => return Ok(opened),
+            Err(next) => why = format!("{next:#}"),
+        }
+    }
+    Err(fault)
 }
 
 /// Waits until a deadline; past it says for what.

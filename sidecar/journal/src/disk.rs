@@ -2,7 +2,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -178,9 +178,13 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Whether a directory was a journal's, and nobody has it now. What cannot be told counts as had.
-#[must_use]
 pub fn is_unlocked(dir: &Path) -> bool {
-    let Ok(lock) = OpenOptions::new().write(true).open(dir.join("lock")) else { return false };
+    // A pipe in its place would wait for a reader.
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let lock = match OpenOptions::new().write(true).custom_flags(nonblocking).open(dir.join("lock")) {
+        Ok(lock) => lock,
+        Err(error) => return error.kind() == io::ErrorKind::NotFound,
+    };
     // Had for a moment only: whoever starts just then takes another directory.
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok()
 }
@@ -200,6 +204,12 @@ impl RealDisk {
             // Such as a file system that has no locks.
             Err(error) => return Err(Error::io("lock", &shown)(error.into())),
             Ok(()) => {}
+        }
+        // Whoever removed the directory had the lock until now: what was locked here is no longer in its place.
+        let is_same =
+            |there: fs::Metadata| lock.metadata().is_ok_and(|locked| (locked.dev(), locked.ino()) == (there.dev(), there.ino()));
+        if !fs::metadata(&lock_path).is_ok_and(is_same) {
+            return Err(Error::Locked(shown));
         }
         let handle = File::open(dir).map_err(Error::io("open", &shown))?;
         Ok(Self { dir: dir.to_owned(), handle, _lock: lock })
