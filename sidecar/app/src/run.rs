@@ -170,8 +170,7 @@ fn load(args: &RunArgs, dir: &Path, source: &Source) -> anyhow::Result<(Parsed, 
         Ok(parsed) => return Ok((parsed, None)),
         Err(fault) => fault,
     };
-    // It was checked when it was kept.
-    if let Ok(parsed) = Source::default().read(&dir.join(place::LAST)) {
+    if let Ok(parsed) = source.read_kept(&dir.join(place::LAST)) {
         tracing::error!(fault, "starting with the last good configuration");
         return Ok((parsed, Some(fault)));
     }

@@ -47,6 +47,15 @@ impl Source {
         let text = std::fs::read_to_string(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
         self.check(file, &text)?;
         let parsed = parse(&text).map_err(|faults| format!("{} is invalid: {}", file.display(), shown(&faults)))?;
+        self.own(file, parsed)
+    }
+
+    /// Reads the last good configuration, which was checked when it was kept: in another form, so that it has no signature any more.
+    pub fn read_kept(&self, file: &Path) -> Result<Parsed, String> {
+        self.own(file, Self::default().read(file)?)
+    }
+
+    fn own(&self, file: &Path, parsed: Parsed) -> Result<Parsed, String> {
         let namespace = &parsed.config.policy.namespace;
         if self.key.is_some() && *namespace != self.namespace {
             return Err(format!("{} is of the namespace {namespace:?}, and the pod is in {:?}", file.display(), self.namespace));
@@ -94,7 +103,8 @@ mod tests {
         let shop = Source::new(Some(&key), "shop").unwrap();
         put(text, text);
         assert!(shop.read(&file).is_ok());
-        assert!(Source::new(Some(&key), "pay").unwrap().read(&file).unwrap_err().contains("\"shop\""));
+        let pay = Source::new(Some(&key), "pay").unwrap();
+        assert!(pay.read(&file).unwrap_err().contains("\"shop\"") && pay.read_kept(&file).unwrap_err().contains("\"shop\""));
         put(&format!("{text} "), text);
         assert!(shop.read(&file).unwrap_err().contains("not signed"));
         std::fs::remove_file(signature_of(&file)).unwrap();
