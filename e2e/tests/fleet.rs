@@ -34,24 +34,34 @@ impl Proxy {
         Self { process, url }
     }
 
-    fn pods(&self, namespace: &str, from: usize, to: usize) {
-        let next = AtomicUsize::new(from);
+    /// Makes pods that nobody schedules: they are there for the API only. `annotations` of each, by its number; `status`, which they get then.
+    fn pods(
+        &self,
+        namespace: &str,
+        numbers: std::ops::Range<usize>,
+        annotations: impl Fn(usize) -> serde_json::Value + Sync,
+        status: Option<&serde_json::Value>,
+    ) {
+        let next = AtomicUsize::new(numbers.start);
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     let agent = ureq::Agent::new_with_defaults();
                     loop {
                         let number = next.fetch_add(1, Ordering::Relaxed);
-                        if number >= to {
+                        if number >= numbers.end {
                             return;
                         }
-                        // Nobody schedules it: it is there for the API only.
                         let pod = serde_json::json!({
-                            "metadata": {"name": format!("pod-{number}"), "annotations": {"audit.steno.dev/inject": "true"}},
+                            "metadata": {"name": format!("pod-{number}"), "annotations": annotations(number)},
                             "spec": {"schedulerName": "nobody", "containers": [{"name": "app", "image": "e2e.local/app:1"}]},
                         });
                         let url = format!("{}/api/v1/namespaces/{namespace}/pods", self.url);
                         agent.post(&url).content_type("application/json").send(pod.to_string()).unwrap();
+                        if let Some(status) = status {
+                            let url = format!("{url}/pod-{number}/status");
+                            agent.patch(&url).content_type("application/merge-patch+json").send(status.to_string()).unwrap();
+                        }
                     }
                 });
             }
@@ -64,6 +74,10 @@ impl Drop for Proxy {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn asks(_: usize) -> serde_json::Value {
+    serde_json::json!({"audit.steno.dev/inject": "true"})
 }
 
 /// Resident memory of a process, and the most that it ever was, in MiB.
@@ -108,13 +122,13 @@ fn memory_is_flat_in_the_number_of_pods_and_a_change_is_told_to_all() {
     };
     let mut made = 0;
     for pods in [10, 100, 500] {
-        proxy.pods("fleet", made, pods);
+        proxy.pods("fleet", made..pods, asks, None);
         made = pods;
         told(pods);
     }
     let all = scaled(500, 5_000);
     let begun = Instant::now();
-    proxy.pods("fleet", made, all);
+    proxy.pods("fleet", made..all, asks, None);
     println!("{} pods more were made, each through the webhook, in {:?}", all - made, begun.elapsed());
     wait_for("the policy to count them", Duration::from_mins(2), || {
         cluster.get("fleet", "auditpolicy/audit")["status"]["pods"]["injected"] == all
@@ -182,29 +196,9 @@ fn pods_that_never_answer_keep_no_policy_from_being_rendered() {
     cluster.apply(&policies("first"));
     wait_for("every policy to be rendered", Duration::from_mins(2), || has("", "first") == POLICIES);
     let proxy = Proxy::start();
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                let agent = ureq::Agent::new_with_defaults();
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= POLICIES * PODS {
-                        return;
-                    }
-                    let pod = serde_json::json!({
-                        "metadata": {"name": format!("pod-{number}"), "annotations": {"audit.steno.dev/policy": format!("p-{}", number % POLICIES)}},
-                        "spec": {"schedulerName": "nobody", "containers": [{"name": "app", "image": "e2e.local/app:1"}]},
-                    });
-                    let url = format!("{}/api/v1/namespaces/silent/pods", proxy.url);
-                    agent.post(&url).content_type("application/json").send(pod.to_string()).unwrap();
-                    let status = serde_json::json!({"status": {"phase": "Running", "podIP": NODE, "podIPs": [{"ip": NODE}]}});
-                    let url = format!("{url}/pod-{number}/status");
-                    agent.patch(&url).content_type("application/merge-patch+json").send(status.to_string()).unwrap();
-                }
-            });
-        }
-    });
+    let status = serde_json::json!({"status": {"phase": "Running", "podIP": NODE, "podIPs": [{"ip": NODE}]}});
+    let of = |number: usize| serde_json::json!({"audit.steno.dev/policy": format!("p-{}", number % POLICIES)});
+    proxy.pods("silent", 0..POLICIES * PODS, of, Some(&status));
     wait_for("pods to be found silent", Duration::from_mins(3), || {
         let unknown =
             cluster.kubectl(&["get", "-n", "silent", "auditpolicies", "-o", "jsonpath={.items[*].status.pods.unknown}"]);

@@ -411,23 +411,22 @@ fn left(parts: &Parts, context: &Context, namespace: &str, pod: &Injected) {
     let policies = parts.view.policies_in(namespace);
     let policy = policies.into_iter().find(|policy| policy.name == pod.policy).and_then(|policy| policy.config);
     let volume = policy.map_or(VolumeType::EmptyDir, |config| config.spec.spool.volume.r#type);
-    let (fate, is_lost) = match volume {
+    let (lost, left) = (Ended { lost: undelivered, left: 0 }, Ended { lost: 0, left: undelivered });
+    let (fate, ended) = match volume {
         VolumeType::EmptyDir => {
-            ("on an emptyDir: they are gone with the pod. A spool on a PersistentVolumeClaim (spool.volume) keeps them", true)
+            ("on an emptyDir: they are gone with the pod. A spool on a PersistentVolumeClaim (spool.volume) keeps them", lost)
         }
         VolumeType::Ephemeral => (
             "on an ephemeral volume: they are gone with the pod. A spool on a PersistentVolumeClaim (spool.volume) keeps them",
-            true,
+            lost,
         ),
-        VolumeType::HostPath => ("in a directory of the node: another pod of the policy on that node delivers them", false),
-        VolumeType::PersistentVolumeClaim => {
-            ("on the policy's PersistentVolumeClaim: another pod of the policy delivers them", false)
+        // Pods on other nodes see nothing of them, so that nobody could tell that they were delivered.
+        VolumeType::HostPath => {
+            ("in a directory of the node: another pod of the policy on that node delivers them", Ended::default())
         }
-    };
-    let ended = match volume {
-        _ if is_lost => Ended { lost: undelivered, left: 0 },
-        VolumeType::PersistentVolumeClaim => Ended { lost: 0, left: undelivered },
-        _ => Ended::default(),
+        VolumeType::PersistentVolumeClaim => {
+            ("on the policy's PersistentVolumeClaim: another pod of the policy delivers them", left)
+        }
     };
     let of = (namespace.into(), pod.policy.as_str().into());
     context.losses.ended(&of, ended, Instant::now());

@@ -51,7 +51,7 @@ pub struct Seals {
 }
 
 /// The name of an image, without registry, path, tag and digest.
-fn name_of(image: &str) -> &str {
+fn image_name(image: &str) -> &str {
     let name = image.rsplit('/').next().unwrap_or_default();
     name.split([':', '@']).next().unwrap_or_default()
 }
@@ -168,7 +168,7 @@ impl Seals {
     /// Whether a container is what the webhook added to a pod that was made then, in seconds since 1970. As long as no key pair is known all are.
     pub fn is_ours(&self, of: (&str, &str), container: &Essence, mark: Option<&str>, made: i64) -> bool {
         let Some(seal) = self.get() else { return true };
-        let is_like_ours = || container.command.is_empty() && name_of(&container.image) == name_of(&self.image);
+        let is_like_ours = || container.command.is_empty() && image_name(&container.image) == image_name(&self.image);
         mark.map_or_else(|| made < seal.since + LEARNING && is_like_ours(), |mark| seal.has_mark(of, container, mark))
     }
 

@@ -111,13 +111,15 @@ impl Resources {
         };
         // One that only the policy sets moves the other, which nobody chose for this policy.
         let is_above = |one: &str, other: &str| fit::amount(one).zip(fit::amount(other)).is_some_and(|(one, other)| one > other);
+        let settle = |request: &mut String, limit: &mut String, is_asked: bool| {
+            let (moved, to) = if is_asked { (limit, request) } else { (request, limit) };
+            moved.clone_from(to);
+        };
         if is_above(&of.cpu_request, &of.cpu_limit) {
-            let (request, limit) = (of.cpu_request.clone(), of.cpu_limit.clone());
-            if policy.cpu_request_millis.is_some() { of.cpu_limit = request } else { of.cpu_request = limit }
+            settle(&mut of.cpu_request, &mut of.cpu_limit, policy.cpu_request_millis.is_some());
         }
         if is_above(&of.memory_request, &of.memory_limit) {
-            let (request, limit) = (of.memory_request.clone(), of.memory_limit.clone());
-            if policy.memory_request.is_some() { of.memory_limit = request } else { of.memory_request = limit }
+            settle(&mut of.memory_request, &mut of.memory_limit, policy.memory_request.is_some());
         }
         of
     }

@@ -230,14 +230,10 @@ impl Adopter {
         let (own, dir, reach, compiled) = (self.own.clone(), self.dir.clone(), self.reach, self.intake.compiled.load_full());
         let policy = compiled.config.policy.clone();
         let listed = tokio::task::spawn_blocking(move || {
-            let is_ours = |folder: &Path| match std::fs::read_to_string(folder.join(place::LAST)) {
-                Ok(text) => match parse(&text) {
-                    Ok(Parsed { config, .. }) => config.policy.name == policy.name && config.policy.namespace == policy.namespace,
-                    // Such as of a later version. The directory is this policy's, if it is one that sidecars share.
-                    Err(_) => reach != Reach::Siblings,
-                },
-                Err(_) => reach != Reach::Siblings,
-            };
+            let of = |folder: &Path| parse(&std::fs::read_to_string(folder.join(place::LAST)).ok()?).ok();
+            // Where none can be read, such as of a later version, the directory is this policy's if it is one that sidecars share.
+            let is_ours =
+                |folder: &Path| of(folder).map_or(reach != Reach::Siblings, |Parsed { config, .. }| config.policy == policy);
             let (drained, left): (Vec<_>, Vec<_>) = free(&own, &dir, reach)
                 .into_iter()
                 .filter(|folder| is_ours(folder))
@@ -292,9 +288,8 @@ impl Adopter {
         );
         if left.undelivered == 0 && left.open_intents == 0 {
             self.intake.metrics.adoption.drained.inc();
-            let retain = &compiled.config.spec.spool.retain;
-            if self.remove && retain.age.is_none() && retain.bytes.is_none() {
-                place::remove_drained(&lock);
+            if self.remove {
+                place::remove_drained(&lock, &compiled.config.spec.spool.retain);
             }
         }
         Ok(left)
@@ -311,7 +306,7 @@ fn name(folder: &Path) -> String {
     folder.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Folders within reach that hold a journal and that nobody has locked, drained or not.
+/// Folders within reach that hold a journal and that nobody has locked: those that are not drained, and those with dead letters.
 fn free(own: &Path, dir: &Path, reach: Reach) -> Vec<PathBuf> {
     let folders = match reach {
         Reach::Own => vec![dir.to_owned()],
@@ -319,11 +314,15 @@ fn free(own: &Path, dir: &Path, reach: Reach) -> Vec<PathBuf> {
         Reach::Siblings => dir.parent().map(within).unwrap_or_default(),
     };
     let folders = folders.into_iter().flat_map(|folder| within(&folder.join(place::BESIDE)).into_iter().chain([folder]));
-    let is_free =
-        |folder: &PathBuf| folder != own && !place::is_wanted(folder) && place::holds_a_journal(folder) && is_unlocked(folder);
+    let is_free = |folder: &PathBuf| folder != own && holds_anything(folder) && !place::is_wanted(folder) && is_unlocked(folder);
     let mut free: Vec<PathBuf> = folders.filter(is_free).collect();
     free.sort();
     free
+}
+
+/// Whether there is anything in a folder that somebody should have.
+fn holds_anything(folder: &Path) -> bool {
+    if place::is_drained(folder) { place::letters(folder) > 0 } else { place::holds_a_journal(folder) }
 }
 
 fn within(dir: &Path) -> Vec<PathBuf> {

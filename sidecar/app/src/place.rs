@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use steno_crds::Retain;
 use steno_journal::{Error, RealDisk};
 
 use crate::args::{RunArgs, Startup};
@@ -144,7 +145,7 @@ pub fn holds_a_journal(dir: &Path) -> bool {
 /// Notes that a journal cannot be opened: sidecars that start pass it over.
 pub fn note_sealed(dir: &Path) {
     if let Err(error) = steno_journal::put_file(dir, SEALED, b"") {
-        tracing::warn!(%error, "each sidecar that starts will look here first although the key is missing");
+        tracing::warn!(%error, "each sidecar that starts will look here first although the journal cannot be opened");
     }
 }
 
@@ -161,12 +162,11 @@ pub fn note_drained(dir: &Path) {
     }
 }
 
-/// Removes a directory that nobody will use again, and that is locked here. Only one that was drained and has no dead letters, and only what a journal has.
-/// It goes by another name first: whoever would start in it meanwhile finds it locked, or gone, and never loses it.
-pub fn remove_drained(lock: &RealDisk) {
+/// Removes a directory that nobody will use again, and that is locked here. Only one that was drained, with nothing to retain and no dead letters. It goes by another name first: whoever would start in it meanwhile finds it locked, or gone, and never loses it.
+pub fn remove_drained(lock: &RealDisk, retain: &Retain) {
     let dir = lock.dir();
     // The files of a sink are there to stay.
-    if !is_drained(dir) || letters(dir) > 0 || dir.join("files").exists() {
+    if *retain != Retain::default() || !is_drained(dir) || letters(dir) > 0 || dir.join("files").exists() {
         return;
     }
     let gone = dir.with_file_name(format!(".gone-{}", uuid::Uuid::new_v4().simple()));
@@ -259,15 +259,15 @@ mod tests {
         let volume = tempfile::tempdir().unwrap();
         let dir = volume.path().join("slot-0");
         let disk = RealDisk::open(&dir).unwrap();
-        remove_drained(&disk);
+        remove_drained(&disk, &Retain::default());
         assert!(dir.exists(), "it is not drained");
         note_drained(&dir);
         fs::create_dir(dir.join("dead")).unwrap();
         fs::write(dir.join("dead/7.json"), b"{}").unwrap();
-        remove_drained(&disk);
+        remove_drained(&disk, &Retain::default());
         assert!(dir.exists(), "there is a dead letter");
         fs::remove_file(dir.join("dead/7.json")).unwrap();
-        remove_drained(&disk);
+        remove_drained(&disk, &Retain::default());
         assert_eq!(fs::read_dir(volume.path()).unwrap().count(), 0);
     }
 

@@ -58,13 +58,13 @@ pub struct Reloader {
     pub dir: PathBuf,
     /// Further listeners.
     pub listeners: Arc<tokio::sync::Mutex<Listeners>>,
-    /// The content at the last look.
+    /// The content at the last look, which begins with that of the start; `None`: the next look reads it whatever it is.
     pub seen: Option<[u8; 32]>,
 }
 
-/// A digest of what a configuration is made of: the file, and every file of the Secrets. A kubelet's own folders (`..data` and those it leads to) hold what
+/// A digest of what a configuration is made of, to be taken before it is read: the file, and every file of the Secrets. A kubelet's own folders (`..data` and those it leads to) hold what
 /// the names beside them lead to.
-fn content(file: &Path, secrets: &Path) -> [u8; 32] {
+pub fn content(file: &Path, secrets: &Path) -> [u8; 32] {
     let mut digest = blake3::Hasher::new();
     let mut add = |path: &Path| {
         digest.update(path.as_os_str().as_encoded_bytes());
@@ -149,10 +149,7 @@ impl Reloader {
         if let Err(error) = &watcher {
             tracing::warn!(%error, "the configuration cannot be watched; it is looked at every 5 s");
         }
-        // A file that is not there yet was told of at the start.
-        if file.exists() {
-            self.look(&file).await;
-        }
+        self.look(&file).await;
         loop {
             let told = tokio::time::timeout(every, changes.recv()).await.is_ok();
             // Not for ever: a log that is written beside the configuration changes its directory all the time.

@@ -19,7 +19,7 @@ use crate::{
     identity::Identity,
     logs, place,
     policy::Compiled,
-    reload::level,
+    reload::{content, level},
     service::{Left, Service, bind_dual, bind_ingest, bind_socket},
     signed::Source,
 };
@@ -67,6 +67,7 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     let place = place::choose(args)?;
     let dir = place.disk.dir().to_owned();
     let source = Source::new(args.config_key.as_deref(), &own_namespace())?;
+    let seen = content(&args.config, &args.secrets);
     let (parsed, fault) = load(args, &dir, &source)?;
     let identity = Identity::from_env(&parsed.config.policy.namespace);
     let secrets = Secrets(args.secrets.clone());
@@ -105,7 +106,7 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     if dir.starts_with(&args.dir) {
         service.adopt(&identity, &secrets, args);
     }
-    let reloader = service.reloader(&identity, &secrets, source, args.log_level.is_some());
+    let reloader = service.reloader(&identity, &secrets, (source, seen), args.log_level.is_some());
     tokio::spawn(reloader.watch(args.config.clone()));
     tracing::info!(listen = args.listen, status = args.status, dir = %dir.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -134,8 +135,8 @@ async fn serve(args: &RunArgs, bell: Bell) -> anyhow::Result<ExitCode> {
     let _ = noting.await;
     tracing::info!(undelivered = left.undelivered, openIntents = left.open_intents, next_seq = left.next_seq, "stopped");
     message.note(&left);
-    if args.remove_drained && retain.age.is_none() && retain.bytes.is_none() {
-        place::remove_drained(&lock);
+    if args.remove_drained {
+        place::remove_drained(&lock, &retain);
     }
     drop(sockets);
     Ok(ExitCode::SUCCESS)

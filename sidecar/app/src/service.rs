@@ -279,8 +279,14 @@ impl Service {
         self.last.lock().error = Some(fault);
     }
 
-    /// What reloads the configuration.
-    pub fn reloader(&self, identity: &Identity, secrets: &Secrets, source: Source, level_fixed: bool) -> Reloader {
+    /// What reloads the configuration. `seen`: the content that it was started with ([`crate::reload::content`]).
+    pub fn reloader(
+        &self,
+        identity: &Identity,
+        secrets: &Secrets,
+        (source, seen): (Source, [u8; 32]),
+        level_fixed: bool,
+    ) -> Reloader {
         Reloader {
             intake: self.intake.clone(),
             identity: identity.clone(),
@@ -289,7 +295,7 @@ impl Service {
             last: self.last.clone(),
             keep: self.dir.join(place::LAST),
             level_fixed,
-            seen: None,
+            seen: Some(seen),
             listeners: self.further.clone(),
             dir: self.dir.clone(),
         }

@@ -11,7 +11,7 @@ use steno_app::{
     identity::Identity,
     place::Place,
     policy::Compiled,
-    reload::Reloader,
+    reload::{Reloader, content},
     service::{Service, bind_ingest, bind_socket},
     signed::Source,
 };
@@ -45,6 +45,8 @@ impl Rig {
         std::fs::write(dir.path().join("secrets/query/token"), "s3cret-token\n").unwrap();
         std::fs::create_dir_all(dir.path().join("secrets/spool")).unwrap();
         std::fs::write(dir.path().join("secrets/spool/one"), [7; 32]).unwrap();
+        std::fs::write(dir.path().join("policy.yaml"), text).unwrap();
+        let seen = content(&dir.path().join("policy.yaml"), &secrets.0);
         let compiled = Compiled::new(parsed.config, parsed.unknown, &identity, &secrets).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let socket = dir.path().join("s.sock");
@@ -60,7 +62,7 @@ impl Rig {
             .unwrap();
             let listener = bind_ingest("127.0.0.1:0").await.unwrap();
             let status = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let reloader = service.reloader(&identity, &secrets, Source::default(), false);
+            let reloader = service.reloader(&identity, &secrets, (Source::default(), seen), false);
             let found = (listener.local_addr().unwrap().to_string(), status.local_addr().unwrap().to_string(), reloader);
             service.ingest(Listener::Tcp(listener), true);
             service.ingest(Listener::Unix(bind_socket(&socket, 0o660).unwrap()), false);
@@ -69,7 +71,6 @@ impl Rig {
             std::mem::forget(service);
             found
         });
-        std::fs::write(dir.path().join("policy.yaml"), text).unwrap();
         Self { address, status, socket, dir, runtime, reloader: Some(reloader) }
     }
 
